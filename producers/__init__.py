@@ -1,0 +1,1 @@
+"""What a person or an upstream program asks of Promptmill."""

@@ -1,0 +1,1 @@
+"""The `promptmill` command: words around what `producers` does, no rules."""

@@ -1,0 +1,1 @@
+"""The Claude API over HTTP: the only package that imports the HTTP client."""

@@ -1,0 +1,1 @@
+"""Turning what a user gives into admitted jobs."""

@@ -1,0 +1,1 @@
+"""The one rate limiter: permits in all dimensions at once."""

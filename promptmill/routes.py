@@ -1,0 +1,10 @@
+"""Names that travel between processes: tasks, queues and Redis keys. The two edge packages meet here."""
+
+APP_NAME = "promptmill"
+ANSWER_TASK = "promptmill.answer"
+ANSWER_QUEUE = "promptmill"
+
+KEY_PREFIX = "promptmill:"
+DISPATCHER_LOCK = KEY_PREFIX + "dispatcher:lock"
+DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times"
+NUDGE_CHANNEL = KEY_PREFIX + "nudge"
