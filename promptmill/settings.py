@@ -1,0 +1,243 @@
+"""Settings: one frozen value of small groups, read once at the edge of a process.
+
+Strength, strongest first: arguments, environment, `.env`, `promptmill.toml`, defaults. Nothing below
+`runtime` reads settings by itself; rooms are given plain values. `Settings.origins` says where each
+value came from, for `promptmill doctor`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from promptmill.errors import ConfigurationError
+
+REAL_API = "https://api.anthropic.com"
+API_VERSION = "2026-10-21"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
+
+PerMinute = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GroupLimits(_Group):
+    """Ceilings per minute of one model group; None = learned, 0 = no limit in that dimension."""
+
+    rpm: PerMinute | None = None
+    itpm: PerMinute | None = None
+    otpm: PerMinute | None = None
+
+
+class LimitSettings(GroupLimits):
+    """Ceilings for every model group without an entry of its own in `groups`."""
+
+    rate_limit: Annotated[float, Field(gt=0)] | None = None
+    groups: Mapping[str, GroupLimits] = {}
+
+    def of(self, group: str) -> GroupLimits:
+        """The ceilings that hold for a model group; `rate_limit` is requests per second."""
+        if group in self.groups:
+            return self.groups[group]
+        stated = [rpm for rpm in (self.rpm, self.rate_limit and self.rate_limit * 60) if rpm is not None]
+        return GroupLimits(rpm=min(stated, default=None), itpm=self.itpm, otpm=self.otpm)
+
+
+class ClaudeSettings(_Group):
+    """Where Claude is, and with what to call it."""
+
+    api_key: SecretStr | None = None
+    api_key_file: Path | None = None
+    keys_file: Path | None = None
+    base_url: str = REAL_API
+    api_version: str = API_VERSION
+    connect_timeout_s: Seconds = 10
+    idle_timeout_s: Seconds = 600
+    stream_idle_timeout_s: Seconds = 60
+    total_timeout_s: Seconds = 900
+
+    @property
+    def has_key(self) -> bool:
+        """True when some key is configured, whether or not it works."""
+        return bool(self.api_key or self.api_key_file or self.keys_file)
+
+    def read_api_key(self) -> SecretStr | None:
+        """The one key of the simple form, from the variable or the file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is empty.
+        """
+        if self.api_key is not None or self.api_key_file is None:
+            return self.api_key
+        try:
+            text = self.api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"ANTHROPIC_API_KEY_FILE: {self.api_key_file} cannot be read ({type(error).__name__})",
+                setting="ANTHROPIC_API_KEY_FILE",
+            ) from error
+        if not text:
+            raise ConfigurationError(
+                f"ANTHROPIC_API_KEY_FILE: {self.api_key_file} is empty", setting="ANTHROPIC_API_KEY_FILE"
+            )
+        return SecretStr(text)
+
+
+class WorkerSettings(_Group):
+    """How a worker process works."""
+
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] = 1000
+    patience_s: Seconds = 15
+    heartbeat_s: Seconds = 3
+    dead_after_s: Seconds = 10
+    commit_rows: Annotated[int, Field(ge=1)] = 100
+    commit_delay_s: Annotated[float, Field(ge=0)] = 0.02
+    max_attempts: Annotated[int, Field(ge=1)] = 6
+
+
+class Settings(_Group):
+    """Everything a process is told from outside."""
+
+    home: Path = Path(".promptmill")
+    redis_url: str | None = None
+    database_url: str | None = None
+    log_level: str = "WARNING"
+    log_format: str = "auto"
+    claude: ClaudeSettings = ClaudeSettings()
+    limits: LimitSettings = LimitSettings()
+    worker: WorkerSettings = WorkerSettings()
+    models: Mapping[str, Mapping[str, Any]] = {}
+    prices: Mapping[str, Mapping[str, Any]] = {}
+    origins: Mapping[str, str] = Field(default={}, repr=False)
+
+    @property
+    def effective_database_url(self) -> str:
+        """The store's URL; SQLite in the data folder when none is set."""
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'promptmill.db'}"
+
+
+# The names are a contract (docs/settings.md). First name found wins; dotted paths are `group.field`.
+VARIABLES: dict[str, tuple[str, ...]] = {
+    "home": ("PROMPTMILL_HOME",),
+    "redis_url": ("PROMPTMILL_REDIS_URL", "REDIS_URL"),
+    "database_url": ("PROMPTMILL_DATABASE_URL", "DATABASE_URL"),
+    "log_level": ("PROMPTMILL_LOG_LEVEL",),
+    "log_format": ("PROMPTMILL_LOG_FORMAT",),
+    "claude.api_key": ("ANTHROPIC_API_KEY", "CLAUDE_KEY"),
+    "claude.api_key_file": ("ANTHROPIC_API_KEY_FILE",),
+    "claude.keys_file": ("PROMPTMILL_KEYS_FILE",),
+    "claude.base_url": ("ANTHROPIC_BASE_URL",),
+    "claude.api_version": ("PROMPTMILL_API_VERSION",),
+    "claude.connect_timeout_s": ("PROMPTMILL_CLAUDE__CONNECT_TIMEOUT_S",),
+    "claude.idle_timeout_s": ("PROMPTMILL_CLAUDE__IDLE_TIMEOUT_S",),
+    "claude.stream_idle_timeout_s": ("PROMPTMILL_CLAUDE__STREAM_IDLE_TIMEOUT_S",),
+    "claude.total_timeout_s": ("PROMPTMILL_CLAUDE__TOTAL_TIMEOUT_S",),
+    "limits.rpm": ("PROMPTMILL_RPM",),
+    "limits.itpm": ("PROMPTMILL_ITPM",),
+    "limits.otpm": ("PROMPTMILL_OTPM",),
+    "limits.rate_limit": ("RATE_LIMIT",),
+    "worker.concurrency": ("PROMPTMILL_CONCURRENCY",),
+    "worker.patience_s": ("PROMPTMILL_WORKER__PATIENCE_S",),
+    "worker.heartbeat_s": ("PROMPTMILL_WORKER__HEARTBEAT_S",),
+    "worker.dead_after_s": ("PROMPTMILL_WORKER__DEAD_AFTER_S",),
+    "worker.commit_rows": ("PROMPTMILL_WORKER__COMMIT_ROWS",),
+    "worker.commit_delay_s": ("PROMPTMILL_WORKER__COMMIT_DELAY_S",),
+    "worker.max_attempts": ("PROMPTMILL_WORKER__MAX_ATTEMPTS",),
+}
+
+
+def load(
+    *, environ: Mapping[str, str] | None = None, folder: Path | None = None, **arguments: Any
+) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        environ: the environment; the process's own when None.
+        folder: where `.env` and `promptmill.toml` are looked for; the working directory when None.
+        **arguments: the strongest source, by dotted path with `__` for the dot (`limits__rpm=60`).
+
+    Raises:
+        ConfigurationError: one line that names the variable (or the file and entry) and what is wrong.
+    """
+    folder = folder or Path.cwd()
+    values, origins = _read_toml(folder / "promptmill.toml")
+    dotenv = (
+        {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
+        if (folder / ".env").is_file()
+        else {}
+    )
+    for source, label in ((dotenv, ".env"), (environ if environ is not None else os.environ, "environment")):
+        for path, names in VARIABLES.items():
+            name = next((name for name in names if source.get(name)), None)
+            if name is not None:
+                _put(values, path, source[name])
+                origins[path] = f"{label} ({name})"
+    for argument, value in arguments.items():
+        if value is not None:
+            path = argument.replace("__", ".")
+            _put(values, path, value)
+            origins[path] = "argument"
+    return _check(_build(values, origins))
+
+
+def _read_toml(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    if not file.is_file():
+        return {}, {}
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{file}: {error}", setting=str(file)) from error
+    origins = {path: file.name for path in VARIABLES if _get(values, path) is not None}
+    return values, origins
+
+
+def _get(values: Mapping[str, Any], path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return None
+        values = values[part]
+    return values
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *groups, field = path.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[field] = value
+
+
+def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.model_validate({**values, "origins": origins})
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        path = ".".join(str(part) for part in fault["loc"])
+        name = VARIABLES.get(path, (path,))[0]
+        origin = origins.get(path, "promptmill.toml")
+        told = origin.partition("(")[2].rstrip(")") or f"{name} in {origin}"
+        raise ConfigurationError(f"{told}: {fault['msg'].lower()}", setting=name) from None
+
+
+def _check(settings: Settings) -> Settings:
+    if settings.redis_url and settings.effective_database_url.startswith("sqlite"):
+        host = urlsplit(settings.redis_url).hostname or ""
+        if host not in LOOPBACK:
+            raise ConfigurationError(
+                "PROMPTMILL_DATABASE_URL: workers on several machines need a Postgres server, "
+                f"because Redis is on another machine ({host}) and the database is SQLite",
+                setting="PROMPTMILL_DATABASE_URL",
+            )
+    if settings.worker.dead_after_s <= 2 * settings.worker.heartbeat_s:
+        raise ConfigurationError(
+            "PROMPTMILL_WORKER__DEAD_AFTER_S: must be more than twice PROMPTMILL_WORKER__HEARTBEAT_S",
+            setting="PROMPTMILL_WORKER__DEAD_AFTER_S",
+        )
+    return settings
