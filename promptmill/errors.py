@@ -2,6 +2,7 @@
 
 PromptmillError
 ├─ ConfigurationError            a setting is wrong; names the setting
+├─ Unavailable                   Redis or the database cannot be reached just now
 ├─ InvalidInput                  a file, line or field of the user's is wrong
 ├─ NotFound                      no such batch, job, schedule …
 ├─ InvalidTransition             a state change that the state table does not allow
@@ -39,6 +40,10 @@ class ConfigurationError(PromptmillError):
     def __init__(self, message: str, *, setting: str | None = None) -> None:
         super().__init__(message)
         self.setting = setting
+
+
+class Unavailable(PromptmillError):
+    """A server we need (Redis, the database) cannot be reached just now; the same act may succeed later."""
 
 
 class InvalidInput(PromptmillError):

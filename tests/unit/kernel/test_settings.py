@@ -1,0 +1,83 @@
+"""Settings: sources, strength, errors."""
+
+from pathlib import Path
+
+import pytest
+
+from promptmill.errors import ConfigurationError
+from promptmill.settings import load
+
+
+def test_defaults_need_nothing(tmp_path: Path) -> None:
+    settings = load(environ={}, folder=tmp_path)
+    assert settings.redis_url is None
+    assert settings.effective_database_url.startswith("sqlite:///")
+    assert settings.effective_database_url.endswith("/.promptmill/promptmill.db")
+
+
+def test_the_strongest_source_wins_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "promptmill.toml").write_text("[limits]\nrpm = 1\nitpm = 10\notpm = 100\n")
+    (tmp_path / ".env").write_text("PROMPTMILL_RPM=2\nPROMPTMILL_ITPM=20\n")
+    settings = load(environ={"PROMPTMILL_RPM": "3"}, folder=tmp_path, limits__otpm=400)
+    assert (settings.limits.rpm, settings.limits.itpm, settings.limits.otpm) == (3, 20, 400)
+    assert settings.origins["limits.rpm"] == "environment (PROMPTMILL_RPM)"
+    assert settings.origins["limits.itpm"] == ".env (PROMPTMILL_ITPM)"
+    assert settings.origins["limits.otpm"] == "argument"
+
+
+def test_the_simple_env_file_is_understood(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CLAUDE_KEY=sk-ant-x\nRATE_LIMIT=5\nREDIS_URL=redis://localhost:6379/0\n")
+    settings = load(environ={}, folder=tmp_path)
+    key = settings.claude.read_api_key()
+    assert key is not None
+    assert key.get_secret_value() == "sk-ant-x"
+    assert settings.limits.of("any").rpm == 300
+    assert settings.redis_url == "redis://localhost:6379/0"
+
+
+def test_a_wrong_value_is_one_line_that_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={"PROMPTMILL_RPM": "fast"}, folder=tmp_path)
+    assert (
+        str(caught.value)
+        == "PROMPTMILL_RPM: input should be a valid number, unable to parse string as a number"
+    )
+
+
+def test_an_unknown_entry_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "promptmill.toml").write_text("[limits]\nrmp = 1\n")
+    with pytest.raises(ConfigurationError, match=r"limits\.rmp"):
+        load(environ={}, folder=tmp_path)
+
+
+def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
+    assert load(environ={"ANTHROPIC_API_KEY": ""}, folder=tmp_path).claude.api_key is None
+
+
+def test_a_key_is_never_shown(tmp_path: Path) -> None:
+    settings = load(environ={"ANTHROPIC_API_KEY": "sk-ant-secret"}, folder=tmp_path)
+    assert "sk-ant-secret" not in repr(settings)
+    assert "sk-ant-secret" not in settings.model_dump_json()
+
+
+def test_a_key_can_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-ant-file\n")
+    key = load(
+        environ={"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key")}, folder=tmp_path
+    ).claude.read_api_key()
+    assert key is not None
+    assert key.get_secret_value() == "sk-ant-file"
+
+
+def test_sqlite_is_refused_with_a_redis_on_another_machine(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="PROMPTMILL_DATABASE_URL"):
+        load(environ={"REDIS_URL": "redis://other:6379/0"}, folder=tmp_path)
+
+
+def test_a_group_with_an_entry_of_its_own_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "promptmill.toml").write_text(
+        '[limits]\nrpm = 10\n[limits.groups."claude-opus-4.x"]\nrpm = 99\n'
+    )
+    limits = load(environ={}, folder=tmp_path).limits
+    assert limits.of("claude-opus-4.x").rpm == 99
+    assert limits.of("other").rpm == 10
