@@ -196,6 +196,13 @@ class ServerFailed(ClaudeError):
 
 
 class ConnectionFailed(ClaudeError):
-    """No complete answer arrived: refused, reset, timed out, cut, malformed."""
+    """No complete answer arrived: refused, reset, timed out, cut, malformed.
+
+    `sent` is False when the request cannot have reached Claude, so nothing was billed.
+    """
 
     kind = "connection_failed"
+
+    def __init__(self, message: str, *, sent: bool = True, **facts: object) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]  # the facts of ClaudeError, passed on unchanged
+        self.sent = sent

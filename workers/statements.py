@@ -1,0 +1,46 @@
+"""What the writer runs for each kind of write: the store's grouped functions, results in order of the values."""
+
+from collections.abc import Mapping, Sequence
+
+from promptmill.clock import Clock
+from promptmill.store import Connection, jobs, leases
+from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
+from promptmill.store.leases import Claim, Lease
+from workers.writer import Statement, Write
+
+
+def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
+    """The five kinds of write of a worker process."""
+
+    def load(connection: Connection, ids: Sequence[str]) -> list[LoadedJob | None]:
+        found = jobs.load(connection, ids)
+        return [found.get(job_id) for job_id in ids]
+
+    def begin(connection: Connection, claims: Sequence[Claim]) -> list[Lease | None]:
+        granted = leases.begin(connection, claims, worker_id, clock.now())
+        return [_granted_to(claim, granted.get(claim.job_id)) for claim in claims]
+
+    def complete(connection: Connection, values: Sequence[Completion]) -> list[bool]:
+        accepted = jobs.complete(connection, values, clock.now())
+        return [value.job_id in accepted for value in values]
+
+    def defer(connection: Connection, values: Sequence[Deferral]) -> list[bool]:
+        accepted = jobs.defer(connection, values, clock.now())
+        return [value.job_id in accepted for value in values]
+
+    def fail(connection: Connection, values: Sequence[Failure]) -> list[bool]:
+        accepted = jobs.fail(connection, values, clock.now())
+        return [value.job_id in accepted for value in values]
+
+    return {
+        Write.LOAD: load,
+        Write.BEGIN: begin,
+        Write.COMPLETE: complete,
+        Write.DEFER: defer,
+        Write.FAIL: fail,
+    }
+
+
+def _granted_to(claim: Claim, lease: Lease | None) -> Lease | None:
+    """The lease, unless another claim for the same job in the same group got it."""
+    return lease if lease is not None and lease.attempt_id == claim.attempt_id else None
