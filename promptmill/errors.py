@@ -27,6 +27,7 @@ Facts are keyword attributes with defaults, so that a rule can read them; the me
 from pathlib import Path
 from typing import ClassVar
 
+from promptmill.dimensions import Headroom
 from promptmill.usage import Usage
 
 
@@ -125,6 +126,7 @@ class ClaudeError(PromptmillError):
         request_id: Anthropic's `req_…`, for a support ticket.
         retry_after: seconds the server asks to wait; None when it did not say.
         usage: what was used before the failure, as far as it is known.
+        headroom: what the headers said about the group's limits, where there were headers.
     """
 
     kind: ClassVar[str] = "failed"
@@ -139,6 +141,7 @@ class ClaudeError(PromptmillError):
         request_id: str | None = None,
         retry_after: float | None = None,
         usage: Usage | None = None,
+        headroom: Headroom | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -147,6 +150,7 @@ class ClaudeError(PromptmillError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.usage = usage
+        self.headroom = headroom
 
 
 class PromptRejected(ClaudeError):
