@@ -22,6 +22,7 @@ from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.usage import Usage
+from workers.statements import Held
 from workers.verdicts import Deferred, Failed
 from workers.writer import Write, Writer
 
@@ -39,7 +40,6 @@ class Outcomes:
     policy: RetryPolicy
     clock: Clock
     rng: random.Random
-    hold: Callable[[LoadedJob, str], None]
     retire: Callable[[Key, str, ClaudeError], None]
 
     async def load(self, job_id: str) -> LoadedJob | None:
@@ -116,6 +116,10 @@ class Outcomes:
         )
         raise Deferred(why)
 
+    async def hold(self, job: LoadedJob, reason: str) -> None:
+        """Pause every batch that calls where this job calls, until a person acts."""
+        await self.writer.put(Write.HOLD, Held(endpoint=job.endpoint, reason=scrub(reason)))
+
     async def refuse(self, job: LoadedJob, error: PromptmillError, kind: str) -> None:
         """End a job that can never be begun.
 
@@ -147,7 +151,7 @@ class Outcomes:
                 self.retire(key, job.model_group, failure)
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case Hold(reason=reason):
-                self.hold(job, reason)
+                await self.hold(job, reason)
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case GiveUp(reason=reason):
                 await self._fail(job, lease, attempt, failure, reason)

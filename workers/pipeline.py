@@ -87,7 +87,7 @@ class Pipeline:
             key = self.keys.pick(job.model_group)
             return key, await self._wait_for_permit(Pool(key.account, job.model_group), amounts)
         except NoUsableKey as error:
-            self.outcomes.hold(job, str(error))
+            await self.outcomes.hold(job, str(error))
             await self.outcomes.put_back(job, after=WITHOUT_KEY_S, why=str(error))
         except RequestTooLarge as error:
             await self.outcomes.refuse(job, error, "request_too_large")

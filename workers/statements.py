@@ -1,16 +1,25 @@
 """What the writer runs for each kind of write: the store's grouped functions, results in order of the values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from promptmill.clock import Clock
-from promptmill.store import Connection, jobs, leases
+from promptmill.store import Connection, batches, jobs, leases
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease
 from workers.writer import Statement, Write
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why nothing can be called at an endpoint until a person acts."""
+
+    endpoint: str
+    reason: str
+
+
 def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
-    """The five kinds of write of a worker process."""
+    """The kinds of write of a worker process."""
 
     def load(connection: Connection, ids: Sequence[str]) -> list[LoadedJob | None]:
         found = jobs.load(connection, ids)
@@ -32,7 +41,15 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
         accepted = jobs.fail(connection, values, clock.now())
         return [value.job_id in accepted for value in values]
 
+    def hold(connection: Connection, values: Sequence[Held]) -> list[None]:
+        reasons = {value.endpoint: value.reason for value in values}
+        for batch in batches.active(connection):
+            if batch.endpoint in reasons:
+                batches.hold(connection, batch.id, reasons[batch.endpoint], clock.now())
+        return [None] * len(values)
+
     return {
+        Write.HOLD: hold,
         Write.LOAD: load,
         Write.BEGIN: begin,
         Write.COMPLETE: complete,

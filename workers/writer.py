@@ -33,8 +33,9 @@ class Write(IntEnum):
     COMPLETE = 1
     FAIL = 2
     DEFER = 3
-    BEGIN = 4
-    LOAD = 5
+    HOLD = 4
+    BEGIN = 5
+    LOAD = 6
 
 
 Statement = Callable[[Connection, Sequence[Any]], Sequence[Any]]

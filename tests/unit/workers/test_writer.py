@@ -1,0 +1,97 @@
+"""The writer: many small writes become few commits, and one bad one harms only itself."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from promptmill.errors import Unavailable
+from workers.writer import Write, Writer
+
+
+class Ledger:
+    """A database that counts its commits; `away` makes the next transactions fail, `poison` a value."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[Any]] = []
+        self.away = 0
+        self.poison: Any = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Any]:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("the database is away")
+        rows: list[Any] = []
+        yield rows
+        self.commits.append(rows)
+
+    def write(self, connection: Any, values: Sequence[Any]) -> list[Any]:
+        if self.poison in values:
+            raise ValueError("a bad row")
+        connection.extend(values)
+        return [value * 10 for value in values]
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def writer(ledger: Ledger) -> Iterator[Writer]:
+    writer = Writer(ledger.begin, dict.fromkeys(Write, ledger.write), rows=100, delay=0.05)
+    writer.start()
+    yield writer
+    writer.stop()
+
+
+async def test_a_write_is_answered_after_its_commit(writer: Writer, ledger: Ledger) -> None:
+    assert await writer.put(Write.BEGIN, 7) == 70
+    assert ledger.commits == [[7]]
+
+
+async def test_many_writes_share_few_commits(writer: Writer, ledger: Ledger) -> None:
+    answers = await asyncio.gather(*(writer.put(Write.COMPLETE, number) for number in range(250)))
+    assert answers == [number * 10 for number in range(250)]
+    assert len(ledger.commits) <= 4
+
+
+async def test_completions_are_written_before_new_jobs_begin(writer: Writer, ledger: Ledger) -> None:
+    await asyncio.gather(writer.put(Write.BEGIN, 1), writer.put(Write.COMPLETE, 2))
+    assert ledger.commits == [[2, 1]]
+
+
+async def test_one_bad_row_harms_only_its_own_job(writer: Writer, ledger: Ledger) -> None:
+    ledger.poison = 3
+    answers = await asyncio.gather(
+        *(writer.put(Write.COMPLETE, number) for number in range(6)), return_exceptions=True
+    )
+    assert isinstance(answers[3], ValueError)
+    assert [answer for answer in answers if not isinstance(answer, ValueError)] == [0, 10, 20, 40, 50]
+
+
+async def test_a_database_that_is_away_is_waited_for(writer: Writer, ledger: Ledger) -> None:
+    ledger.away = 2
+    assert await writer.put(Write.COMPLETE, 1) == 10
+
+
+async def test_what_was_handed_in_is_written_even_when_nobody_waits_for_it(
+    writer: Writer, ledger: Ledger
+) -> None:
+    waiting = asyncio.create_task(writer.put(Write.COMPLETE, 5))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await writer.put(Write.COMPLETE, 6)
+    assert sorted(row for commit in ledger.commits for row in commit) == [5, 6]
+
+
+async def test_stopping_writes_what_is_left(ledger: Ledger) -> None:
+    writer = Writer(ledger.begin, dict.fromkeys(Write, ledger.write), rows=10, delay=10)
+    writer.start()
+    waiting = [asyncio.create_task(writer.put(Write.COMPLETE, number)) for number in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(writer.stop)
+    assert await asyncio.gather(*waiting) == [0, 10, 20]

@@ -1,0 +1,198 @@
+"""The dispatcher keeps the window full: `pending` becomes `queued`, commit, then publish.
+
+It decides by `window` (how many) and `fairness` (whose), and changes rows only by guarded statements, so a
+second dispatcher, or one that dies between commit and publish, costs time and nothing else.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from promptmill.broker import Ticket
+from promptmill.clock import Clock
+from promptmill.dimensions import DIMENSIONS, Amounts
+from promptmill.errors import Unavailable
+from promptmill.logs import get_logger
+from promptmill.routes import DISPATCHER_VIRTUAL_TIMES
+from promptmill.store import Connection, batches, jobs, stats
+from promptmill.store import workers as store_workers
+from promptmill.store.batches import BatchRow
+from promptmill.store.database import Database, database_now
+from promptmill.store.jobs import PendingJob, QueuedJob
+from promptmill.store.stats import GroupCount
+from workers.fairness import Candidate, Queue, pick
+from workers.window import GroupLoad, room_in_window
+
+log = get_logger(__name__)
+
+STARTS_SPAN_S = 10.0
+TIMES_KEPT_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLimits:
+    """What the limiter says about a model group: limits per minute (0 = none) and a pause in seconds."""
+
+    per_minute: Amounts = field(default_factory=Amounts)
+    paused_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What is pending of one model group, batch by batch."""
+
+    group: str
+    batches: Mapping[str, Sequence[PendingJob]]
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Fills the window from the database.
+
+    Args:
+        publish: hands tickets to the broker; raises Unavailable when it cannot.
+        limits_of: what the limiter knows of a model group.
+        endpoint: batches for another endpoint are left alone.
+    """
+
+    database: Database
+    redis: "Redis"
+    publish: Callable[[Sequence[Ticket]], None]
+    limits_of: Callable[[str], GroupLimits]
+    endpoint: str
+    clock: Clock
+    _times: dict[str, float] = field(default_factory=dict)
+
+    def fill_window(self) -> int:
+        """Queue and publish what there is room for; how many ids went out.
+
+        Raises:
+            Unavailable: the database is away, or the broker is: then the ids are `pending` again.
+        """
+        now = self.clock.now()
+        with self.database.read() as connection:
+            served = {b.id: b for b in batches.active(connection) if b.endpoint == self.endpoint}
+            if not served:
+                return 0
+            chosen = self._choose(connection, served, now)
+        if not chosen:
+            return 0
+        with self.database.begin() as connection:
+            queued = jobs.queue(connection, chosen, now)
+        self._publish(queued, now)
+        return len(queued)
+
+    def _choose(self, connection: Connection, served: Mapping[str, BatchRow], now: datetime) -> list[str]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for batch_id in served:
+            for group in jobs.model_groups_pending(connection, batch_id, now):
+                groups[group].append(batch_id)
+        if not groups:
+            return []
+        counts = stats.window_counts(connection, now)
+        slots = self._slots(connection)
+        times = self._read_times()
+        chosen: list[str] = []
+        for group, members in groups.items():
+            limits = self.limits_of(group)
+            count = counts.get(group, GroupCount())
+            most = room_in_window(_load(count, limits, None), slots=slots, contended=len(groups) > 1)
+            waiting = _Waiting(
+                group, {b: jobs.select_pending(connection, b, group, most, now) for b in members}
+            )
+            load = _load(count, limits, _pace(waiting, limits))
+            room = room_in_window(load, slots=slots, contended=len(groups) > 1)
+            picked = pick(_queues(waiting, served), times, limits.per_minute, room)
+            times |= picked.times
+            chosen += picked.job_ids
+        self._write_times({key: times[key] for key in times if key in served or not key})
+        return chosen
+
+    def _slots(self, connection: Connection) -> int:
+        live = store_workers.live(connection, database_now(connection))
+        return sum(worker.slots for worker in live if worker.endpoint == self.endpoint)
+
+    def _publish(self, queued: Sequence[QueuedJob], now: datetime) -> None:
+        tickets = [
+            Ticket(
+                job_id=job.job_id,
+                dispatch=job.dispatch,
+                batch=job.batch,
+                model=job.model,
+                attempt=job.attempts + 1,
+            )
+            for job in queued
+        ]
+        try:
+            self.publish(tickets)
+        except Unavailable:
+            # Some may have gone out: their number is stale after this, so they will be dropped quietly.
+            with self.database.begin() as connection:
+                jobs.unqueue(connection, [(job.job_id, job.dispatch) for job in queued], now)
+            raise
+
+    def _read_times(self) -> dict[str, float]:
+        try:
+            stored = self.redis.hgetall(DISPATCHER_VIRTUAL_TIMES)
+        except RedisError:
+            return dict(self._times)
+        return {key.decode(): float(value) for key, value in stored.items()}  # type: ignore[union-attr]  # the sync client
+
+    def _write_times(self, times: Mapping[str, float]) -> None:
+        self._times = dict(times)
+        try:
+            with self.redis.pipeline(transaction=True) as pipe:
+                pipe.delete(DISPATCHER_VIRTUAL_TIMES)
+                pipe.hset(
+                    DISPATCHER_VIRTUAL_TIMES, mapping={key: repr(value) for key, value in times.items()}
+                )
+                pipe.expire(DISPATCHER_VIRTUAL_TIMES, TIMES_KEPT_S)
+                pipe.execute()
+        except RedisError as error:
+            log.warning("virtual_times_not_kept", error=type(error).__name__)
+
+
+def _load(count: GroupCount, limits: GroupLimits, limit_per_s: float | None) -> GroupLoad:
+    return GroupLoad(
+        queued=count.queued,
+        running=count.running,
+        starts_per_s=count.starts / STARTS_SPAN_S,
+        limit_per_s=limit_per_s,
+        paused_s=limits.paused_s,
+    )
+
+
+def _pace(waiting: _Waiting, limits: GroupLimits) -> float | None:
+    """Calls per second that the limits allow for jobs like those that wait; None without a limit."""
+    pending = [job for members in waiting.batches.values() for job in members]
+    if not pending:
+        return None
+    total = Amounts(
+        len(pending),
+        sum(job.estimated_input_tokens for job in pending),
+        sum(job.estimated_output_tokens for job in pending),
+    )
+    paces = [
+        limits.per_minute[dimension] / 60 / (total[dimension] / len(pending))
+        for dimension in DIMENSIONS
+        if limits.per_minute[dimension] > 0 and total[dimension] > 0
+    ]
+    return min(paces, default=None)
+
+
+def _queues(waiting: _Waiting, served: Mapping[str, BatchRow]) -> list[Queue]:
+    return [
+        Queue(
+            batch_id,
+            served[batch_id].priority,
+            [
+                Candidate(job.id, Amounts(1, job.estimated_input_tokens, job.estimated_output_tokens))
+                for job in pending
+            ],
+        )
+        for batch_id, pending in waiting.batches.items()
+    ]

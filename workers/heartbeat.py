@@ -1,0 +1,80 @@
+"""One row per process, kept fresh on a thread of its own: a process lives while its row is fresh.
+
+The thread has a connection of its own and the database's clock, so neither a busy loop nor a wrong local
+clock makes a live worker look dead.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import promptmill
+from promptmill.errors import Unavailable
+from promptmill.logs import get_logger
+from promptmill.store import workers as store_workers
+from promptmill.store.database import Database, database_now
+from promptmill.store.workers import NewWorker
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """Registers the process, beats every `every` seconds, and signs it off at the end."""
+
+    database: Database
+    worker_id: str
+    endpoint: str
+    slots: int
+    running: Callable[[], int]
+    every: float = 3.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Register at once, then beat on a thread.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        self._register()
+        self._thread = threading.Thread(target=self._run, name="promptmill-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Sign the process off."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            with self.database.begin() as connection:
+                store_workers.leave(connection, self.worker_id, database_now(connection))
+        except Unavailable as error:
+            log.warning("sign_off_failed", worker_id=self.worker_id, error=str(error))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.every):
+            try:
+                self._beat()
+            except Unavailable as error:
+                log.warning("heartbeat_missed", worker_id=self.worker_id, error=str(error))
+
+    def _beat(self) -> None:
+        with self.database.begin() as connection:
+            known = store_workers.beat(connection, self.worker_id, self.running(), database_now(connection))
+        if not known:
+            self._register()
+
+    def _register(self) -> None:
+        worker = NewWorker(
+            id=self.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=promptmill.__version__,
+            endpoint=self.endpoint,
+            slots=self.slots,
+        )
+        with self.database.begin() as connection:
+            store_workers.register(connection, worker, database_now(connection))
