@@ -1,0 +1,217 @@
+"""The tables. Their names and columns are a contract for people who query with SQL.
+
+SQLModel classes give names, types and metadata; the work is done with Core statements on the `Table`
+objects at the end of this file. `migrations/` must say the same, and a test compares the two.
+
+A predicate of a partial index is spelled once, here: a statement that spells it otherwise does not use
+the index, and a bound parameter does not count as a spelling.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, Index, MetaData, Table, UniqueConstraint, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from promptmill.store.columns import JsonText, PlainText, UTCDateTime
+
+NAMES = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+}
+
+SERVED = "state IN ('active', 'paused', 'canceling')"
+PENDING_FRESH = "state = 'pending' AND not_before IS NULL"
+PENDING_DEFERRED = "state = 'pending' AND not_before IS NOT NULL"
+OUT = "state IN ('queued', 'running', 'submitted')"
+RUNNING = "state = 'running'"
+QUEUED = "state = 'queued'"
+FAILED = "outcome NOT IN ('open', 'succeeded')"
+
+
+class Row(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMES))):
+    """What all tables share: metadata of our own, so that a user's SQLModel tables never meet ours."""
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class Batch(Row, table=True):
+    """Jobs submitted together. The counters are kept equal to the jobs and attempts they count.
+
+    `shared` stands last: SQLite reads a row from its beginning, and it may be large.
+    """
+
+    __tablename__ = "batch"
+    __table_args__: ClassVar[Any] = (
+        _partial("batch_served", "state", where=SERVED),
+        Index("batch_created", "created_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    name: str = Field(sa_type=PlainText, unique=True)
+    state: str
+    reason: str | None = Field(sa_type=PlainText)
+    lane: str
+    model: str
+    endpoint: str
+    simulated: bool
+    priority: float
+    content_hash: str | None
+    deadline: datetime | None = Field(sa_type=UTCDateTime)
+    total: int
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    input_tokens: int = Field(sa_type=BigInteger)
+    output_tokens: int = Field(sa_type=BigInteger)
+    cache_write_tokens: int = Field(sa_type=BigInteger)
+    cache_read_tokens: int = Field(sa_type=BigInteger)
+    attempts: int = Field(sa_type=BigInteger)
+    unpriced_attempts: int = Field(sa_type=BigInteger)
+    cost_nanos: int = Field(sa_type=BigInteger)
+    reserved_nanos: int = Field(sa_type=BigInteger)
+    estimate_nanos: int | None = Field(sa_type=BigInteger)
+    budget_nanos: int | None = Field(sa_type=BigInteger)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    sealed_at: datetime | None = Field(sa_type=UTCDateTime)
+    started_at: datetime | None = Field(sa_type=UTCDateTime)
+    ended_at: datetime | None = Field(sa_type=UTCDateTime)
+    tags: Any = Field(sa_type=JsonText, nullable=False)
+    options: Any = Field(sa_type=JsonText, nullable=False)
+    shared: Any = Field(sa_type=JsonText, nullable=False)
+
+
+class Job(Row, table=True):
+    """One Prompt to be answered once. Narrow, because the dispatcher scans it."""
+
+    __tablename__ = "job"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("batch_id", "custom_id"),
+        UniqueConstraint("batch_id", "seq"),
+        _partial("job_pending", "batch_id", "model_group", "seq", where=PENDING_FRESH),
+        _partial("job_deferred", "batch_id", "model_group", "not_before", where=PENDING_DEFERRED),
+        _partial("job_out", "batch_id", "state", "model_group", where=OUT),
+        _partial("job_running", "worker_id", where=RUNNING),
+        _partial("job_queued", "queued_at", where=QUEUED),
+    )
+
+    id: str = Field(primary_key=True)
+    batch_id: str = Field(foreign_key="batch.id", ondelete="CASCADE")
+    seq: int = Field(sa_type=BigInteger)
+    custom_id: str = Field(sa_type=PlainText)
+    state: str
+    model_group: str
+    estimated_input_tokens: int
+    estimated_output_tokens: int
+    dispatch: int
+    token: int
+    worker_id: str | None
+    attempts: int
+    not_before: datetime | None = Field(sa_type=UTCDateTime)
+    queued_at: datetime | None = Field(sa_type=UTCDateTime)
+    error_kind: str | None
+    changed_at: datetime = Field(sa_type=UTCDateTime)
+
+
+class Prompt(Row, table=True):
+    """What a job asks, without what its batch shares; `source` is the caller's own row."""
+
+    __tablename__ = "prompt"
+
+    job_id: str = Field(primary_key=True, foreign_key="job.id", ondelete="CASCADE")
+    fingerprint: str
+    body: Any = Field(sa_type=JsonText, nullable=False)
+    source: Any = Field(sa_type=JsonText, nullable=True)
+
+
+class Reply(Row, table=True):
+    """The accepted answer of a job."""
+
+    __tablename__ = "reply"
+
+    job_id: str = Field(primary_key=True, foreign_key="job.id", ondelete="CASCADE")
+    attempt_id: str
+    stop_reason: str | None = Field(sa_type=PlainText)
+    model: str = Field(sa_type=PlainText)
+    simulated: bool
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    text: str = Field(sa_type=PlainText)
+    parsed: Any = Field(sa_type=JsonText, nullable=True)
+    message: Any = Field(sa_type=JsonText, nullable=False)
+
+
+class Attempt(Row, table=True):
+    """One try at a job: `open`, then closed once as `succeeded`, the kind of a failure, or `lost`.
+
+    A lost one, whose worker was taken for dead, is closed anew when the late writer says what it used.
+    """
+
+    __tablename__ = "attempt"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("job_id", "number"),
+        _partial("attempt_failed", "batch_id", "outcome", where=FAILED),
+        Index("attempt_opened", "opened_at", "model_group"),
+    )
+
+    id: str = Field(primary_key=True)
+    job_id: str = Field(foreign_key="job.id", ondelete="CASCADE")
+    batch_id: str
+    number: int
+    token: int
+    worker_id: str
+    key_label: str = Field(sa_type=PlainText)
+    account: str = Field(sa_type=PlainText)
+    model: str
+    model_group: str
+    lane: str
+    opened_at: datetime = Field(sa_type=UTCDateTime)
+    closed_at: datetime | None = Field(sa_type=UTCDateTime)
+    outcome: str
+    status: int | None
+    error_type: str | None = Field(sa_type=PlainText)
+    error_code: str | None = Field(sa_type=PlainText)
+    error_message: str | None = Field(sa_type=PlainText)
+    request_id: str | None = Field(sa_type=PlainText)
+    stop_reason: str | None = Field(sa_type=PlainText)
+    input_tokens: int
+    output_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
+    cache_read_tokens: int
+    web_searches: int
+    usage_raw: Any = Field(sa_type=JsonText, nullable=True)
+    cost_nanos: int | None = Field(sa_type=BigInteger)
+    reserved_nanos: int | None = Field(sa_type=BigInteger)
+    price_version: str | None
+    simulated: bool
+
+
+class Worker(Row, table=True):
+    """A worker process, alive while `seen_at` is fresh."""
+
+    __tablename__ = "worker"
+
+    id: str = Field(primary_key=True)
+    host: str = Field(sa_type=PlainText)
+    pid: int
+    version: str
+    endpoint: str | None
+    slots: int
+    running: int
+    started_at: datetime = Field(sa_type=UTCDateTime)
+    seen_at: datetime = Field(sa_type=UTCDateTime)
+    stopped_at: datetime | None = Field(sa_type=UTCDateTime)
+
+
+METADATA = Row.metadata
+batch: Table = METADATA.tables["batch"]
+job: Table = METADATA.tables["job"]
+prompt: Table = METADATA.tables["prompt"]
+reply: Table = METADATA.tables["reply"]
+attempt: Table = METADATA.tables["attempt"]
+worker: Table = METADATA.tables["worker"]
