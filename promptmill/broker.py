@@ -1,0 +1,218 @@
+"""The way to the workers: ids to Celery's queue, and a nudge to the dispatcher.
+
+A message carries a job's id and its dispatch number, never a prompt. Losing one costs time only, so nothing
+here waits or retries for long; whoever calls knows what to do. Celery and Redis are imported when they are
+first used: this module is part of what `import producers` loads.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from promptmill.errors import Unavailable
+from promptmill.logs import get_logger
+from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK, APP_NAME, NUDGE_CHANNEL
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from redis import Redis
+
+log = get_logger(__name__)
+
+BATCH_SIZE: Final = 500
+"""Messages in one round trip to the broker."""
+
+NUDGE_PATIENCE_S: Final = 0.5
+"""Seconds to reach Redis, and again for its answer."""
+
+_SHOWN_NAME_LENGTH: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What goes out for one job.
+
+    Attributes:
+        job_id: also the id of the Celery task.
+        dispatch: counts how often the job was sent out; a worker takes only the newest.
+        batch: the batch's name, for people who look at Flower.
+        model: the model's name, likewise.
+        attempt: which try this will be, from 1, likewise.
+    """
+
+    job_id: str
+    dispatch: int
+    batch: str
+    model: str
+    attempt: int
+
+    def __str__(self) -> str:
+        name = "".join(c if c.isprintable() else " " for c in self.batch)
+        shown = name if len(name) <= _SHOWN_NAME_LENGTH else name[: _SHOWN_NAME_LENGTH - 1] + "…"
+        return f"{self.job_id} · batch {shown} · {self.model} · attempt {self.attempt}"
+
+
+def celery_app(broker_url: str) -> "Celery":
+    """The Celery app, with the settings of the top-level module `celeryconfig`.
+
+    It does not make itself the current app, so a producer inside somebody else's Celery program leaves that
+    one alone; a worker, Flower and beat make theirs current when they start.
+    """
+    from celery import Celery  # noqa: PLC0415  # 0.2 s that only workers need
+
+    # No fix-ups: a DJANGO_SETTINGS_MODULE in the surroundings is somebody else's.
+    app = Celery(APP_NAME, config_source="celeryconfig", set_as_current=False, fixups=[])
+    app.conf.update(broker_url=broker_url, redbeat_redis_url=broker_url)
+    return app
+
+
+def publish(app: "Celery", tickets: Sequence[Ticket]) -> None:
+    """Send one message per ticket, many in a round trip, on a connection that is kept.
+
+    Raises:
+        Unavailable: the broker is away; some of the messages may have gone out.
+    """
+    from kombu.exceptions import KombuError  # noqa: PLC0415  # see the module's docstring
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    pool: Any = app.producer_pool  # the stubs do not know `batch` yet
+    try:
+        with pool.acquire(block=True) as producer, producer.batch(max_size=BATCH_SIZE):
+            producer.maybe_declare(app.amqp.queues[ANSWER_QUEUE])
+            for ticket in tickets:
+                _publish_one(app, producer, ticket)
+    except (KombuError, RedisError, OSError) as error:
+        raise Unavailable(f"the broker took no messages ({type(error).__name__})") from error
+
+
+def _publish_one(app: "Celery", producer: Any, ticket: Ticket) -> None:
+    message = app.amqp.as_task_v2(
+        ticket.job_id,
+        ANSWER_TASK,
+        args=(ticket.job_id, ticket.dispatch),
+        kwargs={},
+        argsrepr=str(ticket),
+        kwargsrepr="",
+        retries=ticket.attempt - 1,
+    )
+    producer.publish(
+        message.body,
+        exchange="",
+        routing_key=ANSWER_QUEUE,
+        serializer="json",
+        headers=message.headers,
+        **message.properties,
+    )
+
+
+def queued_ids(client: "Redis") -> set[str]:
+    """The ids of the jobs whose messages lie in the queue now; those a worker has taken are not among them.
+
+    Raises:
+        Unavailable: Redis cannot say.
+    """
+    from redis.exceptions import RedisError  # noqa: PLC0415  # see the module's docstring
+
+    try:
+        messages: list[bytes] = client.lrange(ANSWER_QUEUE, 0, -1)  # type: ignore[assignment]  # the sync client's answer
+    except RedisError as error:
+        raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
+    return {job_id for message in messages if (job_id := _id_of(message)) is not None}
+
+
+def _id_of(message: bytes) -> str | None:
+    try:
+        job_id = json.loads(message)["headers"]["id"]
+    except (KeyError, TypeError, ValueError):
+        return None  # not ours; a worker will refuse it
+    return job_id if isinstance(job_id, str) else None
+
+
+def queue_length(client: "Redis") -> int:
+    """How many messages lie in the queue.
+
+    Raises:
+        Unavailable: Redis cannot say.
+    """
+    from redis.exceptions import RedisError  # noqa: PLC0415  # see the module's docstring
+
+    try:
+        return int(client.llen(ANSWER_QUEUE))
+    except RedisError as error:
+        raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
+
+
+def nudge(redis_url: str) -> None:
+    """Tell the dispatcher that there is something to do, so that it need not wait for its next look.
+
+    Best effort: it never raises, and takes at most a second where Redis's address is known.
+    """
+    try:
+        with _client(redis_url, timeout=NUDGE_PATIENCE_S) as client:
+            client.publish(NUDGE_CHANNEL, b"")
+    except Exception as error:  # noqa: BLE001  # the dispatcher looks by itself every few seconds
+        log.info("nudge_not_sent", error=type(error).__name__)
+
+
+class Nudges:
+    """A dispatcher's ear for nudges; use it as a context manager, from one thread."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._client = _client(redis_url, timeout=NUDGE_PATIENCE_S)
+        self._subscription: Any = None
+
+    def wait(self, timeout: float) -> bool:
+        """Whether a nudge came within `timeout` seconds; several that came together count once.
+
+        With Redis away it is False after the full time, so a caller in a loop does not spin.
+        """
+        from redis.exceptions import RedisError  # noqa: PLC0415  # see the module's docstring
+
+        deadline = time.monotonic() + timeout
+        try:
+            heard = self._hear(deadline)
+            while heard and self._subscription.get_message(timeout=0) is not None:
+                pass
+        except (RedisError, OSError):
+            self._unsubscribe()
+            time.sleep(max(deadline - time.monotonic(), 0.0))
+            return False
+        return heard
+
+    def _hear(self, deadline: float) -> bool:
+        if self._subscription is None:
+            self._subscription = self._client.pubsub()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+            self._subscription.subscribe(NUDGE_CHANNEL)
+        while (left := deadline - time.monotonic()) > 0:
+            message = self._subscription.get_message(timeout=left)
+            if message is not None and message["type"] == "message":
+                return True
+        return False
+
+    def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._unsubscribe()
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _client(redis_url: str, *, timeout: float) -> "Redis":
+    from redis import Redis  # noqa: PLC0415  # see the module's docstring
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
+    return Redis.from_url(
+        redis_url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+    )

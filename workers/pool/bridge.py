@@ -1,0 +1,167 @@
+"""From Celery's tracer, which is an ordinary function, to an `async def` task body, and back.
+
+Celery's unmodified tracer runs in a greenlet, one per job, so that states, signals, retries and
+`self.request` (which Celery keeps per greenlet) are its own. When the body is reached, it is driven inside
+that greenlet: whatever it awaits is handed, by a greenlet switch, to the asyncio task the greenlet belongs
+to, and what comes back is handed down again. The event loop sees one ordinary task per job.
+
+Code in child tasks of a body (gather, TaskGroup) is outside the greenlet and has no `self.request`.
+"""
+
+import asyncio
+import functools
+import inspect
+import types
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import greenlet  # type: ignore[import-untyped]  # it ships no types
+from celery import Task, current_task
+from celery.exceptions import SoftTimeLimitExceeded
+
+from workers.pool.loop import start_loop
+
+T = TypeVar("T")
+
+
+class JobCancelled(Exception):
+    """A body raised CancelledError though nobody had asked it to stop: an ordinary failure."""
+
+
+@dataclass(slots=True)
+class Interrupts:
+    """What a cancellation of the asyncio task means to the body.
+
+    Attributes:
+        terminated: the job is to end (revoked, hard limit, shutdown); the body sees CancelledError.
+        soft_limit: seconds of a soft limit that has just passed; the body sees SoftTimeLimitExceeded, once.
+    """
+
+    terminated: bool = False
+    soft_limit: float | None = None
+
+    def translate(self, cancelled: asyncio.CancelledError) -> BaseException:
+        """The exception to raise at the body's await for a cancellation of its asyncio task."""
+        if self.terminated or self.soft_limit is None:
+            return cancelled
+        exceeded, self.soft_limit = SoftTimeLimitExceeded(self.soft_limit), None
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        return exceeded
+
+
+class _JobGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet ships no types
+    """Where one job's tracer runs."""
+
+    interrupts: Interrupts
+
+    def drive(self, body: Coroutine[Any, Any, T]) -> T:
+        """Run `body` to its end; called inside this greenlet."""
+        answer, error = None, None
+        try:
+            while True:
+                try:
+                    awaited = body.send(answer) if error is None else body.throw(error)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                except asyncio.CancelledError as cancelled:
+                    if self.interrupts.terminated:
+                        raise
+                    raise JobCancelled from cancelled
+                answer, error = self._pause(awaited)
+        finally:
+            error = None  # it refers to this frame by its traceback
+
+    def _pause(self, awaited: Any) -> tuple[Any, BaseException | None]:
+        try:
+            return self.parent.switch(awaited), None
+        except asyncio.CancelledError as cancelled:
+            return None, self.interrupts.translate(cancelled)
+        except BaseException as error:  # noqa: BLE001  # all of it is the body's to handle
+            return None, error
+
+
+@types.coroutine
+def run_in_greenlet(call: Callable[[], T], interrupts: Interrupts) -> Generator[Any, Any, T]:
+    """Run a plain function, inside of which `async def` bodies may be awaited, in the running asyncio task."""
+    here = greenlet.getcurrent()
+    job = _JobGreenlet(call, here)
+    job.interrupts = interrupts
+    job.gr_context = here.gr_context  # context variables bound by the tracer's signals hold in the body too
+    outcome = job.switch()
+    while not job.dead:
+        try:
+            answer = yield outcome
+        except BaseException as error:  # noqa: BLE001  # handed down to where the body awaits
+            outcome = job.throw(error)
+        else:
+            outcome = job.switch(answer)
+    result: T = outcome
+    return result
+
+
+def await_here(body: Coroutine[Any, Any, T]) -> T:
+    """The result of `body`, waited for by a plain function: a pool's job, or any thread that has no loop.
+
+    Raises:
+        RuntimeError: called on an event loop, which waiting would block.
+    """
+    here = greenlet.getcurrent()
+    if isinstance(here, _JobGreenlet):
+        return here.drive(body)
+    return _await_on_shared_loop(body)
+
+
+def _await_on_shared_loop(body: Coroutine[Any, Any, T]) -> T:
+    """Under Celery's other pools the body runs on the process's loop while its thread waits."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        body.close()
+        raise RuntimeError("an asynchronous task was called on an event loop: await its body instead")
+    task = current_task._get_current_object() if current_task else None  # type: ignore[attr-defined]  # noqa: SLF001  # Celery's proxy, documented as such
+    request = task.request_stack.top if task is not None else None
+
+    def with_request() -> T:
+        if task is None or request is None:
+            return await_here(body)
+        task.request_stack.push(request)
+        try:
+            return await_here(body)
+        finally:
+            task.request_stack.pop()
+
+    async def elsewhere() -> T:
+        return await run_in_greenlet(with_request, Interrupts())
+
+    return asyncio.run_coroutine_threadsafe(elsewhere(), start_loop().loop).result()
+
+
+class AsyncTask(Task):  # type: ignore[type-arg]  # Celery's Task cannot be subscripted at run time
+    """A Celery task whose body may be `async def`; give it as `base=` or as the app's `task_cls`.
+
+    It wraps `run` and not `__call__`, so that Celery's automatic retries wrap it in turn.
+    """
+
+    abstract = True
+    body_is_async = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        run = cls.__dict__.get("run")
+        body = run.__func__ if isinstance(run, staticmethod) else run
+        if not inspect.iscoroutinefunction(body):
+            return
+
+        @functools.wraps(body)
+        def run_and_wait(*args: Any, **kwargs: Any) -> Any:
+            return await_here(body(*args, **kwargs))
+
+        wrapped = staticmethod(run_and_wait) if isinstance(run, staticmethod) else run_and_wait
+        cls.run = wrapped  # type: ignore[method-assign]  # how Celery itself sets a body
+        cls.body_is_async = True

@@ -1,0 +1,77 @@
+"""One task in the pool, from Celery's hand to its end, and the reports about it that cross threads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from workers.pool.bridge import Interrupts
+
+
+def _ignore(*_: Any) -> None:
+    """Stands for a callback that Celery did not give."""
+
+
+class Happened(Enum):
+    """What is reported of a job. After one of the last three it is over."""
+
+    SOFT_LIMIT = "soft limit passed"
+    HARD_LIMIT = "hard limit passed"
+    RETURNED = "the tracer returned"
+    RAISED = "the tracer raised"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something happened to a job; `value` is what it returned, or billiard's ExceptionInfo."""
+
+    job: "Job"
+    happened: Happened
+    value: Any = None
+
+
+class Handle(Protocol):
+    """What a running job can be stopped by: an asyncio task, or the future of a thread."""
+
+    def cancel(self) -> bool:
+        """Ask it to stop."""
+        ...
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Job:
+    """A task that was handed to the pool.
+
+    Celery keeps it by weak reference and calls `terminate` to revoke it.
+
+    Attributes:
+        number: stands for the process id in Celery's books.
+        call: Celery's tracer with its arguments.
+        is_async: its body is `async def`: it runs on the loop, else on a thread.
+        soft_limit: seconds, raised at the body's await as SoftTimeLimitExceeded.
+        hard_limit: seconds, after which it is cancelled and reported as failed.
+    """
+
+    number: int
+    call: Callable[[], Any]
+    is_async: bool
+    stop: Callable[["Job"], None]
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+    on_accepted: Callable[[int, float], None] = _ignore
+    on_timeout: Callable[[bool, float | None], None] = _ignore
+    on_returned: Callable[[Any], None] = _ignore
+    on_raised: Callable[[Any], None] = _ignore
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    handle: Handle | None = None
+    timers: list[Handle] = field(default_factory=list)
+
+    @property
+    def is_terminated(self) -> bool:
+        """Its end has been announced, so what it still reports is not."""
+        return self.interrupts.terminated
+
+    def terminate(self, _signal: int | None = None) -> None:
+        """Cancel it; called by Celery. A job that waits is left to wait: Celery ends it when it is accepted."""
+        self.stop(self)
