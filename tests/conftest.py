@@ -1,0 +1,141 @@
+"""What every test may ask for: real servers of its own, a clean environment, and a way to wait for a condition.
+
+A missing server is a failure, never a skip. `PROMPTMILL_TEST_DATABASE_URL` and `PROMPTMILL_TEST_REDIS_URL` name
+servers to use instead of the embedded ones; that Redis is emptied, and databases are made and dropped in that Postgres.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from redis import Redis
+
+from promptmill.embedded import throwaway_postgres, throwaway_redis
+
+# Read here because the environment is cleaned before every test.
+GIVEN_REDIS = os.environ.get("PROMPTMILL_TEST_REDIS_URL")
+GIVEN_POSTGRES = os.environ.get("PROMPTMILL_TEST_DATABASE_URL")
+
+FOREIGN_SETTINGS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_API_KEY_FILE",
+    "ANTHROPIC_BASE_URL",
+    "CLAUDE_KEY",
+    "DATABASE_URL",
+    "RATE_LIMIT",
+    "REDIS_URL",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has set must not decide what a test sees."""
+    for name in list(os.environ):
+        if name in FOREIGN_SETTINGS or name.startswith("PROMPTMILL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """`wait_until(predicate, timeout=10.0)`: returns when the predicate is true, fails when it never is."""
+
+    def wait(predicate: Callable[[], object], timeout: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not true within {timeout} s: {predicate}")
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """One Redis for the session. A test that writes asks for `clean_redis` instead."""
+    if GIVEN_REDIS:
+        yield GIVEN_REDIS
+        return
+    with throwaway_redis() as url:
+        yield url
+
+
+@pytest.fixture
+def clean_redis(redis_url: str) -> str:
+    """The session's Redis, with nothing in it."""
+    with Redis.from_url(redis_url) as client:
+        client.flushall()
+    return redis_url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """One Postgres server for the session: the URL of a database from which others can be made."""
+    if GIVEN_POSTGRES:
+        yield GIVEN_POSTGRES
+        return
+    with throwaway_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """The name of a database that has been migrated once, to be copied for every test."""
+    from promptmill.store.database import Database  # noqa: PLC0415  # only tests of the store need it
+
+    name = f"promptmill_template_{uuid4().hex}"
+    _execute(postgres_server, f'CREATE DATABASE "{name}"')
+    database = Database.open(_url_of(postgres_server, name))
+    database.migrate()
+    database.close()
+    yield name
+    _execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A migrated Postgres database of the test's own."""
+    name = f"promptmill_test_{uuid4().hex}"
+    _execute(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}"')
+    yield _url_of(postgres_server, name)
+    _execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that has been migrated once, to be copied for every test."""
+    from promptmill.store.database import Database  # noqa: PLC0415  # only tests of the store need it
+
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    database = Database.open(f"sqlite:///{path}")
+    database.migrate()
+    database.close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of the test's own."""
+    path = tmp_path / "promptmill.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of the test's own, once in SQLite and once in Postgres."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+def _url_of(server: str, name: str) -> str:
+    """The URL of the database `name` on the same server."""
+    return server.rpartition("/")[0] + f"/{name}"
+
+
+def _execute(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
