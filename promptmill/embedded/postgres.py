@@ -6,7 +6,6 @@ root, makes a system user and opens every folder above it to the world.
 
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -121,6 +120,8 @@ def _owner() -> process.Owner | None:
     """The user the server must run as because it refuses root; None when we are not root."""
     if os.geteuid() != 0:
         return None
+    import pwd  # noqa: PLC0415  # not on Windows, where this package can be imported all the same
+
     nobody = pwd.getpwnam("nobody")
     return process.Owner(nobody.pw_uid, nobody.pw_gid)
 
