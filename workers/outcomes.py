@@ -180,7 +180,7 @@ class Outcomes:
 
     def _failed(self, lease: Lease, job: LoadedJob, failure: ClaudeError) -> ClosedAttempt:
         """The attempt of a failed call: an answered refusal cost nothing, a lost answer is unknown."""
-        cost = 0
+        cost: int | None = 0
         if failure.usage is not None:
             cost = self.price(failure.usage, {"model": job.prompt.model})
         elif isinstance(failure, ConnectionFailed) and failure.sent:

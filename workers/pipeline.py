@@ -40,6 +40,7 @@ class Pipeline:
     estimator: Estimator
     serves: Callable[[LoadedJob], bool]
     patience: float = 15.0
+    in_flight: int = 0
     _waiting: set["asyncio.Task[object]"] = field(default_factory=set)
     _draining: bool = False
 
@@ -59,11 +60,14 @@ class Pipeline:
             )
         prompt = compose(job)
         estimate = self.estimator.estimate(prompt, family=job.batch_id)
-        key, permit = await self._permit(job, Amounts(1, estimate.input_tokens, estimate.output_tokens))
+        key, permit = await self._permit(
+            job, Amounts(1, estimate.limited_input_tokens, estimate.output_tokens)
+        )
         lease = await self.outcomes.begin(job, key, reserved_nanos=estimate.cost_nanos)
         if lease is None:
             await self.limiter.release(permit)
             return
+        self.in_flight += 1
         try:
             reply = await self.client.create(prompt, key)
         except ClaudeError as failure:
@@ -72,8 +76,10 @@ class Pipeline:
         else:
             used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
             await self.limiter.settle(permit, used, reply.headroom)
-            self.estimator.learn(estimate, reply.usage)
+            self.estimator.learn(estimate, reply.usage, family=job.batch_id)
             await self.outcomes.complete(job, lease, reply)
+        finally:
+            self.in_flight -= 1
 
     def drain(self) -> None:
         """Begin no further call: what waits for a permit goes back. Call it on the loop."""

@@ -1,0 +1,163 @@
+"""The wiring: from Settings to the parts a process needs. Nothing below this module reads settings.
+
+Parts are made when they are asked for, so a process that only looks at the database opens no client.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from promptmill.catalogue import Catalogue
+from promptmill.errors import ConfigurationError
+from promptmill.pricing import PriceBook
+from promptmill.settings import Settings
+from promptmill.store.database import Database
+
+if TYPE_CHECKING:
+    from promptmill.claude.client import ClaudeClient
+    from promptmill.claude.endpoints import Endpoint
+    from promptmill.claude.keys import Key, KeyRing
+    from promptmill.limits import Ceilings, Pool, RedisLimiter
+
+SIMULATED = "simulated"
+"""The endpoint a batch remembers when a simulator answers it, at whatever address that runs."""
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The database of these settings, ready to be asked, closed at the end of the block.
+
+    A SQLite file is made, or brought to this version, without a word: it belongs to this folder alone. A
+    server is shared, so there somebody decides when to run `promptmill migrate`.
+
+    Raises:
+        ConfigurationError: a setting is wrong, nobody answers, or a server's schema is of another version.
+    """
+    if settings.database_url is None:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = Database.open(settings.effective_database_url)
+    try:
+        try:
+            database.check_schema()
+        except ConfigurationError:
+            if database.dialect != "sqlite":
+                raise
+            database.migrate()
+        yield database
+    finally:
+        database.close()
+
+
+@dataclass
+class Runtime:
+    """The parts of one process, wired from its settings."""
+
+    settings: Settings
+    database: Database
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings) -> "Iterator[Runtime]":
+        """The runtime of these settings; the database is closed at the end of the block.
+
+        Raises:
+            ConfigurationError: see `open_database`.
+        """
+        with open_database(settings) as database:
+            yield cls(settings, database)
+
+    @cached_property
+    def prices(self) -> PriceBook:
+        """The price list under the user's own prices."""
+        return PriceBook(self.settings.prices)
+
+    @cached_property
+    def endpoint(self) -> "Endpoint":
+        """Where Claude is and whether it is simulated; asked once.
+
+        Raises:
+            ConfigurationError: ANTHROPIC_BASE_URL is no address.
+            ConnectionFailed: nothing answers there.
+        """
+        from promptmill.claude.endpoints import identify_now  # noqa: PLC0415  # a producer may never ask
+
+        return identify_now(self.settings.claude.base_url)
+
+    @property
+    def endpoint_name(self) -> str:
+        """What a batch remembers, and a worker compares."""
+        return SIMULATED if self.endpoint.simulated else self.endpoint.url
+
+    def keys(self) -> "KeyRing":
+        """The keys of the settings; a simulator is called with any key, so it needs none.
+
+        Raises:
+            ConfigurationError: a key or a file of keys is wrong.
+        """
+        from promptmill.claude.keys import KeyRing, load_keys  # noqa: PLC0415  # only workers call
+
+        claude = self.settings.claude
+        keys = load_keys(claude.read_api_key(), claude.keys_file)
+        if not keys and self.endpoint.simulated:
+            keys = (_simulated_key(),)
+        return KeyRing(keys)
+
+    def client(self) -> "ClaudeClient":
+        """A client for the running event loop; whoever asks closes it."""
+        from promptmill.claude.client import ClaudeClient, Timeouts  # noqa: PLC0415  # only workers call
+
+        claude = self.settings.claude
+        return ClaudeClient(
+            base_url=claude.base_url,
+            api_version=claude.api_version,
+            timeouts=Timeouts(
+                connect=claude.connect_timeout_s,
+                idle=claude.idle_timeout_s,
+                stream_idle=claude.stream_idle_timeout_s,
+                total=claude.total_timeout_s,
+            ),
+            max_connections=self.settings.worker.concurrency,
+        )
+
+    def limiter(self, process_id: str) -> "RedisLimiter":
+        """The shared limiter for the running event loop; whoever asks closes it."""
+        from promptmill.limits import RedisLimiter  # noqa: PLC0415  # a producer may never ask
+
+        return RedisLimiter(self.redis_url, process=process_id, ceilings_of=self.ceilings_of)
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis is.
+
+        Raises:
+            ConfigurationError: nobody said, and this process starts none.
+        """
+        if self.settings.redis_url is None:
+            raise ConfigurationError(
+                "PROMPTMILL_REDIS_URL: no Redis is configured, and only `promptmill run` and "
+                "`promptmill up` start one",
+                setting="PROMPTMILL_REDIS_URL",
+            )
+        return self.settings.redis_url
+
+    def ceilings_of(self, pool: "Pool") -> "Ceilings":
+        """The limits a person set for a pool's model group, per minute."""
+        from promptmill.limits import Ceilings  # noqa: PLC0415  # a producer may never ask
+
+        limits = self.settings.limits.of(pool.group)
+        return Ceilings(limits.rpm, limits.itpm, limits.otpm)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """What is known of models, with what the user added."""
+        return Catalogue(self.settings.models)
+
+
+def _simulated_key() -> "Key":
+    from pydantic import SecretStr  # noqa: PLC0415  # only where a simulator is called
+
+    from promptmill.claude.keys import Key  # noqa: PLC0415  # likewise
+
+    return Key(label="simulated", secret=SecretStr("simulated"), account="default")

@@ -1,0 +1,74 @@
+"""The thread that leads when it is this worker's turn: it keeps the window full and looks for lost work."""
+
+import threading
+from dataclasses import dataclass, field
+
+from promptmill.broker import Nudges
+from promptmill.clock import Clock
+from promptmill.errors import Unavailable
+from promptmill.logs import get_logger
+from workers.dispatcher import Dispatcher
+from workers.leadership import Leadership
+from workers.reaper import Reaper
+
+log = get_logger(__name__)
+
+BUSY_S = 0.1
+"""Between two looks while ids go out."""
+IDLE_S = 0.5
+"""Between two looks while nothing does; a nudge ends the wait."""
+FOLLOW_S = 1.0
+"""Between two tries to become the leader."""
+SWEEP_S = 2.0
+"""Between two looks for lost work."""
+
+
+@dataclass(slots=True)
+class Leader:
+    """Runs the dispatcher and the reaper while this process holds the lock."""
+
+    leadership: Leadership
+    dispatcher: Dispatcher
+    reaper: Reaper
+    redis_url: str
+    clock: Clock
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _swept_at: float = float("-inf")
+
+    def start(self) -> None:
+        """Begin to lead, or to stand by."""
+        self._thread = threading.Thread(target=self._run, name="promptmill-leader", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send out nothing more, and let another lead."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.leadership.resign()
+
+    def _run(self) -> None:
+        with Nudges(self.redis_url) as nudges:
+            while not self._stop.is_set():
+                if not self.leadership.hold():
+                    self._stop.wait(FOLLOW_S)
+                elif self._lead():
+                    self._stop.wait(BUSY_S)
+                else:
+                    nudges.wait(IDLE_S)
+
+    def _lead(self) -> int:
+        """One round; how many ids went out."""
+        try:
+            sent = self.dispatcher.fill_window()
+            if self.clock.monotonic() - self._swept_at >= SWEEP_S:
+                self._swept_at = self.clock.monotonic()
+                self.reaper.sweep()
+        except Unavailable as error:
+            log.warning("dispatcher_waits", error=str(error))
+            return 0
+        except Exception:
+            log.exception("dispatcher_failed")
+            return 0
+        return sent

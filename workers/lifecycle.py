@@ -1,0 +1,235 @@
+"""A worker process from start to end: opens what jobs need, and closes it in the right order.
+
+Order of the end: nothing new goes out, what waits goes back, calls already sent finish, the writer writes
+what is left, the process signs off. Celery's signals say when; `current()` is how a task finds its pipeline.
+"""
+
+import asyncio
+import contextlib
+import random
+from typing import Any
+
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from redis import Redis
+
+from promptmill import logs, settings
+from promptmill.broker import celery_app, publish, queued_ids
+from promptmill.clock import SystemClock
+from promptmill.dimensions import Amounts
+from promptmill.errors import ClaudeError, PromptmillError
+from promptmill.estimates import Estimator
+from promptmill.ids import new_id
+from promptmill.limits import Pool
+from promptmill.logs import get_logger
+from promptmill.retries import RetryPolicy
+from promptmill.runtime import Runtime
+from workers import pool
+from workers.dispatcher import Dispatcher, GroupLimits
+from workers.heartbeat import Heartbeat
+from workers.leader import Leader
+from workers.leadership import Leadership
+from workers.outcomes import Outcomes
+from workers.pipeline import Pipeline
+from workers.reaper import Reaper
+from workers.statements import store_statements
+from workers.writer import Writer
+
+log = get_logger(__name__)
+
+LIMITER_BEAT_S = 5.0
+PEEK_S = 2.0
+
+
+class WorkerProcess:
+    """Everything one worker process holds."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.id = new_id("worker")
+        self.clock = SystemClock()
+        worker = runtime.settings.worker
+        self.writer = Writer(
+            runtime.database.begin,
+            store_statements(self.id, self.clock),
+            rows=worker.commit_rows,
+            delay=worker.commit_delay_s,
+        )
+        self.redis = Redis.from_url(runtime.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        self.keys = runtime.keys()
+        self.heartbeat = Heartbeat(
+            database=runtime.database,
+            worker_id=self.id,
+            endpoint=runtime.endpoint_name,
+            slots=worker.concurrency,
+            running=lambda: self.pipeline.in_flight if self.pipeline else 0,
+            every=worker.heartbeat_s,
+        )
+        self.leader = self._leader()
+        self.pipeline: Pipeline | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Sign in and begin to write; jobs come only after this."""
+        self.writer.start()
+        self.heartbeat.start()
+        log.info("worker_started", worker_id=self.id, endpoint=self.runtime.endpoint_name)
+
+    async def open_on_loop(self) -> None:
+        """Make what belongs to the event loop."""
+        self.limiter = self.runtime.limiter(self.id)
+        self.client = self.runtime.client()
+        rng = random.Random()  # noqa: S311  # jitter, not a secret
+        outcomes = Outcomes(
+            writer=self.writer,
+            prices=self.runtime.prices,
+            policy=RetryPolicy(max_counted=self.runtime.settings.worker.max_attempts),
+            clock=self.clock,
+            rng=rng,
+            retire=self._retire,
+        )
+        self.pipeline = Pipeline(
+            outcomes=outcomes,
+            limiter=self.limiter,
+            client=self.client,
+            keys=self.keys,
+            estimator=Estimator(self.runtime.prices, self.runtime.catalogue),
+            serves=lambda job: job.endpoint == self.runtime.endpoint_name,
+            patience=self.runtime.settings.worker.patience_s,
+        )
+        self._beating = asyncio.create_task(self._beat())
+
+    async def close_on_loop(self) -> None:
+        """Close what belongs to the event loop."""
+        if self._beating is not None:
+            self._beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beating
+        await self.client.aclose()
+        await self.limiter.aclose()
+
+    def drain(self) -> None:
+        """Begin nothing more."""
+        self.leader.stop()
+        if self.pipeline is not None:
+            pool.current_loop().call_soon_threadsafe(self.pipeline.drain)
+
+    def stop(self) -> None:
+        """Write what is left and sign off."""
+        self.leader.stop()
+        self.writer.stop()
+        self.heartbeat.stop()
+        self.redis.close()
+
+    def _leader(self) -> Leader:
+        runtime = self.runtime
+        worker = runtime.settings.worker
+        app = celery_app(runtime.redis_url)
+        dispatcher = Dispatcher(
+            database=runtime.database,
+            redis=self.redis,
+            publish=lambda tickets: publish(app, tickets),
+            limits_of=self._limits_of,
+            endpoint=runtime.endpoint_name,
+            clock=self.clock,
+        )
+        reaper = Reaper(
+            database=runtime.database,
+            present=lambda: queued_ids(self.redis),
+            clock=self.clock,
+            taken_for=worker.patience_s + worker.dead_after_s,
+            dead_after=worker.dead_after_s,
+        )
+        return Leader(
+            leadership=Leadership(self.redis, self.id),
+            dispatcher=dispatcher,
+            reaper=reaper,
+            redis_url=runtime.redis_url,
+            clock=self.clock,
+        )
+
+    def _limits_of(self, group: str) -> GroupLimits:
+        """What the limiter says now, asked from the dispatcher's thread; nothing known when it cannot say."""
+        account = next(iter(self.keys.accounts()), "default")
+        asked = asyncio.run_coroutine_threadsafe(self.limiter.peek(Pool(account, group)), pool.current_loop())
+        try:
+            state = asked.result(PEEK_S)
+        except (TimeoutError, PromptmillError) as error:
+            log.warning("limits_unknown", group=group, error=type(error).__name__)
+            return GroupLimits()
+        return GroupLimits(Amounts(*(limit or 0.0 for limit in state.limits)), state.paused_for)
+
+    def _retire(self, key: Any, group: str, failure: ClaudeError) -> None:
+        """401 retires the key, 403 the key for that model group."""
+        self.keys.retire(key, None if failure.status == 401 else group, logs.scrub(str(failure)))  # noqa: PLR2004  # HTTP's own number
+        log.error("key_retired", key=key.label, group=group, status=failure.status)
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                await self.limiter.beat()
+            except PromptmillError as error:
+                log.warning("limiter_beat_missed", error=str(error))
+            await asyncio.sleep(LIMITER_BEAT_S)
+
+
+_process: WorkerProcess | None = None
+_resources = contextlib.ExitStack()
+
+
+async def answer(job_id: str, dispatch: int) -> None:
+    """Answer one job in this process; see `Pipeline.answer`."""
+    pipeline = current().pipeline
+    if pipeline is None:
+        raise RuntimeError("the worker's event loop has not been opened")
+    await pipeline.answer(job_id, dispatch)
+
+
+def current() -> WorkerProcess:
+    """The worker process this code runs in.
+
+    Raises:
+        RuntimeError: no worker has been started here.
+    """
+    if _process is None:
+        raise RuntimeError("no worker has been started in this process")
+    return _process
+
+
+@worker_init.connect
+def _open(**_: Any) -> None:
+    global _process  # noqa: PLW0603  # one worker per process; tasks find it here
+    try:
+        config = settings.load()
+        logs.configure(level=config.log_level, style=config.log_format)
+        runtime = _resources.enter_context(Runtime.open(config))
+        _process = WorkerProcess(runtime)
+        _process.start()
+    except PromptmillError as error:
+        # Celery logs and forgets an exception of a signal, and would run a worker that can do nothing.
+        raise SystemExit(f"promptmill worker: {logs.scrub(str(error))}") from error
+
+
+@pool.on_loop_start
+async def _open_on_loop() -> None:
+    await current().open_on_loop()
+
+
+@worker_ready.connect
+def _lead(**_: Any) -> None:
+    current().leader.start()
+
+
+@worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    current().drain()
+
+
+@pool.on_loop_stop
+async def _close_on_loop() -> None:
+    await current().close_on_loop()
+
+
+@worker_shutdown.connect
+def _close(**_: Any) -> None:
+    current().stop()
+    _resources.close()
