@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from promptmill.embedded import postgres, redis
-from promptmill.embedded.sharing import in_use
+from promptmill.embedded.sharing import in_use, url_if_running
 
-__all__ = ["redis_server", "throwaway_postgres", "throwaway_redis"]
+__all__ = ["redis_server", "running_redis", "throwaway_postgres", "throwaway_redis"]
 
 
 @contextmanager
@@ -29,6 +29,11 @@ def redis_server(home: Path) -> Iterator[str]:
     """
     with in_use(home / "redis", "redis", redis.find_server()) as url:
         yield url
+
+
+def running_redis(home: Path) -> str | None:
+    """The URL of the Redis of the data folder `home` while somebody else keeps it running, else None."""
+    return url_if_running(home / "redis", "redis")
 
 
 @contextmanager

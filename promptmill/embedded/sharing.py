@@ -50,6 +50,15 @@ def in_use(folder: Path, engine_name: str, program: Path) -> Iterator[str]:
         _wait_for_end(folder)
 
 
+def url_if_running(folder: Path, engine_name: str) -> str | None:
+    """The URL of the server of `folder` when it answers now; starts nothing and makes no folder."""
+    address = Address.read(folder)
+    engine = ENGINES[engine_name](Path())  # only asked, never started
+    if address is None or not engine.answers(port=address.port, password=address.password):
+        return None
+    return engine.url(port=address.port, password=address.password)
+
+
 def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
