@@ -1,0 +1,280 @@
+"""ClaudeClient: one call, made once, answered by a Reply or a ClaudeError.
+
+No retry hides here: what follows a failure is decided elsewhere, and every try passes the limiter. A plain
+answer and a streamed one give the same Reply; streaming only keeps a long call's connection from falling
+silent. Nothing that leaves this module (error, message, log) holds the key.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from typing import Any, Self, TypeVar
+
+from promptmill import __version__
+from promptmill.claude import failures
+from promptmill.claude.endpoints import REAL_API, clean_url
+from promptmill.claude.headers import Headers
+from promptmill.claude.keys import Key
+from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
+from promptmill.claude.stream import EventParser, MessageFold
+from promptmill.claude.transport import BROKEN, httpx, open_transport
+from promptmill.errors import ClaudeError
+from promptmill.prompts import Body, Prompt
+
+API_VERSION = "2026-10-21"
+
+#: `max_tokens` from which a plain answer may take more than ten minutes (the official SDK refuses it there,
+#: claude-api.md, 4.4); above it calls are streamed.
+STREAM_ABOVE = 21_333
+
+#: Seconds that the end of a stream is waited for after `message_stop`, so that its connection can be reused.
+_LINGER = 1.0
+
+_PAGE = 1000
+
+#: What count_tokens takes of a Messages body (claude-api.md, 8); anything else is refused there.
+_COUNTED = {
+    "model",
+    "messages",
+    "system",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "cache_control",
+    "speed",
+    "context_management",
+    "mcp_servers",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a call may take, in seconds.
+
+    Attributes:
+        connect: to open a connection, TLS included.
+        idle: between two pieces of a plain answer; it sends nothing until it is done.
+        stream_idle: between two pieces of a streamed answer; pings count as pieces.
+        total: the whole call by the wall clock, whatever trickles in.
+    """
+
+    connect: float = 10.0
+    idle: float = 600.0
+    stream_idle: float = 60.0
+    total: float = 900.0
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What is known of a call so far, in case it breaks off."""
+
+    headers: Headers | None = None
+    fold: MessageFold = field(default_factory=MessageFold)
+
+
+T = TypeVar("T")
+
+_Reader = Callable[[httpx.Response, _Exchange], Awaitable[T | ClaudeError]]
+
+
+class ClaudeClient:
+    """Calls one endpoint from one event loop, up to `max_connections` at a time; close it at the end."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str = REAL_API,
+        api_version: str = API_VERSION,
+        timeouts: Timeouts | None = None,
+        max_connections: int = 1000,
+        stream_above: int = STREAM_ABOVE,
+    ) -> None:
+        self._url = clean_url(base_url)
+        self._api_version = api_version
+        self._timeouts = timeouts or Timeouts()
+        self._stream_above = stream_above
+        self._transport = open_transport(self._url, max_connections=max_connections)
+
+    async def create(self, prompt: Prompt, key: Key, *, stream: bool | None = None) -> Reply:
+        """Ask Claude once.
+
+        Args:
+            prompt: the body as the API takes it; a `betas` list travels as the `anthropic-beta` header.
+            key: whose account is called.
+            stream: True or False decides; None streams when `max_tokens` is above the threshold.
+
+        Raises:
+            ClaudeError: the one of its kinds that fits, with usage, headroom and the time to wait if known.
+        """
+        streamed = prompt.max_tokens > self._stream_above if stream is None else stream
+        body = {**prompt.body, "stream": True} if streamed else _without(prompt.body, "stream")
+        idle = self._timeouts.stream_idle if streamed else self._timeouts.idle
+        request = self._request("POST", "/v1/messages", key, body=body, idle=idle)
+        return await self._exchange(request, key, _read_reply)
+
+    async def count_tokens(self, prompt: Prompt, key: Key) -> int:
+        """Anthropic's own estimate of the prompt's input tokens; free, with limits of its own.
+
+        Raises:
+            ClaudeError: as `create`.
+        """
+        body = {name: value for name, value in prompt.body.items() if name in _COUNTED or name == "betas"}
+        request = self._request("POST", "/v1/messages/count_tokens", key, body=body)
+        counted = await self._exchange(request, key, _read_object)
+        return int(counted["input_tokens"])
+
+    async def list_models(self, key: Key) -> list[dict[str, Any]]:
+        """Every model this key can use, as the API describes it (claude-api.md, 10), newest first.
+
+        Raises:
+            ClaudeError: as `create`.
+        """
+        models: list[dict[str, Any]] = []
+        query: dict[str, str | int] = {"limit": _PAGE}
+        while True:
+            request = self._request("GET", "/v1/models", key, query=query)
+            page = await self._exchange(request, key, _read_object)
+            models.extend(page["data"])
+            if not page.get("has_more") or not page["data"]:
+                return models
+            query["after_id"] = page["last_id"]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        key: Key,
+        *,
+        body: Body | None = None,
+        query: dict[str, str | int] | None = None,
+        idle: float | None = None,
+    ) -> httpx.Request:
+        headers = {
+            "x-api-key": key.secret.get_secret_value(),
+            "anthropic-version": self._api_version,
+            "accept": "application/json",
+            "user-agent": f"promptmill/{__version__}",
+        }
+        if body is not None:
+            headers["content-type"] = "application/json"
+            if body.get("betas"):
+                headers["anthropic-beta"] = ",".join(body["betas"])
+        timeout = httpx.Timeout(idle or self._timeouts.idle, connect=self._timeouts.connect, pool=None)
+        return httpx.Request(
+            method,
+            _url(self._url + path),
+            headers=headers,
+            params=query,
+            content=None if body is None else _encoded(_without(body, "betas")),
+            extensions={"timeout": timeout.as_dict()},
+        )
+
+    async def _exchange(self, request: httpx.Request, key: Key, read: _Reader[T]) -> T:
+        so_far = _Exchange()
+        deadline = asyncio.timeout(self._timeouts.total)
+        outcome: T | ClaudeError
+        try:
+            async with deadline:
+                outcome = await self._send(request, so_far, read)
+        except BROKEN as error:
+            late = f"not within {self._timeouts.total:g} s"
+            outcome = _broken(late if deadline.expired() else failures.cause_of(error), so_far)
+        except MalformedAnswer as error:
+            outcome = _broken(str(error), so_far)
+        # Outside the handlers: an exception of the HTTP library holds the request, and with it the key.
+        if isinstance(outcome, ClaudeError):
+            raise _scrubbed(outcome, key)
+        return outcome
+
+    async def _send(self, request: httpx.Request, so_far: _Exchange, read: _Reader[T]) -> T | ClaudeError:
+        response = await self._transport.handle_async_request(request)
+        try:
+            headers = so_far.headers = _lowered(response)
+            if response.status_code == HTTPStatus.OK:
+                return await read(response, so_far)
+            await response.aread()
+            return failures.from_response(response.status_code, headers, response.text, now=datetime.now(UTC))
+        finally:
+            # Whatever is unread closes the connection, so that a cancelled call stops at the server too.
+            await response.aclose()
+
+
+async def _read_object(response: httpx.Response, _so_far: _Exchange) -> dict[str, Any]:
+    return read_object(await response.aread())
+
+
+async def _read_reply(response: httpx.Response, so_far: _Exchange) -> Reply | ClaudeError:
+    headers = so_far.headers or {}
+    if "text/event-stream" not in headers.get("content-type", ""):
+        return reply_of(read_message(await response.aread()), headers, streamed=False)
+    fold, chunks = so_far.fold, response.aiter_bytes()
+    await _fold(chunks, fold)
+    if fold.error is not None:
+        return failures.from_event(fold.error, headers, usage=fold.usage)
+    if not fold.done:
+        return _broken("the stream ended before message_stop", so_far)
+    with contextlib.suppress(*BROKEN):
+        async with asyncio.timeout(_LINGER):
+            async for _ in chunks:
+                pass
+    return reply_of(fold.message, headers, streamed=True)
+
+
+async def _fold(chunks: AsyncIterator[bytes], fold: MessageFold) -> None:
+    parser = EventParser()
+    async for chunk in chunks:
+        for event in parser.feed(chunk):
+            fold.add(event)
+        if fold.over:
+            return
+
+
+def _broken(why: str, so_far: _Exchange) -> ClaudeError:
+    return failures.no_answer(why, so_far.headers, usage=so_far.fold.usage)
+
+
+def _scrubbed(failure: ClaudeError, key: Key) -> ClaudeError:
+    """A gateway may quote the key it refuses."""
+    failure.args = (str(failure).replace(key.secret.get_secret_value(), "***"),)
+    return failure
+
+
+@cache
+def _url(url: str) -> httpx.URL:
+    return httpx.URL(url)  # parsed once: it takes longer than reading the reply
+
+
+def _lowered(response: httpx.Response) -> Headers:
+    # One plain dict per reply: looking a name up in httpx's headers walks through all of them.
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+
+
+def _without(body: Body, field_name: str) -> Body:
+    if field_name not in body:
+        return body
+    return {name: value for name, value in body.items() if name != field_name}
+
+
+def _encoded(body: Body) -> bytes:
+    """JSON in the order of the body, because the order of a tool's schema decides a prompt-cache hit."""
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+        return json.dumps(body, separators=(",", ":")).encode()

@@ -1,0 +1,147 @@
+"""Keys, known to everybody else by their label.
+
+A Key belongs to an account (an Anthropic organization), and limits belong to the account: a second key of one
+account raises no limit, it takes over when the first is refused. The ring remembers which key was refused for
+what; a key whose secret was replaced counts as a new one.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from promptmill.errors import ConfigurationError, NoUsableKey
+
+DEFAULT = "default"
+
+_SETTING = "PROMPTMILL_KEYS_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One credential: `label` for people, `account` for the limiter, the secret for the request alone."""
+
+    label: str
+    secret: SecretStr
+    account: str
+
+
+class KeyRing:
+    """The keys of this process, in order of preference."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = tuple(keys)
+        self._retired: dict[tuple[Key, str | None], str] = {}
+
+    def pick(self, group: str) -> Key:
+        """The first key that is not retired, for everything or for this model group.
+
+        Raises:
+            NoUsableKey: there is none; the message says why each was retired, by label.
+        """
+        for key in self._keys:
+            if self._why_not(key, group) is None:
+                return key
+        if not self._keys:
+            raise NoUsableKey("no key: set ANTHROPIC_API_KEY")
+        reasons = "; ".join(f"{key.label}: {self._why_not(key, group)}" for key in self._keys)
+        raise NoUsableKey(f"no usable key for {group} ({reasons})")
+
+    def retire(self, key: Key, group: str | None, why: str) -> None:
+        """Do not pick `key` again, for one model group or (None) at all. `why` is shown to people."""
+        self._retired[key, group] = why
+
+    def refresh(self, keys: Iterable[Key]) -> None:
+        """Replace the keys; what was refused stays refused only while its secret is the same."""
+        self._keys = tuple(keys)
+        self._retired = {place: why for place, why in self._retired.items() if place[0] in self._keys}
+
+    def accounts(self) -> tuple[str, ...]:
+        """Every account with a key, once, in order of preference."""
+        return tuple(dict.fromkeys(key.account for key in self._keys))
+
+    def _why_not(self, key: Key, group: str) -> str | None:
+        return self._retired.get((key, None)) or self._retired.get((key, group))
+
+
+def load_keys(api_key: SecretStr | None = None, keys_file: Path | None = None) -> tuple[Key, ...]:
+    """The keys that the settings name: the one of the simple form first, then those of the file.
+
+    The file is TOML, one table a key; `file` is read from the file's own folder, `account` may be left out:
+
+        [[key]]
+        label = "main"
+        file = "anthropic-main.key"     # or: key = "sk-ant-…"
+        account = "research"
+
+    Raises:
+        ConfigurationError: a key or the file is wrong; names the setting and the label, never a value.
+    """
+    keys: list[Key] = []
+    if api_key is not None and api_key.get_secret_value().strip():
+        keys.append(
+            Key(DEFAULT, _secret(api_key.get_secret_value(), "ANTHROPIC_API_KEY", "the key"), DEFAULT)
+        )
+    if keys_file is not None:
+        keys.extend(
+            _key(entry, place, keys_file.parent) for place, entry in enumerate(_entries(keys_file), 1)
+        )
+    labels = [key.label for key in keys]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigurationError(f"{_SETTING}: two keys are labelled {label}", setting=_SETTING)
+    return tuple(keys)
+
+
+def _entries(path: Path) -> list[Any]:
+    entries = _toml(path).get("key")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{_SETTING}: {path} has no [[key]] table", setting=_SETTING)
+    return entries
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+    # Outside the handler: the caught exception holds the text of the file.
+    raise ConfigurationError(f"{_SETTING}: {path} cannot be read ({why})", setting=_SETTING)
+
+
+def _key(entry: object, place: int, folder: Path) -> Key:
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(f"{_SETTING}: key {place} is not a table", setting=_SETTING)
+    fields = {"label": DEFAULT, "account": DEFAULT} | dict(entry)
+    if any(not isinstance(value, str) or not value for value in fields.values()):
+        raise ConfigurationError(f"{_SETTING}: every field of key {place} is a text", setting=_SETTING)
+    what = f"key {fields['label']}"
+    if fields.keys() - {"label", "account", "key", "file"} or ("key" in fields) == ("file" in fields):
+        raise ConfigurationError(
+            f"{_SETTING}: {what} has label, account, and either key or file", setting=_SETTING
+        )
+    secret = fields["key"] if "key" in fields else _read_secret(folder / fields["file"], what)
+    return Key(fields["label"], _secret(secret, _SETTING, what), fields["account"])
+
+
+def _read_secret(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = type(error).__name__
+    raise ConfigurationError(
+        f"{_SETTING}: the file of {what} cannot be read ({why}: {path})", setting=_SETTING
+    )
+
+
+def _secret(text: str, setting: str, what: str) -> SecretStr:
+    """A secret that can travel in a header: printable ASCII, no spaces."""
+    text = text.strip()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(
+            f"{setting}: {what} is empty or holds characters no key has", setting=setting
+        )
+    return SecretStr(text)
