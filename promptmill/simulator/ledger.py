@@ -1,0 +1,247 @@
+"""What the simulator served, refused and billed: the other side's book, to hold one's own against.
+
+The one idea: totals and digests only, so that millions of requests stay cheap: about 150 bytes for each distinct
+prompt, a line for each second, the last 10,000 refusals. Money is exact, priced per answer like a client does.
+
+An answer ends up in one of three places: `served` (sent whole), `cut` (billed, a part was sent) or `lost` (billed,
+nothing of its cost reached the client). `billed` is the sum of the three.
+"""
+
+import time
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from promptmill.pricing import price_of, usd
+from promptmill.usage import Usage
+
+_SECONDS_KEPT = 86_400
+_REFUSALS_KEPT = 10_000
+
+
+class Fate(StrEnum):
+    """How the sending of an answer ended."""
+
+    SERVED = "served"
+    CUT = "cut"
+    LOST = "lost"
+
+
+@dataclass(slots=True)
+class Bill:
+    """A sum of answers, their usage and their cost."""
+
+    answers: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_nanos: int = 0
+    unpriced: int = 0
+
+    def add(self, usage: Usage, cost_nanos: int | None) -> None:
+        """Add one answer; an unknown cost is counted, not guessed."""
+        self.answers += 1
+        self.usage = self.usage + usage
+        if cost_nanos is None:
+            self.unpriced += 1
+        else:
+            self.cost_nanos += cost_nanos
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; tokens under the names of the API."""
+        used = self.usage
+        return {
+            "answers": self.answers,
+            "usage": {
+                "input_tokens": used.input_tokens,
+                "output_tokens": used.output_tokens,
+                "cache_creation_input_tokens": used.cache_write_tokens,
+                "cache_creation_1h_input_tokens": used.cache_write_1h_tokens,
+                "cache_read_input_tokens": used.cache_read_tokens,
+            },
+            "cost_nanos": self.cost_nanos,
+            "cost_usd": usd(self.cost_nanos),
+            "unpriced": self.unpriced,
+        }
+
+
+@dataclass(slots=True)
+class Second:
+    """What happened in one second since the start."""
+
+    arrived: int = 0
+    admitted: int = 0
+    refused: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    levels: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
+
+
+class Ledger:
+    """The book of one simulator, from its start or last reset on. Times are monotonic seconds."""
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._wall = time.time()
+        self._arrived = 0
+        self._streamed = 0
+        self._counted = 0
+        self._in_flight = 0
+        self._peak = 0
+        self._bills: dict[Fate, Bill] = {fate: Bill() for fate in Fate}
+        self._told = Bill()
+        self._models: dict[str, Bill] = {}
+        self._organizations: Counter[str] = Counter()
+        self._statuses: Counter[int] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._refusals: deque[tuple[float, int, str, str]] = deque(maxlen=_REFUSALS_KEPT)
+        self._faults: Counter[str] = Counter()
+        self._answered: dict[bytes, int] = {}
+        self._seconds: OrderedDict[int, Second] = OrderedDict()
+        self._first: float | None = None
+        self._last: float | None = None
+
+    def since_start(self, now: float) -> float:
+        """Seconds since the start or the last reset."""
+        return now - self._started
+
+    def arrive(self, now: float) -> None:
+        """A Messages request came in."""
+        self._arrived += 1
+        self._in_flight += 1
+        self._peak = max(self._peak, self._in_flight)
+        if self._first is None:
+            self._first = now - self._started
+        self.second(now).arrived += 1
+
+    def leave(self, now: float) -> None:
+        """A Messages request is done, one way or another."""
+        self._in_flight -= 1
+        self._last = now - self._started
+
+    def admit(self, now: float, input_tokens: int) -> None:
+        """A request was debited."""
+        second = self.second(now)
+        second.admitted += 1
+        second.input_tokens += input_tokens
+
+    def refuse(self, now: float, status: int, reason: str, pool: str) -> None:
+        """A request was answered with an error."""
+        self._statuses[status] += 1
+        self._reasons[reason] += 1
+        self._refusals.append((round(now - self._started, 3), status, reason, pool))
+        self.second(now).refused += 1
+
+    def inject(self, kind: str) -> None:
+        """A fault of the scenario happened."""
+        self._faults[kind] += 1
+
+    def count(self) -> None:
+        """A count_tokens request was answered."""
+        self._counted += 1
+
+    def bill(
+        self,
+        fate: Fate,
+        usage: Usage,
+        *,
+        now: float,
+        fingerprint: str,
+        model: str,
+        organization: str,
+        streamed: bool,
+        told: Usage | None = None,
+        inference_geo: str | None = None,
+        speed: str | None = None,
+    ) -> None:
+        """Write down an answer that was made.
+
+        Args:
+            fate: how sending it ended.
+            usage: what is billed.
+            now: the moment.
+            fingerprint: of the prompt.
+            model: that answered.
+            organization: that pays.
+            streamed: whether it was sent as events.
+            told: of a cut answer, the usage the client was told before the cut.
+            inference_geo: of the reply's usage.
+            speed: of the reply's usage.
+        """
+        cost = price_of(usage, model=model, inference_geo=inference_geo, speed=speed)
+        self._bills[fate].add(usage, cost)
+        self._models.setdefault(model, Bill()).add(usage, cost)
+        self._organizations[organization] += cost or 0
+        self._streamed += streamed
+        self.second(now).output_tokens += usage.output_tokens
+        if fate is Fate.SERVED:
+            prompt = bytes.fromhex(fingerprint)
+            self._answered[prompt] = self._answered.get(prompt, 0) + 1
+        elif told is not None:
+            self._told.add(told, price_of(told, model=model, inference_geo=inference_geo, speed=speed))
+
+    def billed_to(self, organization: str) -> int:
+        """Nano-dollars that an organization was billed so far."""
+        return self._organizations[organization]
+
+    def second(self, now: float) -> Second:
+        """The line of the present second."""
+        number = int(now - self._started)
+        line = self._seconds.get(number)
+        if line is None:
+            line = self._seconds[number] = Second()
+            if len(self._seconds) > _SECONDS_KEPT:
+                self._seconds.popitem(last=False)
+        return line
+
+    def to_json(self, now: float, *, detail: bool = False) -> dict[str, Any]:
+        """The whole book; `detail` adds every prompt's count and every second."""
+        billed = Bill()
+        for bill in self._bills.values():
+            billed.answers += bill.answers
+            billed.usage = billed.usage + bill.usage
+            billed.cost_nanos += bill.cost_nanos
+            billed.unpriced += bill.unpriced
+        book: dict[str, Any] = {
+            "since": _rfc3339(self._wall),
+            "uptime_s": round(now - self._started, 3),
+            "first_arrival_s": self._first,
+            "last_reply_s": self._last,
+            "requests": self._arrived,
+            "streamed": self._streamed,
+            "count_tokens": self._counted,
+            "in_flight": self._in_flight,
+            "peak_in_flight": self._peak,
+            "billed": billed.to_json(),
+            **{fate.value: bill.to_json() for fate, bill in self._bills.items()},
+            "told_of_cut": self._told.to_json(),
+            "models": {model: bill.to_json() for model, bill in sorted(self._models.items())},
+            "organizations": {name: {"cost_nanos": nanos} for name, nanos in self._organizations.items()},
+            "refused": {
+                "total": self._statuses.total(),
+                "by_status": {str(status): count for status, count in sorted(self._statuses.items())},
+                "by_reason": dict(self._reasons),
+                "times": [list(refusal) for refusal in self._refusals],
+            },
+            "faults": dict(self._faults),
+            "answered": {str(n): count for n, count in sorted(Counter(self._answered.values()).items())},
+        }
+        if detail:
+            book["prompts"] = {prompt.hex(): count for prompt, count in self._answered.items()}
+            book["seconds"] = [_line(number, line) for number, line in self._seconds.items()]
+        return book
+
+
+def _line(number: int, line: Second) -> dict[str, Any]:
+    return {
+        "at_s": number,
+        "arrived": line.arrived,
+        "admitted": line.admitted,
+        "refused": line.refused,
+        "input_tokens": line.input_tokens,
+        "output_tokens": line.output_tokens,
+        "levels": {pool: list(levels) for pool, levels in line.levels.items()},
+    }
+
+
+def _rfc3339(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
