@@ -125,7 +125,7 @@ class Runtime:
         """The shared limiter for the running event loop; whoever asks closes it."""
         from promptmill.limits import RedisLimiter  # noqa: PLC0415  # a producer may never ask
 
-        return RedisLimiter(self.redis_url, process=process_id, ceilings_of=self.ceilings_of)
+        return RedisLimiter(self.redis_url, ceilings=self.ceilings_of, process=process_id)
 
     @property
     def redis_url(self) -> str:

@@ -156,7 +156,7 @@ class WorkerProcess:
         except (TimeoutError, PromptmillError) as error:
             log.warning("limits_unknown", group=group, error=type(error).__name__)
             return GroupLimits()
-        return GroupLimits(Amounts(*(limit or 0.0 for limit in state.limits)), state.paused_for)
+        return GroupLimits(Amounts(*(one.limit or 0.0 for one in state.dimensions)), state.paused_for)
 
     def _retire(self, key: Any, group: str, failure: ClaudeError) -> None:
         """401 retires the key, 403 the key for that model group."""

@@ -1,0 +1,176 @@
+"""The dispatcher on both databases and a real Redis: `pending` becomes `queued`, commit, then publish."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from redis import Redis
+
+from promptmill.broker import Ticket
+from promptmill.clock import SystemClock
+from promptmill.dimensions import Amounts
+from promptmill.errors import Unavailable
+from promptmill.states import JobState
+from promptmill.store import batches, stats
+from promptmill.store import workers as store_workers
+from promptmill.store.database import Database, database_now
+from promptmill.store.workers import NewWorker
+from promptmill.testing import a_batch
+from workers.dispatcher import Dispatcher, GroupLimits
+
+SLOTS = 40
+
+
+class Broker:
+    """A queue that remembers what it was given, and can be away."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+        self.away = False
+
+    def publish(self, tickets: Sequence[Ticket]) -> None:
+        if self.away:
+            raise Unavailable("the broker is away")
+        self.tickets += tickets
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def redis(clean_redis: str) -> Iterator[Redis]:
+    with Redis.from_url(clean_redis) as client:
+        yield client
+
+
+@pytest.fixture
+def limits() -> dict[str, GroupLimits]:
+    return {}
+
+
+@pytest.fixture
+def dispatcher(
+    database: Database, broker: Broker, redis: Redis, limits: dict[str, GroupLimits]
+) -> Dispatcher:
+    a_worker = NewWorker(id="w", host="h", pid=1, version="0", endpoint="simulated", slots=SLOTS)
+    with database.begin() as connection:
+        store_workers.register(connection, a_worker, database_now(connection))
+    return Dispatcher(
+        database=database,
+        redis=redis,
+        publish=broker.publish,
+        limits_of=lambda group: limits.get(group, GroupLimits()),
+        endpoint="simulated",
+        clock=SystemClock(),
+    )
+
+
+def states_of(database: Database, batch_id: str) -> dict[JobState, int]:
+    with database.read() as connection:
+        jobs = stats.status(connection, batch_id, SystemClock().now()).jobs
+    return {state: count for state, count in jobs.items() if count}
+
+
+def test_pending_jobs_are_queued_and_published_in_order(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    batch = a_batch(database, 3)
+    assert dispatcher.fill_window() == 3
+    assert states_of(database, batch.id) == {JobState.QUEUED: 3}
+    assert [ticket.dispatch for ticket in broker.tickets] == [1, 1, 1]
+    assert {ticket.batch for ticket in broker.tickets} == {batch.name}
+
+
+def test_no_more_goes_out_than_the_slots_can_take(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    a_batch(database, 5 * SLOTS)
+    dispatcher.fill_window()
+    dispatcher.fill_window()
+    assert len(broker.tickets) <= 2 * SLOTS
+
+
+def test_the_window_follows_the_limit(
+    database: Database, dispatcher: Dispatcher, broker: Broker, limits: dict[str, GroupLimits]
+) -> None:
+    limits["claude-sonnet-5"] = GroupLimits(Amounts(requests=60))
+    a_batch(database, 50)
+    dispatcher.fill_window()
+    dispatcher.fill_window()
+    assert len(broker.tickets) == 2
+
+
+def test_a_paused_group_is_not_filled(
+    database: Database, dispatcher: Dispatcher, broker: Broker, limits: dict[str, GroupLimits]
+) -> None:
+    limits["claude-sonnet-5"] = GroupLimits(paused_s=30)
+    a_batch(database, 5)
+    assert dispatcher.fill_window() == 0
+
+
+def test_a_batch_for_another_endpoint_is_left_alone(database: Database, dispatcher: Dispatcher) -> None:
+    a_batch(database, 3, endpoint="https://api.anthropic.com", simulated=False)
+    assert dispatcher.fill_window() == 0
+
+
+def test_a_paused_batch_is_left_alone(database: Database, dispatcher: Dispatcher) -> None:
+    batch = a_batch(database, 3)
+    with database.begin() as connection:
+        batches.pause(connection, batch.id, "by a person", SystemClock().now())
+    assert dispatcher.fill_window() == 0
+
+
+def test_two_batches_share_the_window_by_weight(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    heavy = a_batch(database, 100, priority=3.0)
+    light = a_batch(database, 100, priority=1.0)
+    dispatcher.fill_window()
+    counts = [sum(ticket.batch == batch.name for ticket in broker.tickets) for batch in (heavy, light)]
+    assert counts == [30, 10]
+
+
+def test_a_newcomer_gets_its_share_although_a_large_batch_was_first(
+    database: Database, dispatcher: Dispatcher, broker: Broker, limits: dict[str, GroupLimits]
+) -> None:
+    limits["claude-sonnet-5"] = GroupLimits(Amounts(requests=600))
+    a_batch(database, 200)
+    dispatcher.fill_window()
+    broker.tickets.clear()
+    small = a_batch(database, 10, priority=10.0)
+    limits["claude-sonnet-5"] = GroupLimits(Amounts(requests=1200))
+    dispatcher.fill_window()
+    assert sum(ticket.batch == small.name for ticket in broker.tickets) == 10
+
+
+def test_when_the_broker_is_away_the_jobs_are_pending_again(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    batch = a_batch(database, 3)
+    broker.away = True
+    with pytest.raises(Unavailable):
+        dispatcher.fill_window()
+    assert states_of(database, batch.id) == {JobState.PENDING: 3}
+    broker.away = False
+    assert dispatcher.fill_window() == 3
+    assert {ticket.dispatch for ticket in broker.tickets} == {2}
+
+
+def test_two_dispatchers_at_once_queue_each_job_once(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    a_batch(database, 30)
+    dispatcher.fill_window()
+    dispatcher.fill_window()
+    ids = [ticket.job_id for ticket in broker.tickets]
+    assert len(ids) == len(set(ids)) == 30
+
+
+def test_lost_virtual_times_mean_that_all_start_equal(
+    database: Database, dispatcher: Dispatcher, broker: Broker, redis: Redis
+) -> None:
+    a_batch(database, 30)
+    dispatcher.fill_window()
+    redis.flushall()
+    assert dispatcher.fill_window() == 0
