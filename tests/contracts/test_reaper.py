@@ -1,0 +1,124 @@
+"""The reaper on both databases: what nobody works on goes back to `pending`."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from promptmill.clock import SystemClock
+from promptmill.errors import Unavailable
+from promptmill.ids import new_id
+from promptmill.states import JobState
+from promptmill.store import jobs, leases, ledger, stats
+from promptmill.store import workers as store_workers
+from promptmill.store.database import Database, database_now
+from promptmill.store.workers import NewWorker
+from promptmill.testing import a_batch
+from workers.reaper import Reaper
+
+LONG_AGO = timedelta(seconds=60)
+
+
+@pytest.fixture
+def reap(database: Database) -> Callable[..., Reaper]:
+    def make(present: set[str] | None = None, **settings: float) -> Reaper:
+        return Reaper(database=database, present=lambda: present or set(), clock=SystemClock(), **settings)
+
+    return make
+
+
+def queue_all(database: Database, batch_id: str, *, ago: timedelta = timedelta()) -> list[jobs.QueuedJob]:
+    now = SystemClock().now() - ago
+    with database.begin() as connection:
+        pending = jobs.select_pending(connection, batch_id, "claude-sonnet-5", 100, SystemClock().now())
+        return jobs.queue(connection, [job.id for job in pending], now)
+
+
+def begin_all(database: Database, queued: list[jobs.QueuedJob], worker_id: str) -> None:
+    now = SystemClock().now()
+    claims = [
+        leases.Claim(
+            job_id=job.job_id,
+            dispatch=job.dispatch,
+            attempt_id=new_id("attempt"),
+            key_label="k",
+            account="a",
+            model=job.model,
+            reserved_nanos=None,
+            simulated=True,
+            opened_at=now,
+        )
+        for job in queued
+    ]
+    with database.begin() as connection:
+        leases.begin(connection, claims, worker_id, now)
+
+
+def a_worker(database: Database, worker_id: str, *, ago: timedelta = timedelta()) -> None:
+    new = NewWorker(id=worker_id, host="h", pid=1, version="0", endpoint="simulated", slots=10)
+    with database.begin() as connection:
+        store_workers.register(connection, new, database_now(connection) - ago)
+
+
+def states_of(database: Database, batch_id: str) -> dict[JobState, int]:
+    with database.read() as connection:
+        counts = stats.status(connection, batch_id, SystemClock().now()).jobs
+    return {state: count for state, count in counts.items() if count}
+
+
+def test_the_jobs_of_a_dead_process_go_back_and_their_attempts_are_lost(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    a_worker(database, "dead", ago=LONG_AGO)
+    batch = a_batch(database, 2)
+    begin_all(database, queue_all(database, batch.id), "dead")
+    assert reap().sweep() == 2
+    assert states_of(database, batch.id) == {JobState.PENDING: 2}
+    with database.read() as connection:
+        attempts = ledger.attempts_of(connection, batch_id=batch.id)
+    assert {(attempt.outcome, attempt.cost_nanos) for attempt in attempts} == {(ledger.LOST, None)}
+
+
+def test_the_jobs_of_a_live_process_stay(database: Database, reap: Callable[..., Reaper]) -> None:
+    a_worker(database, "alive")
+    batch = a_batch(database, 2)
+    begin_all(database, queue_all(database, batch.id), "alive")
+    assert reap().sweep() == 0
+    assert states_of(database, batch.id) == {JobState.RUNNING: 2}
+
+
+def test_an_id_that_the_broker_lost_goes_back(database: Database, reap: Callable[..., Reaper]) -> None:
+    batch = a_batch(database, 2)
+    kept = queue_all(database, batch.id, ago=LONG_AGO)[0]
+    assert reap(present={kept.job_id}).sweep() == 1
+    assert states_of(database, batch.id) == {JobState.QUEUED: 1, JobState.PENDING: 1}
+
+
+def test_an_id_that_a_worker_may_just_have_taken_stays(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    batch = a_batch(database, 2)
+    queue_all(database, batch.id, ago=timedelta(seconds=10))
+    assert reap(taken_for=25.0).sweep() == 0
+
+
+def test_what_a_dead_process_had_taken_and_not_begun_goes_back_at_once(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    a_worker(database, "dying")
+    batch = a_batch(database, 2)
+    queue_all(database, batch.id, ago=timedelta(seconds=5))
+    reaper = reap(taken_for=25.0)
+    assert reaper.sweep() == 0
+    with database.begin() as connection:
+        store_workers.leave(connection, "dying", database_now(connection))
+    assert reaper.sweep() == 2
+
+
+def test_nothing_counts_as_lost_while_the_broker_cannot_be_asked(database: Database) -> None:
+    def away() -> set[str]:
+        raise Unavailable("Redis is away")
+
+    batch = a_batch(database, 1)
+    queue_all(database, batch.id, ago=LONG_AGO)
+    assert Reaper(database=database, present=away, clock=SystemClock()).sweep() == 0
