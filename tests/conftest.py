@@ -32,8 +32,9 @@ FOREIGN_SETTINGS = (
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a developer has set must not decide what a test sees."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a developer has set, in the environment or in a `.env` of this folder, must not decide what a test sees."""
+    monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name in FOREIGN_SETTINGS or name.startswith("PROMPTMILL_"):
             monkeypatch.delenv(name)
