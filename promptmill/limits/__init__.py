@@ -1,1 +1,21 @@
-"""The one rate limiter: permits in all dimensions at once."""
+"""The one rate limiter: permits in all dimensions at once, shared by every process of an account."""
+
+from promptmill.limits.limiter import Limiter
+from promptmill.limits.local import LocalLimiter, LocalPools
+from promptmill.limits.policy import Ceilings, Pacing, Permit, Pool, check_size, learn_everything
+from promptmill.limits.pool_state import DimensionState, LimitSource, PoolState
+
+__all__ = [
+    "Ceilings",
+    "DimensionState",
+    "LimitSource",
+    "Limiter",
+    "LocalLimiter",
+    "LocalPools",
+    "Pacing",
+    "Permit",
+    "Pool",
+    "PoolState",
+    "check_size",
+    "learn_everything",
+]

@@ -1,0 +1,194 @@
+"""The one rate limiter, as the rest of Promptmill sees it.
+
+A call waits before it is made, never after a 429: `acquire` a permit, make the call, `settle` the permit with
+what was used. Everything that a server can say about its limits goes in through `settle` and `penalise`.
+"""
+
+import secrets
+from abc import ABC, abstractmethod
+from itertools import count
+from typing import Final, Literal, Protocol
+
+from promptmill.clock import Clock
+from promptmill.dimensions import Amounts, Dimension, Headroom
+from promptmill.limits.acquirer import Acquirer
+from promptmill.limits.desk import Desk, DeskUnavailable, Penalty, Release, Settlement
+from promptmill.limits.policy import CeilingsOf, Pacing, Permit, Pool, check_size
+from promptmill.limits.pool_state import PoolState, describe
+
+REFUSED: Final = 429
+
+RETRY_AFTER_UNSAID = 1.0
+"""s to pause after a 429 that does not say how long."""
+
+
+class Limiter(Protocol):
+    """What a limiter does; `RedisLimiter` for many processes, `LocalLimiter` for one."""
+
+    async def acquire(self, pool: Pool, amounts: Amounts, *, patience: float) -> Permit:
+        """Wait until a call may be made, and reserve what it needs in all dimensions at once.
+
+        A permit counts at least one request. Raises RequestTooLarge when no waiting would help, and
+        LimitReached when the permit would come later than `patience` seconds.
+        """
+        ...
+
+    async def observe(self, permit: Permit, input_tokens: float | None, headroom: Headroom | None) -> None:
+        """Report what is known when an answer begins, so that a long one does not hide it."""
+        ...
+
+    async def settle(self, permit: Permit, used: Amounts | None, headroom: Headroom | None = None) -> None:
+        """Replace the reservation by what was used; None leaves the estimate charged. Idempotent.
+
+        Input is what counts against the limit: uncached input and cache writes (claude-api.md, 5.1).
+        The request itself was made and stays charged, whatever `used.requests` says.
+        """
+        ...
+
+    async def release(self, permit: Permit) -> None:
+        """Nothing was sent: give everything back."""
+        ...
+
+    async def penalise(
+        self,
+        permit: Permit,
+        *,
+        status: Literal[429, 529],
+        retry_after: float | None,
+        dimension: Dimension | None = None,
+        ramp: bool = False,
+        headroom: Headroom | None = None,
+    ) -> None:
+        """The server refused the call. A 429 pauses the pool for everybody, a 529 eases its pace."""
+        ...
+
+    async def peek(self, pool: Pool) -> PoolState:
+        """The figures of a pool now. Raises DeskUnavailable when they cannot be read."""
+        ...
+
+    async def beat(self) -> None:
+        """Say that this process lives: every 5 s, or its permits are given up 20 s later."""
+        ...
+
+    async def aclose(self) -> None:
+        """Turn the waiting away, deliver the last reports, let go of connections."""
+        ...
+
+
+def new_process_id() -> str:
+    """A short name that no other process has."""
+    return secrets.token_hex(6)
+
+
+class QueueingLimiter(ABC):
+    """What both limiters share: an acquirer per pool in front of a desk."""
+
+    def __init__(self, *, ceilings: CeilingsOf, pacing: Pacing, clock: Clock, process: str) -> None:
+        self.process = process
+        self._ceilings = ceilings
+        self._pacing = pacing
+        self._clock = clock
+        self._desks: dict[Pool, Desk] = {}
+        self._acquirers: dict[Pool, Acquirer] = {}
+        self._headroom_at: dict[Pool, float] = {}
+        self._numbers = count(1)
+
+    @abstractmethod
+    def _open_desk(self, pool: Pool) -> Desk:
+        """This process's access to the record of a pool."""
+
+    async def acquire(self, pool: Pool, amounts: Amounts, *, patience: float) -> Permit:
+        """Wait until a call may be made; see `Limiter.acquire`."""
+        if amounts.requests < 1:
+            amounts = Amounts(1.0, amounts.input_tokens, amounts.output_tokens)
+        check_size(amounts, self._ceilings(pool))
+        return await self._acquirer(pool).acquire(amounts, patience)
+
+    async def observe(self, permit: Permit, input_tokens: float | None, headroom: Headroom | None) -> None:
+        """Report what is known when an answer begins."""
+        used = None if input_tokens is None else Amounts(input_tokens=input_tokens)
+        headroom = self._thinned(permit.pool, headroom)
+        if used is None and headroom is None:
+            return
+        await self._desk(permit.pool).report(Settlement(permit.id, used, headroom, final=False))
+
+    async def settle(self, permit: Permit, used: Amounts | None, headroom: Headroom | None = None) -> None:
+        """Replace the reservation by what was used; see `Limiter.settle`."""
+        headroom = self._thinned(permit.pool, headroom)
+        await self._desk(permit.pool).report(Settlement(permit.id, used, headroom))
+
+    async def release(self, permit: Permit) -> None:
+        """Give everything back."""
+        await self._desk(permit.pool).report(Release(permit.id))
+
+    async def penalise(
+        self,
+        permit: Permit,
+        *,
+        status: Literal[429, 529],
+        retry_after: float | None,
+        dimension: Dimension | None = None,
+        ramp: bool = False,
+        headroom: Headroom | None = None,
+    ) -> None:
+        """Take in a refusal; see `Limiter.penalise`."""
+        refused = status == REFUSED
+        if refused:
+            self._acquirer(permit.pool).refused()
+        penalty = Penalty(
+            permit=permit.id,
+            generation=permit.generation,
+            refused=refused,
+            retry_after=RETRY_AFTER_UNSAID if retry_after is None else retry_after,
+            dimension=None if ramp else dimension,
+            headroom=headroom,
+        )
+        await self._desk(permit.pool).report(penalty)
+
+    async def peek(self, pool: Pool) -> PoolState:
+        """The figures of a pool now."""
+        record, now = await self._desk(pool).peek()
+        waiting = self._acquirers[pool].waiting if pool in self._acquirers else 0
+        return describe(record, pool, now, waiting, self._pacing)
+
+    async def beat(self) -> None:
+        """Say that this process lives, in every pool it uses."""
+        for desk in list(self._desks.values()):
+            try:
+                await desk.beat()
+            except DeskUnavailable:
+                continue  # permits outlive a Redis that is away: nobody can expire them either
+
+    async def aclose(self) -> None:
+        """Turn the waiting away, deliver the last reports."""
+        for acquirer in self._acquirers.values():
+            await acquirer.aclose()
+        for desk in self._desks.values():
+            await desk.aclose()
+
+    def _desk(self, pool: Pool) -> Desk:
+        if pool not in self._desks:
+            self._desks[pool] = self._open_desk(pool)
+        return self._desks[pool]
+
+    def _acquirer(self, pool: Pool) -> Acquirer:
+        if pool not in self._acquirers:
+            self._acquirers[pool] = Acquirer(
+                pool,
+                self._desk(pool),
+                pacing=self._pacing,
+                clock=self._clock,
+                new_id=lambda: f"{self.process}-{next(self._numbers):x}",
+            )
+        return self._acquirers[pool]
+
+    def _thinned(self, pool: Pool, headroom: Headroom | None) -> Headroom | None:
+        """A quarter of a second between two headers of a pool is as good as all of them."""
+        now = self._clock.monotonic()
+        if (
+            headroom is None
+            or now - self._headroom_at.get(pool, float("-inf")) < self._pacing.headroom_interval
+        ):
+            return None
+        self._headroom_at[pool] = now
+        return headroom

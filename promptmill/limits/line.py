@@ -1,0 +1,29 @@
+"""The line of processes that wait for the same pool.
+
+Within a process calls are served in order; between processes, turn by turn. The first in line is the next
+to be granted anything, however large its call is, so small calls of others cannot overtake it for ever.
+A process that does not come when it is due has lost its turn.
+"""
+
+from promptmill.limits.policy import Pacing
+from promptmill.limits.records import PoolRecord
+
+Line = list[tuple[str, float]]
+
+
+def others_in_line(record: PoolRecord, process: str, now: float, pacing: Pacing) -> tuple[Line, Line]:
+    """Those before this process and those behind it; the overdue ones are dropped."""
+    present = [turn for turn in record.line if turn[1] + pacing.line_grace >= now]
+    names = [name for name, _ in present]
+    place = names.index(process) if process in names else len(present)
+    return present[:place], present[place + 1 :]
+
+
+def gap(record: PoolRecord, pacing: Pacing) -> float:
+    """Seconds between the turns of two processes."""
+    return max(pacing.gap, record.interval)
+
+
+def due_after(ahead: Line, earliest: float, record: PoolRecord, pacing: Pacing) -> float:
+    """When a process behind others may hope for its turn, if the next one is possible at `earliest`."""
+    return max(earliest, ahead[0][1]) + len(ahead) * gap(record, pacing)

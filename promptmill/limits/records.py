@@ -1,0 +1,170 @@
+"""What is remembered about a pool and about each permit, and how both lie in Redis.
+
+Both are one string of little-endian doubles, in the order in which the fields stand here: reading and
+writing a hash of as many fields would cost a script 99 µs instead of 8. `lua/prelude.lua` has the same
+order, and a test compares them. Lists hold requests, input tokens, output tokens; rates are per second;
+moments are seconds on the clock of the pool.
+"""
+
+from dataclasses import dataclass, field, fields
+from struct import pack, unpack
+
+from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
+
+LAYOUT = 1.0
+"""Grows with every change of the order below; a record of another layout is taken as absent."""
+
+LEARN = -1.0
+UNLIMITED = 0.0
+NEVER = -1.0
+
+INPUT, OUTPUT = 1, 2
+
+
+def _three(value: float = 0.0) -> list[float]:
+    return [value] * 3
+
+
+@dataclass(slots=True)
+class PoolRecord:
+    """Everything the limiter knows about one pool.
+
+    The mirror (`level`, `capacity`, at `moment`) is what the server's bucket is thought to hold; the pacer
+    (`pacer`) bounds how fast it may be used.
+    """
+
+    layout: float = LAYOUT
+    epoch: float = 0.0  # the moment this record began; permits of another epoch mean nothing to it
+    moment: float = 0.0  # the start of the last permit; `level` is true at this moment
+    generation: float = 1.0  # grows with the first 429 of each episode
+    paused_until: float = 0.0
+    ceiling: list[float] = field(default_factory=_three)  # configured; LEARN or UNLIMITED otherwise
+    learned: list[float] = field(default_factory=_three)  # from headers; 0 is not yet
+    rate: list[float] = field(default_factory=_three)  # in force; 0 is no limit
+    capacity: list[float] = field(default_factory=_three)  # the largest level a header has shown
+    level: list[float] = field(default_factory=_three)
+    pacer: list[float] = field(default_factory=_three)  # the moment up to which the pace is used
+    corrected: list[float] = field(default_factory=_three)  # sum of all corrections made after a grant
+    foreign: list[float] = field(default_factory=_three)  # what others take
+    seen_at: list[float] = field(default_factory=_three)  # the last header; NEVER before
+    full_seen: list[float] = field(default_factory=_three)  # headers below the mirror: capacity is known
+    overdrive: list[float] = field(default_factory=_three)
+    mean_cost: list[float] = field(default_factory=_three)  # of a permit
+    ramp_from: float = 0.0
+    ramp_at: float = 0.0
+    easing: float = 1.0  # after 529s
+    eased_at: float = 0.0
+    cut_at: float = 0.0
+    in_flight: float = 0.0
+    output_in_flight: float = 0.0
+    input_variance: float = 0.0  # of what is in flight and unsettled
+    interval: float = 0.5  # mean s between two permits
+    request_jitter: float = 0.0
+    input_answers: float = 0.0
+    input_asked: float = 0.0
+    input_used: float = 0.0
+    input_error: float = 0.0  # mean square of the relative error of input estimates
+    output_answers: float = 0.0
+    output_asked: float = 0.0
+    output_used: float = 0.0
+    output_variance: float = 0.0
+    output_mean: float = 0.0
+    latency: float = 0.0  # mean s from start to settlement
+    headerless: float = 0.0
+    saving_for: float = 0.0  # input tokens a refused call will need
+    saving_until: float = 0.0
+    line: list[tuple[str, float]] = field(default_factory=list)  # processes in turn, and when each is due
+
+    def pack(self) -> bytes:
+        """The record as it lies in Redis."""
+        doubles: list[float] = []
+        for name in POOL_FIELDS:
+            value = getattr(self, name)
+            doubles.extend(value) if isinstance(value, list) else doubles.append(value)
+        line = " ".join(f"{process} {due:.6f}" for process, due in self.line)
+        return pack(f"<{len(doubles)}d", *doubles) + line.encode()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "PoolRecord":
+        """The record read from Redis."""
+        doubles = iter(unpack(f"<{POOL_DOUBLES}d", packed[: 8 * POOL_DOUBLES]))
+        record = cls()
+        for name in POOL_FIELDS:
+            many = isinstance(getattr(record, name), list)
+            setattr(record, name, [next(doubles) for _ in range(3)] if many else next(doubles))
+        words = packed[8 * POOL_DOUBLES :].decode().split()
+        record.line = [(process, float(due)) for process, due in zip(words[::2], words[1::2], strict=True)]
+        return record
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What a permit holds until it is settled, and what the mirror said when it was granted."""
+
+    epoch: float
+    generation: float
+    start: float
+    amounts: list[float]
+    pace: list[float]  # s of pace it was charged
+    level_before: list[float]
+    level_after: list[float]
+    corrected: list[float]
+    in_flight: float
+    output_in_flight: float
+    input_variance: float
+    input_settled: float = 0.0
+
+    def pack(self) -> bytes:
+        """The reservation as it lies in Redis."""
+        doubles: list[float] = []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            doubles.extend(value) if isinstance(value, list) else doubles.append(value)
+        return pack(f"<{len(doubles)}d", *doubles)
+
+
+POOL_FIELDS = tuple(item.name for item in fields(PoolRecord) if item.name != "line")
+POOL_DOUBLES = len(PoolRecord().pack()) // 8
+
+
+def fresh_record(now: float, ceilings: Ceilings, pacing: Pacing) -> PoolRecord:
+    """A pool of which nothing is known: half a second of capacity, a gentle start, no burst."""
+    record = PoolRecord(epoch=now, moment=now, ramp_from=pacing.ramp_start, ramp_at=now)
+    record.eased_at = now
+    record.cut_at = now - pacing.easing_interval
+    record.request_jitter = pacing.request_jitter
+    record.ceiling = ceilings_per_second(ceilings)
+    record.overdrive = [
+        wanted if ceiling == LEARN else 0.0
+        for wanted, ceiling in zip(pacing.overdrive, record.ceiling, strict=True)
+    ]
+    for index in range(3):
+        open_dimension(record, index, now, pacing)
+    return record
+
+
+def open_dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> None:
+    """Begin to limit one dimension, at the rate that is in force for it."""
+    rate = rate_in_force(record, index)
+    record.rate[index] = rate
+    record.capacity[index] = max(1.0 if index == 0 else 0.0, pacing.first_capacity * rate)
+    record.level[index] = record.capacity[index]
+    record.pacer[index] = now + pacing.tolerance[index]
+    record.seen_at[index] = NEVER
+    record.full_seen[index] = 0.0
+    record.foreign[index] = 0.0
+
+
+def rate_in_force(record: PoolRecord, index: int) -> float:
+    """Per second: the ceiling or what was learned, whichever is lower; the default while neither is known."""
+    ceiling, learned = record.ceiling[index], record.learned[index]
+    if ceiling == UNLIMITED:
+        return UNLIMITED
+    if ceiling > 0:
+        return min(ceiling, learned) if learned > 0 else ceiling
+    return learned if learned > 0 else tuple(DEFAULT_LIMITS)[index] / MINUTE
+
+
+def ceilings_per_second(ceilings: Ceilings) -> list[float]:
+    """Ceilings as a record holds them."""
+    return [LEARN if ceiling is None else ceiling / MINUTE for ceiling in ceilings]
