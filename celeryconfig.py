@@ -1,0 +1,64 @@
+"""Celery's settings, each with its reason. What depends on the surroundings comes from Promptmill's settings.
+
+The idea to keep in mind: a message is only a wake-up. The database brings a job back, never the broker.
+"""
+
+# Imported under private names, because Celery takes every public name here for a setting.
+from promptmill import routes as _routes
+from promptmill import settings as _sources
+
+_settings = _sources.load()
+_call_s = _settings.claude.total_timeout_s
+
+# Where
+broker_url = _settings.redis_url  # None = embedded: whoever starts the worker passes the address on
+broker_connection_retry_on_startup = True  # a worker that starts before its Redis waits for it
+broker_transport_options = {
+    "socket_connect_timeout": 5,  # seconds, else a host that is gone hangs the worker for minutes
+    "socket_timeout": 30,  # seconds, above the 1 s for which a read blocks in Redis
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+    "visibility_timeout": int(
+        4 * _call_s
+    ),  # matters for messages taken and not begun only; far above any call
+    # No retry_on_timeout: it switches batched publishing off.
+}
+task_default_queue = _routes.ANSWER_QUEUE
+imports = ("workers.tasks",)
+
+# What travels: ids as JSON. Nothing is unpickled, no result is stored: it is in the database.
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+event_serializer = "json"
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+timezone = "UTC"
+enable_utc = True
+
+# How a worker takes messages
+worker_pool = "workers.pool:TaskPool"
+worker_consumer = "workers.consumer:Consumer"
+worker_concurrency = _settings.worker.concurrency
+worker_disable_prefetch = True  # takes only what it can begin; Redis only
+worker_prefetch_multiplier = 1  # the same, as near as other brokers come to it
+worker_enable_prefetch_count_reduction = False  # after a lost connection too, running jobs are counted anyway
+task_acks_late = False  # acknowledged when its job starts: no second delivery of a long call
+worker_cancel_long_running_tasks_on_connection_loss = False  # a call in flight is paid for
+worker_disable_rate_limits = True  # the limiter is ours, in tokens; Celery's would hold messages back
+task_soft_time_limit = _call_s + 60  # seconds; a backstop above the client's own timeouts
+task_time_limit = _call_s + 90
+
+# What others see
+worker_send_task_events = True  # Flower
+task_send_sent_event = False  # doubles the cost of publishing and names every producer process
+worker_hijack_root_logger = False  # one log pipeline, see promptmill.logs
+worker_redirect_stdouts = False
+
+# Recurring batches: RedBeat keeps the schedule in Redis, and one of several beats holds the lock
+beat_scheduler = "redbeat.RedBeatScheduler"
+beat_max_loop_interval = 5  # seconds until a new schedule is seen
+redbeat_redis_url = broker_url
+redbeat_redis_options = {"retry_period": 60, "socket_connect_timeout": 5, "socket_keepalive": True}
+redbeat_key_prefix = _routes.KEY_PREFIX + "beat:"
+redbeat_lock_timeout = 30  # seconds; a killed beat is replaced after this; 3 loops at least

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import greenlet  # type: ignore[import-untyped]  # it ships no types
 from celery import Task, current_task
+from celery.app import pop_current_task, push_current_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from workers.pool.loop import start_loop
@@ -130,11 +131,13 @@ def _await_on_shared_loop(body: Coroutine[Any, Any, T]) -> T:
     def with_request() -> T:
         if task is None or request is None:
             return await_here(body)
+        push_current_task(task)
         task.request_stack.push(request)
         try:
             return await_here(body)
         finally:
             task.request_stack.pop()
+            pop_current_task()
 
     async def elsewhere() -> T:
         return await run_in_greenlet(with_request, Interrupts())

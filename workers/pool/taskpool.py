@@ -47,10 +47,10 @@ class TaskPool(BasePool):
         self._running: dict[int, Job] = {}
         self._waiting: deque[Job] = deque()
         self._reports: deque[Report] = deque()
-        self._doorbell = Doorbell()
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
-        self._hub: Any = None
+        self._doorbell: Doorbell
+        self._hub: Any
 
     # The pool's life, in the consumer's thread
 
@@ -61,6 +61,7 @@ class TaskPool(BasePool):
             raise ImproperlyConfigured(
                 "this pool needs a Redis or RabbitMQ broker; for others use -P threads"
             )
+        self._doorbell = Doorbell()
         self._loop = start_loop()
 
     def register_with_event_loop(self, loop: Any) -> None:
@@ -79,6 +80,8 @@ class TaskPool(BasePool):
         self._threads.shutdown(wait=False, cancel_futures=True)
         stop_loop()
         self._loop = None
+        self._hub.remove_reader(self._doorbell)
+        self._doorbell.close()
 
     def on_terminate(self) -> None:
         """Cancel every job, then stop."""

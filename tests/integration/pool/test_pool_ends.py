@@ -1,0 +1,73 @@
+"""How a worker ends: what it finishes, what it gives back, what it loses."""
+
+import signal
+from collections.abc import Callable
+
+from .conftest import Worker
+
+Wait = Callable[..., None]
+Start = Callable[..., Worker]
+
+
+def _worker_with_four_of_ten_begun(start_worker: Start, subject: str, wait_until: Wait) -> Worker:
+    worker = start_worker(4)
+    worker.send("pass_gate", subject, times=10)
+    wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 4)
+    return worker
+
+
+def test_sigterm_lets_running_jobs_finish_and_leaves_the_rest_in_the_queue(
+    start_worker: Start, subject: str, wait_until: Wait
+) -> None:
+    worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: "Warm" in worker.notes("shutting_down"))
+    worker.open_gate(subject)
+    assert worker.wait() == 0
+    assert len(worker.notes(f"{subject}:begun")) == len(worker.notes(f"{subject}:done")) == 4
+    assert worker.waiting() == 6
+
+
+def test_sigquit_cancels_running_jobs_which_put_their_things_in_order(
+    start_worker: Start, subject: str, wait_until: Wait
+) -> None:
+    worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
+    worker.signal(signal.SIGQUIT)
+    worker.wait()
+    assert sorted(worker.notes(f"{subject}:cancelled")) == sorted(worker.notes(f"{subject}:begun"))
+    assert worker.waiting() == 6
+
+
+def test_sigquit_cuts_a_drain_short(start_worker: Start, subject: str, wait_until: Wait) -> None:
+    worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: "Warm" in worker.notes("shutting_down"))
+    worker.signal(signal.SIGQUIT)
+    worker.wait()
+    assert len(worker.notes(f"{subject}:cancelled")) == 4
+    assert worker.waiting() == 6
+
+
+def test_the_loop_outlives_the_jobs(start_worker: Start, subject: str, wait_until: Wait) -> None:
+    worker = start_worker(2)
+    worker.redis.delete("notes:life")
+    worker.send("pass_gate", subject)
+    wait_until(lambda: worker.notes(f"{subject}:begun"))
+    worker.signal(signal.SIGTERM)
+    worker.open_gate(subject)
+    assert worker.wait() == 0
+    assert worker.notes(f"{subject}:done")
+    assert worker.notes("life") == ["loop stops"]
+
+
+def test_kill_9_loses_only_what_had_begun(start_worker: Start, subject: str, wait_until: Wait) -> None:
+    killed = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
+    lost = killed.notes(f"{subject}:begun")
+    wait_until(lambda: not killed.redis.hlen("unacked"))
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+    killed.open_gate(subject)
+    start_worker(4, queue=killed.queue)
+    wait_until(lambda: len(killed.notes(f"{subject}:done")) == 6)
+    assert len(killed.notes(f"{subject}:begun")) == 10
+    assert not set(lost) & set(killed.notes(f"{subject}:done"))

@@ -1,0 +1,99 @@
+"""What a worker takes from the queue, what it leaves there, and what it refuses."""
+
+import base64
+import json
+from collections.abc import Callable
+from uuid import uuid4
+
+from .conftest import Worker
+
+Wait = Callable[..., None]
+Start = Callable[..., Worker]
+
+
+def test_a_worker_takes_only_what_it_can_begin(start_worker: Start, subject: str, wait_until: Wait) -> None:
+    worker = start_worker(4)
+    worker.send("pass_gate", subject, times=12)
+    wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 4)
+    worker.app.control.ping([f"{worker.queue}@test"], timeout=5, limit=1)
+    assert len(worker.notes(f"{subject}:begun")) == 4
+    assert worker.waiting() == 8
+    worker.open_gate(subject)
+    wait_until(lambda: len(worker.notes(f"{subject}:done")) == 12)
+
+
+def test_many_jobs_are_in_flight_at_once(start_worker: Start, subject: str, wait_until: Wait) -> None:
+    worker = start_worker(500)
+    worker.send("pass_gate", subject, times=500)
+    wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 500)
+    assert worker.notes(f"{subject}:done") == []
+    worker.open_gate(subject)
+    wait_until(lambda: len(set(worker.notes(f"{subject}:done"))) == 500)
+
+
+def test_a_job_that_has_begun_is_acknowledged(worker: Worker, subject: str, wait_until: Wait) -> None:
+    worker.send("pass_gate", subject)
+    wait_until(lambda: worker.notes(f"{subject}:begun"))
+    wait_until(lambda: not worker.redis.hlen("unacked"))
+    worker.open_gate(subject)
+    wait_until(lambda: worker.notes(f"{subject}:done"))
+
+
+def test_malformed_messages_are_refused_and_do_not_stop_the_worker(
+    worker: Worker, subject: str, wait_until: Wait
+) -> None:
+    unreadable = [b"no json", b"\xff\xfe", b"[]", b"{}", b'{"headers": {}, "properties": {}}']
+    strange = [
+        _message(headers={"task": "pool_tasks.tell_request"}),  # no id
+        _message(headers={"task": "pool_tasks.unheard_of", "id": "1"}),
+        _message(headers={"task": "pool_tasks.tell_request", "id": "2"}, body=b"no json"),
+        _message(headers={"task": "pool_tasks.tell_request", "id": "3"}, body=b"[1, 2]"),
+        _message(headers={"task": "pool_tasks.tell_request", "id": "4"}, body=b'[["too", "many"], {}, {}]'),
+        _message(headers={"task": ["pool_tasks"], "id": "5"}),
+        _message(headers={"task": "pool_tasks.tell_request", "id": "6", "eta": "tomorrow"}),
+        _message(
+            headers={"task": "pool_tasks.tell_request", "id": "7"},
+            content_type="application/x-python-serialize",
+        ),
+    ]
+    for message in unreadable + strange:
+        worker.redis.lpush(worker.queue, message)
+    worker.send("tell_request", subject)
+    wait_until(lambda: worker.notes(subject), timeout=20)
+    wait_until(lambda: not worker.waiting() and not worker.redis.hlen("unacked"))
+    assert worker.alive
+    assert len(worker.notes(subject)) == 1
+
+
+def test_a_lost_connection_repeats_nothing(worker: Worker, subject: str, wait_until: Wait) -> None:
+    begun = worker.send("pass_gate", subject, times=3)
+    wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 3)
+    for client in worker.redis.client_list():
+        if client["cmd"] != "client|list":
+            worker.redis.client_kill_filter(_id=client["id"])
+    begun += worker.send("pass_gate", subject, times=2)
+    wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 5, timeout=20)
+    worker.open_gate(subject)
+    wait_until(lambda: sorted(worker.notes(f"{subject}:done")) == sorted(begun))
+    assert sorted(worker.notes(f"{subject}:begun")) == sorted(begun)
+
+
+def _message(
+    *, headers: dict[str, object], body: bytes = b"[[], {}, {}]", content_type: str = "application/json"
+) -> bytes:
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-type": content_type,
+            "content-encoding": "utf-8",
+            "headers": headers,
+            "properties": {
+                "correlation_id": "x",
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": "x"},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": uuid4().hex,
+            },
+        }
+    ).encode()

@@ -1,0 +1,166 @@
+"""From a plain function to an `async def` body and back, inside one asyncio task."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+
+from workers.pool.bridge import AsyncTask, Interrupts, JobCancelled, await_here, run_in_greenlet
+
+variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+async def _run(call: Callable[[], object], interrupts: Interrupts | None = None) -> object:
+    return await run_in_greenlet(call, interrupts or Interrupts())
+
+
+async def _double(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+async def test_a_plain_function_gets_what_the_body_returns() -> None:
+    assert await _run(lambda: await_here(_double(20)) + await_here(_double(1))) == 42
+
+
+async def test_a_function_without_a_body_just_returns() -> None:
+    assert await _run(lambda: 42) == 42
+
+
+async def test_what_a_body_raises_passes_through_the_plain_function() -> None:
+    async def body() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("lost")
+
+    def call() -> str:
+        try:
+            await_here(body())
+        except KeyError as error:
+            return f"caught {error}"
+        return "nothing"
+
+    assert await _run(call) == "caught 'lost'"
+
+
+async def test_many_bodies_take_turns() -> None:
+    async def body(number: int) -> int:
+        await asyncio.sleep(0.02)
+        return number
+
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    answers = await asyncio.gather(*(_run(lambda n=n: await_here(body(n))) for n in range(200)))
+    assert answers == list(range(200))
+    assert loop.time() - begun < 1.0
+
+
+async def test_context_variables_set_around_the_body_hold_inside_it_and_not_beside_it() -> None:
+    async def body() -> str:
+        await asyncio.sleep(0)
+        return variable.get() + await asyncio.create_task(_read())
+
+    async def _read() -> str:
+        return variable.get()
+
+    def call(value: str) -> str:
+        variable.set(value)
+        return await_here(body())
+
+    answers = await asyncio.gather(*(asyncio.create_task(_run(lambda v=v: call(v))) for v in "ab"))
+    assert answers == ["aa", "bb"]
+    assert variable.get() == "unset"
+
+
+async def test_a_soft_limit_is_raised_once_and_the_task_goes_on() -> None:
+    interrupts = Interrupts()
+
+    async def body() -> str:
+        try:
+            await asyncio.sleep(60)
+        except SoftTimeLimitExceeded:
+            async with asyncio.timeout(1):
+                await asyncio.sleep(0.01)
+            return "went on"
+        return "slept"
+
+    task = asyncio.create_task(_run(lambda: await_here(body()), interrupts))
+    await asyncio.sleep(0)
+    interrupts.soft_limit = 1.0
+    task.cancel()
+    assert await task == "went on"
+    assert task.cancelling() == 0
+
+
+async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_order() -> None:
+    interrupts, seen = Interrupts(), []
+
+    async def body() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            seen.append("in order")
+
+    task = asyncio.create_task(_run(lambda: await_here(body()), interrupts))
+    await asyncio.sleep(0)
+    interrupts.terminated = True
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["in order"]
+
+
+async def test_a_body_that_cancels_itself_has_failed() -> None:
+    async def body() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(JobCancelled):
+        await _run(lambda: await_here(body()))
+
+
+async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own_affair() -> None:
+    """The pipeline does so when it drains: what waits for a permit is cancelled and put back."""
+
+    async def body() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+        return "put back"
+
+    task = asyncio.create_task(_run(lambda: await_here(body())))
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "put back"
+
+
+async def test_an_asynchronous_task_is_not_called_on_a_loop() -> None:
+    with pytest.raises(RuntimeError, match="await its body"):
+        await_here(_double(1))
+
+
+def test_a_plain_thread_waits_for_a_body_on_the_shared_loop() -> None:
+    assert await_here(_double(21)) == 42
+
+
+def test_only_asynchronous_bodies_are_wrapped() -> None:
+    class Plain(AsyncTask):
+        def run(self) -> str:
+            return "plain"
+
+    class Asynchronous(AsyncTask):
+        async def run(self) -> str:
+            return "asynchronous"
+
+    class Unbound(AsyncTask):
+        @staticmethod
+        async def run(word: str) -> str:
+            return word
+
+    results: list[Awaitable[str] | str] = [Plain().run(), Asynchronous().run(), Unbound().run("unbound")]
+    assert results == ["plain", "asynchronous", "unbound"]
+    assert [task.body_is_async for task in (Plain, Asynchronous, Unbound)] == [False, True, True]
