@@ -1,13 +1,20 @@
 """Admission: the rows of a batch being read. A broken submit is simply repeated."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import IntegrityError
 
+from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
+from promptmill.states import JobState
+from promptmill.store.copying import insert_rows
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import batch, job, prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,102 @@ def insert_many(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: da
 
     Raises:
         InvalidInput: a custom_id is there with another prompt, or twice in `rows`, or a seq is taken.
+            The transaction cannot go on.
         InvalidTransition: the batch is sealed and a row is new.
+        NotFound: there is no such batch.
     """
-    raise NotImplementedError
+    if not rows:
+        return 0
+    is_sealed = _lock(conn, batch_id)
+    _refuse_twins(rows)
+    # A place that is free spares the look at every custom_id; a submit that is repeated finds it taken.
+    new = _unknown(conn, batch_id, rows) if is_sealed or _is_taken(conn, batch_id, rows) else rows
+    if not new:
+        return 0
+    if is_sealed:
+        raise InvalidTransition(f"batch {batch_id} is sealed and takes no further jobs")
+    try:
+        with conn.begin_nested():
+            _insert(conn, batch_id, new, now)
+    except IntegrityError:
+        new = _unknown(conn, batch_id, rows)
+        try:
+            _insert(conn, batch_id, new, now)
+        except IntegrityError as error:
+            raise InvalidInput("a seq of these jobs is taken by another custom_id", field="seq") from error
+    conn.execute(update(batch).where(batch.c.id == batch_id).values(total=batch.c.total + len(new)))
+    return len(new)
+
+
+_CUSTOM_IDS = Rowset(job.c.custom_id)
+
+
+def _lock(conn: Connection, batch_id: str) -> bool:
+    """Hold the batch; True when it is sealed."""
+    query = select(batch.c.sealed_at).where(batch.c.id == batch_id).with_for_update(key_share=True)
+    found = conn.execute(query).first()
+    if found is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    return found.sealed_at is not None
+
+
+def _refuse_twins(rows: Sequence[NewJob]) -> None:
+    counts = Counter(row.custom_id for row in rows)
+    custom_id, occurrences = counts.most_common(1)[0]
+    if occurrences > 1:
+        raise InvalidInput(f"custom_id {custom_id!r} occurs {occurrences} times", field="custom_id")
+
+
+def _is_taken(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> bool:
+    places = [row.seq for row in rows]
+    query = (
+        select(job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.seq.between(min(places), max(places)))
+        .limit(1)
+    )
+    return conn.execute(query).first() is not None
+
+
+def _unknown(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> Sequence[NewJob]:
+    """The rows whose custom_id is not in the batch yet."""
+    given = _CUSTOM_IDS.on(conn.dialect.name)
+    query = (
+        select(job.c.custom_id, prompt.c.fingerprint)
+        .join_from(job, prompt, prompt.c.job_id == job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.custom_id.in_(select(given.c.custom_id)))
+    )
+    found = conn.execute(query, _CUSTOM_IDS.parameters((row.custom_id,) for row in rows))
+    known: dict[str, str] = {row.custom_id: row.fingerprint for row in found}
+    for row in rows:
+        if known.get(row.custom_id, row.fingerprint) != row.fingerprint:
+            raise InvalidInput(
+                f"custom_id {row.custom_id!r} is in this batch already, with another prompt",
+                field="custom_id",
+            )
+    return [row for row in rows if row.custom_id not in known]
+
+
+def _insert(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> None:
+    insert_rows(conn, job, [_job_values(row, batch_id, now) for row in rows])
+    insert_rows(conn, prompt, [_prompt_values(row) for row in rows])
+
+
+def _job_values(row: NewJob, batch_id: str, now: datetime) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "batch_id": batch_id,
+        "seq": row.seq,
+        "custom_id": row.custom_id,
+        "state": JobState.PENDING,
+        "model_group": row.model_group,
+        "estimated_input_tokens": row.estimated_input_tokens,
+        "estimated_output_tokens": row.estimated_output_tokens,
+        "dispatch": 0,
+        "token": 0,
+        "attempts": 0,
+        "changed_at": now,
+    }
+
+
+def _prompt_values(row: NewJob) -> dict[str, Any]:
+    return {"job_id": row.id, "fingerprint": row.fingerprint, "body": row.body, "source": row.source}

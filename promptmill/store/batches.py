@@ -1,14 +1,20 @@
 """Batches: made, found, sealed, and controlled; each change of state is one guarded transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, or_, select, text, update
+from sqlalchemy.exc import IntegrityError
 
+from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
-from promptmill.states import BatchState, Lane
+from promptmill.states import BatchState, JobState, Lane, check_batch_change
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.tables import SERVED, batch
+from promptmill.store.tallies import Tallies, Tally, add
+from promptmill.store.waiting import call_back, end_waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +99,30 @@ def create(conn: Connection, new: NewBatch, now: datetime) -> BatchRow:
     """Insert a batch in state `admitting`.
 
     Raises:
-        InvalidInput: the name is taken.
+        InvalidInput: the name is taken. The transaction cannot go on.
     """
-    raise NotImplementedError
+    values = {each.name: getattr(new, each.name) for each in fields(new)}
+    try:
+        conn.execute(
+            insert(batch).values(
+                **values, **dict.fromkeys(_COUNTERS, 0), state=BatchState.ADMITTING, created_at=now
+            )
+        )
+    except IntegrityError as error:
+        raise InvalidInput(f"there is a batch named {new.name!r} already", field="name") from error
+    return get(conn, new.id)
+
+
+def get(conn: Connection, batch_id: str) -> BatchRow:
+    """The batch with that id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = conn.execute(_SELECT.where(batch.c.id == batch_id)).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    return _batch_row(row)
 
 
 def find(conn: Connection, name_or_id: str) -> BatchRow:
@@ -104,32 +131,49 @@ def find(conn: Connection, name_or_id: str) -> BatchRow:
     Raises:
         NotFound: there is none; the message names the newest batches.
     """
-    raise NotImplementedError
+    query = _SELECT.where(or_(batch.c.id == name_or_id, batch.c.name == name_or_id))
+    row = conn.execute(query.order_by(batch.c.id != name_or_id)).mappings().first()
+    if row is None:
+        newest = ", ".join(each.name for each in list_recent(conn, _HINTS))
+        hint = f"the newest are: {newest}" if newest else "there is none at all yet"
+        raise NotFound(f"there is no batch {name_or_id!r}; {hint}")
+    return _batch_row(row)
 
 
 def find_by_name(conn: Connection, name: str) -> BatchRow | None:
     """The batch with that name, or None."""
-    raise NotImplementedError
+    row = conn.execute(_SELECT.where(batch.c.name == name)).mappings().first()
+    return None if row is None else _batch_row(row)
 
 
 def shared_of(conn: Connection, batch_id: str) -> Mapping[str, Any]:
-    """What all prompts of a batch share."""
-    raise NotImplementedError
+    """What all prompts of a batch share.
+
+    Raises:
+        NotFound: there is no such batch.
+    """
+    row = conn.execute(select(batch.c.shared).where(batch.c.id == batch_id)).first()
+    if row is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    shared: Mapping[str, Any] = row.shared
+    return shared
 
 
 def list_recent(conn: Connection, limit: int = 20) -> Sequence[BatchRow]:
     """The newest batches first."""
-    raise NotImplementedError
+    query = _SELECT.order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(limit)
+    return [_batch_row(row) for row in conn.execute(query).mappings()]
 
 
 def active(conn: Connection) -> Sequence[BatchRow]:
     """The batches the dispatcher may serve, oldest first."""
-    raise NotImplementedError
+    query = _SELECT.where(text(SERVED), batch.c.state == BatchState.ACTIVE)
+    return [_batch_row(row) for row in conn.execute(query.order_by(batch.c.created_at)).mappings()]
 
 
 def set_estimate(conn: Connection, batch_id: str, estimate_nanos: int | None) -> None:
     """Store what the batch is expected to cost, once all its prompts were read."""
-    raise NotImplementedError
+    conn.execute(update(batch).where(batch.c.id == batch_id).values(estimate_nanos=estimate_nanos))
 
 
 def seal(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
@@ -137,8 +181,10 @@ def seal(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
 
     Raises:
         InvalidTransition: it is not `admitting`.
+        NotFound: there is no such batch.
     """
-    raise NotImplementedError
+    _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.ADMITTING, sealed_at=now)
+    return _settled(conn, batch_id, Tally(), now)
 
 
 def pause(conn: Connection, batch_id: str, reason: str, now: datetime) -> BatchRow:
@@ -146,8 +192,11 @@ def pause(conn: Connection, batch_id: str, reason: str, now: datetime) -> BatchR
 
     Raises:
         InvalidTransition: it is not `active`.
+        NotFound: there is no such batch.
     """
-    raise NotImplementedError
+    _change(conn, batch_id, BatchState.PAUSED, reason=reason)
+    call_back(conn, batch_id, now)
+    return get(conn, batch_id)
 
 
 def hold(conn: Connection, batch_id: str, reason: str, now: datetime) -> bool:
@@ -155,16 +204,21 @@ def hold(conn: Connection, batch_id: str, reason: str, now: datetime) -> bool:
 
     Many jobs meet the same spend cap at once, so a batch that is not active is left as it is.
     """
-    raise NotImplementedError
+    if _locked_state(conn, batch_id) != BatchState.ACTIVE:
+        return False
+    pause(conn, batch_id, reason, now)
+    return True
 
 
-def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
+def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:  # noqa: ARG001  # every control takes the time
     """`paused` becomes `active`.
 
     Raises:
         InvalidTransition: it is not `paused`.
+        NotFound: there is no such batch.
     """
-    raise NotImplementedError
+    _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.PAUSED, reason=None)
+    return get(conn, batch_id)
 
 
 def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
@@ -172,5 +226,60 @@ def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
 
     Raises:
         InvalidTransition: it is canceled or ended already.
+        NotFound: there is no such batch.
     """
-    raise NotImplementedError
+    # One that is still being read takes no further job.
+    sealed_at = func.coalesce(batch.c.sealed_at, bindparam("sealed", now, UTCDateTime()))
+    _change(conn, batch_id, BatchState.CANCELING, reason=None, sealed_at=sealed_at)
+    canceled = end_waiting(conn, batch_id, JobState.CANCELED, now)
+    return _settled(conn, batch_id, Tally(canceled=canceled), now)
+
+
+_HINTS = 5
+_COUNTERS = (
+    "total",
+    "succeeded",
+    "errored",
+    "canceled",
+    "expired",
+    "input_tokens",
+    "output_tokens",
+    "cache_write_tokens",
+    "cache_read_tokens",
+    "attempts",
+    "unpriced_attempts",
+    "cost_nanos",
+    "reserved_nanos",
+)
+_SELECT = select(*(batch.c[each.name] for each in fields(BatchRow)))
+
+
+def _batch_row(row: RowMapping) -> BatchRow:
+    return BatchRow(**{**row, "state": BatchState(row["state"]), "lane": Lane(row["lane"])})
+
+
+def _locked_state(conn: Connection, batch_id: str) -> BatchState:
+    query = select(batch.c.state).where(batch.c.id == batch_id).with_for_update(key_share=True)
+    row = conn.execute(query).first()
+    if row is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    return BatchState(row.state)
+
+
+def _change(
+    conn: Connection, batch_id: str, target: BatchState, *, only_from: BatchState | None = None, **values: Any
+) -> None:
+    """Lock the batch and change its state, or raise InvalidTransition."""
+    current = _locked_state(conn, batch_id)
+    check_batch_change(current, target)
+    if only_from is not None and current != only_from:
+        raise InvalidTransition(f"the batch is {current}, not {only_from}")
+    conn.execute(update(batch).where(batch.c.id == batch_id).values(state=target, **values))
+
+
+def _settled(conn: Connection, batch_id: str, tally: Tally, now: datetime) -> BatchRow:
+    """Count, and end the batch if nothing is left to do."""
+    tallies = Tallies()
+    tallies[batch_id] = tally
+    add(conn, tallies, now)
+    return get(conn, batch_id)

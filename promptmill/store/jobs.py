@@ -1,16 +1,24 @@
 """Jobs: read, and moved between `pending` and `queued`. Admission and outcomes are files of their own."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, text, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill.prompts import Prompt
+from promptmill.prompts import Prompt, merge
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.admission import NewJob, insert_many
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.ledger import OPEN, SUCCEEDED
 from promptmill.store.outcomes import Completion, Deferral, Failure, complete, defer, expire_overdue, fail
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import PENDING_DEFERRED, PENDING_FRESH, QUEUED, attempt, batch, job, prompt
+from promptmill.store.tallies import lock_batches_of
 
 __all__ = [
     "Completion",
@@ -90,19 +98,26 @@ class QueuedJob:
 
 def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
     """The jobs with those ids, by id; an unknown id is missing in the answer."""
-    raise NotImplementedError
+    wanted = _IDS.parameters((each,) for each in ids)
+    rows = conn.execute(_load(conn.dialect.name), wanted).all()
+    batches = _batches_of(conn, {row.batch_id for row in rows})
+    histories = _histories(conn, [row.id for row in rows if row.attempts])
+    return {row.id: _loaded(row, batches[row.batch_id], histories[row.id]) for row in rows}
 
 
 def model_groups_pending(conn: Connection, batch_id: str, now: datetime) -> Sequence[str]:
     """The model groups for which `select_pending` would find a job now."""
-    raise NotImplementedError
+    values = {"batch_id": batch_id, "now": now}
+    return sorted({*conn.scalars(_FRESH_GROUPS, values), *conn.scalars(_DUE_GROUPS, values)})
 
 
 def select_pending(
     conn: Connection, batch_id: str, model_group: str, limit: int, now: datetime
 ) -> Sequence[PendingJob]:
     """The next jobs of a batch and group, in the order they were submitted; none whose time has not come."""
-    raise NotImplementedError
+    values = {"batch_id": batch_id, "model_group": model_group, "limit": limit, "now": now}
+    rows = [*conn.execute(_DUE, values), *conn.execute(_FRESH, values)]
+    return [PendingJob(*row) for row in sorted(rows, key=lambda row: row.seq)[:limit]]
 
 
 def queue(conn: Connection, ids: Collection[str], now: datetime) -> list[QueuedJob]:
@@ -110,7 +125,21 @@ def queue(conn: Connection, ids: Collection[str], now: datetime) -> list[QueuedJ
 
     Left out are jobs that are not `pending` any more or whose batch is not `active`. Commit, then publish.
     """
-    raise NotImplementedError
+    lock_batches_of(conn, ids)
+    wanted = _IDS.parameters(((each,) for each in ids), now=now)
+    rows = conn.execute(_queue(conn.dialect.name), wanted).all()
+    batches = _batches_of(conn, {row.batch_id for row in rows})
+    place = {job_id: place for place, job_id in enumerate(ids)}
+    return [
+        QueuedJob(
+            job_id=row.id,
+            dispatch=row.dispatch,
+            batch=batches[row.batch_id].name,
+            model=batches[row.batch_id].model or row.model_group,
+            attempts=row.attempts,
+        )
+        for row in sorted(rows, key=lambda row: place[row.id])
+    ]
 
 
 def unqueue(conn: Connection, dispatched: Iterable[tuple[str, int]], now: datetime) -> set[str]:
@@ -118,9 +147,156 @@ def unqueue(conn: Connection, dispatched: Iterable[tuple[str, int]], now: dateti
 
     In a batch that is being canceled such a job is canceled instead.
     """
-    raise NotImplementedError
+    return defer(
+        conn,
+        [Deferral(job_id=job_id, dispatch=number, not_before=None) for job_id, number in dispatched],
+        now,
+    )
 
 
 def lost_queued(conn: Connection, present: Collection[str], before: datetime) -> Sequence[tuple[str, int]]:
     """(id, dispatch) of jobs queued before a moment whose id is not in `present`; give them to `unqueue`."""
-    raise NotImplementedError
+    rows = conn.execute(
+        select(job.c.id, job.c.dispatch).where(text(QUEUED), job.c.queued_at < before).order_by(job.c.id)
+    )
+    known = frozenset(present)
+    return [(row.id, row.dispatch) for row in rows if row.id not in known]
+
+
+_IDS = Rowset(job.c.id)
+
+
+@cache
+def _load(dialect: str) -> Select[Any]:
+    given = _IDS.on(dialect)
+    return (
+        select(job, prompt.c.body)
+        .join_from(given, job, job.c.id == given.c.id)
+        .join(prompt, prompt.c.job_id == job.c.id)
+    )
+
+
+@cache
+def _queue(dialect: str) -> ReturningUpdate[Any]:
+    given = _IDS.on(dialect)
+    served = select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.state == BatchState.ACTIVE)
+    return (
+        update(job)
+        .where(job.c.id == given.c.id, job.c.state == JobState.PENDING, served.exists())
+        .values(
+            state=JobState.QUEUED,
+            dispatch=job.c.dispatch + 1,
+            not_before=None,
+            queued_at=bindparam("now", type_=UTCDateTime()),
+            changed_at=bindparam("now", type_=UTCDateTime()),
+        )
+        .returning(job.c.id, job.c.batch_id, job.c.dispatch, job.c.attempts, job.c.model_group)
+    )
+
+
+_PENDING = (
+    select(job.c.id, job.c.seq, job.c.estimated_input_tokens, job.c.estimated_output_tokens)
+    .where(job.c.batch_id == bindparam("batch_id"), job.c.model_group == bindparam("model_group"))
+    .order_by(job.c.seq)
+    .limit(bindparam("limit"))
+)
+_FRESH = _PENDING.where(text(PENDING_FRESH))
+_DUE = _PENDING.where(text(PENDING_DEFERRED), job.c.not_before <= bindparam("now", type_=UTCDateTime()))
+
+
+# From one model group to the next: one look into the index for each, however many jobs wait.
+_GROUPS = """
+    WITH RECURSIVE step(model_group) AS (
+        SELECT min(model_group) FROM job WHERE batch_id = :batch_id AND {predicate}
+        UNION ALL
+        SELECT (
+            SELECT min(model_group) FROM job
+            WHERE batch_id = :batch_id AND {predicate} AND model_group > step.model_group
+        )
+        FROM step WHERE step.model_group IS NOT NULL
+    )
+    SELECT step.model_group FROM step WHERE step.model_group IS NOT NULL
+"""
+_IS_DUE = """
+    AND EXISTS (
+        SELECT 1 FROM job
+        WHERE batch_id = :batch_id AND {predicate}
+        AND job.model_group = step.model_group AND not_before <= :now
+    )
+"""
+_FRESH_GROUPS = text(_GROUPS.format(predicate=PENDING_FRESH))
+_DUE_GROUPS = text((_GROUPS + _IS_DUE).format(predicate=PENDING_DEFERRED)).bindparams(
+    bindparam("now", type_=UTCDateTime())
+)
+
+
+def _batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[Any]]:
+    rows = conn.execute(_load_batches(conn.dialect.name), _IDS.parameters((each,) for each in batch_ids))
+    return {row.id: row for row in rows}
+
+
+@cache
+def _load_batches(dialect: str) -> Select[Any]:
+    return select(batch).where(batch.c.id.in_(select(_IDS.on(dialect).c.id)))
+
+
+@dataclass(slots=True)
+class _History:
+    """The attempts of a job so far."""
+
+    failures: dict[str, int] = field(default_factory=dict)
+    first_opened_at: datetime | None = None
+
+    def add(self, outcome: str, times: int, first: datetime) -> None:
+        self.first_opened_at = min(first, self.first_opened_at or first)
+        if outcome not in (OPEN, SUCCEEDED):
+            self.failures[outcome] = times
+
+
+def _histories(conn: Connection, job_ids: Collection[str]) -> defaultdict[str, _History]:
+    histories: defaultdict[str, _History] = defaultdict(_History)
+    if job_ids:
+        wanted = _IDS.parameters((each,) for each in job_ids)
+        for row in conn.execute(_attempts(conn.dialect.name), wanted):
+            histories[row.job_id].add(row.outcome, row.times, row.first)
+    return histories
+
+
+@cache
+def _attempts(dialect: str) -> Select[Any]:
+    return (
+        select(
+            attempt.c.job_id,
+            attempt.c.outcome,
+            func.count().label("times"),
+            func.min(attempt.c.opened_at).label("first"),
+        )
+        .where(attempt.c.job_id.in_(select(_IDS.on(dialect).c.id)))
+        .group_by(attempt.c.job_id, attempt.c.outcome)
+    )
+
+
+def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
+    return LoadedJob(
+        id=row.id,
+        batch_id=row.batch_id,
+        batch_name=of.name,
+        batch_state=BatchState(of.state),
+        custom_id=row.custom_id,
+        state=JobState(row.state),
+        dispatch=row.dispatch,
+        token=row.token,
+        attempts=row.attempts,
+        model_group=row.model_group,
+        prompt=merge(of.shared, row.body),
+        lane=Lane(of.lane),
+        endpoint=of.endpoint,
+        simulated=of.simulated,
+        deadline=of.deadline,
+        priority=of.priority,
+        estimated_input_tokens=row.estimated_input_tokens,
+        estimated_output_tokens=row.estimated_output_tokens,
+        options=of.options,
+        failures=history.failures,
+        first_opened_at=history.first_opened_at,
+    )

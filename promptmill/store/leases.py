@@ -7,10 +7,18 @@ they hold a job, only the newer one changes it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill.states import Lane
+from promptmill.states import BatchState, JobState, Lane
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.ledger import OPEN, USAGE_COLUMNS
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import attempt, batch, job
+from promptmill.store.tallies import Tallies, add, lock_batches_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,4 +59,81 @@ def begin(conn: Connection, claims: Sequence[Claim], worker_id: str, now: dateti
     Refused is a job that is not `queued` under that dispatch number, or whose batch is not `active`.
     A job claimed twice in one group is granted once, to the first claim: compare `attempt_id`.
     """
-    raise NotImplementedError
+    first = {claim.job_id: claim for claim in reversed(claims)}
+    if not first:
+        return {}
+    lock_batches_of(conn, first)
+    wanted = ((claim.job_id, claim.dispatch) for claim in first.values())
+    granted = conn.execute(
+        _grant(conn.dialect.name), _CLAIMS.parameters(wanted, worker_id=worker_id, now=now)
+    ).all()
+    if not granted:
+        return {}
+    opened = [(first[row.id], row) for row in granted]
+    conn.execute(insert(attempt), [_opened(claim, row, worker_id) for claim, row in opened])
+    _count(conn, opened, now)
+    return {
+        claim.job_id: Lease(
+            job_id=claim.job_id, token=row.token, attempt_id=claim.attempt_id, number=row.attempts
+        )
+        for claim, row in opened
+    }
+
+
+_CLAIMS = Rowset(job.c.id, job.c.dispatch)
+_UNUSED: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0)
+
+
+@cache
+def _grant(dialect: str) -> ReturningUpdate[Any]:
+    given = _CLAIMS.on(dialect)
+    served = select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.state == BatchState.ACTIVE)
+    return (
+        update(job)
+        .where(
+            job.c.id == given.c.id,
+            job.c.dispatch == given.c.dispatch,
+            job.c.state == JobState.QUEUED,
+            served.exists(),
+        )
+        .values(
+            state=JobState.RUNNING,
+            token=job.c.token + 1,
+            attempts=job.c.attempts + 1,
+            worker_id=bindparam("worker_id"),
+            queued_at=None,
+            changed_at=bindparam("now", type_=UTCDateTime()),
+        )
+        .returning(job.c.id, job.c.batch_id, job.c.token, job.c.attempts, job.c.model_group)
+    )
+
+
+def _opened(claim: Claim, granted: Row[Any], worker_id: str) -> dict[str, Any]:
+    return {
+        **_UNUSED,
+        "id": claim.attempt_id,
+        "job_id": claim.job_id,
+        "batch_id": granted.batch_id,
+        "number": granted.attempts,
+        "token": granted.token,
+        "worker_id": worker_id,
+        "key_label": claim.key_label,
+        "account": claim.account,
+        "model": claim.model,
+        "model_group": granted.model_group,
+        "lane": claim.lane,
+        "opened_at": claim.opened_at,
+        "outcome": OPEN,
+        "reserved_nanos": claim.reserved_nanos,
+        "simulated": claim.simulated,
+    }
+
+
+def _count(conn: Connection, opened: Sequence[tuple[Claim, Row[Any]]], now: datetime) -> None:
+    tallies = Tallies()
+    for claim, row in opened:
+        tally = tallies[row.batch_id]
+        tally.started_at = now
+        tally.attempts += 1
+        tally.reserved_nanos += claim.reserved_nanos or 0
+    add(conn, tallies, now)

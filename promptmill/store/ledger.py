@@ -3,18 +3,41 @@
 Its sum is what the account was billed; the totals on the batch are kept equal to it, change by change.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping, Select, Update, and_, case, func, not_, select, update
 
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import attempt
+from promptmill.store.tallies import Tallies, Tally
 from promptmill.usage import Usage
 
 OPEN = "open"
 SUCCEEDED = "succeeded"
 LOST = "lost"
+
+USAGE_COLUMNS = tuple(each.name for each in fields(Usage))
+
+_LONGEST_MESSAGE = 2_000  # characters; a server may answer with a whole page
+_FACTS = (
+    "closed_at",
+    "outcome",
+    "status",
+    "error_type",
+    "error_code",
+    "error_message",
+    "request_id",
+    "stop_reason",
+    "usage_raw",
+    "cost_nanos",
+    "price_version",
+)
+_IDS = Rowset(attempt.c.id)
+_CLOSED = Rowset(*(attempt.c[name] for name in ("id", *_FACTS, *USAGE_COLUMNS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +114,95 @@ def attempts_of(
     conn: Connection, *, job_id: str | None = None, batch_id: str | None = None
 ) -> Sequence[AttemptRow]:
     """The attempts of one job, or of a whole batch, in the order they were opened."""
-    raise NotImplementedError
+    query = select(attempt).order_by(attempt.c.opened_at, attempt.c.id)
+    if job_id is not None:
+        query = query.where(attempt.c.job_id == job_id)
+    if batch_id is not None:
+        query = query.where(attempt.c.batch_id == batch_id)
+    return [_attempt_row(row) for row in conn.execute(query).mappings()]
 
 
 def costs(conn: Connection, batch_id: str) -> Costs:
     """What the ledger says a batch has used and cost so far; the batch row says the same."""
-    raise NotImplementedError
+    is_open = attempt.c.outcome == OPEN
+    unpriced = and_(not_(is_open), attempt.c.cost_nanos.is_(None))
+    row = conn.execute(
+        select(
+            func.count(),
+            func.sum(case((is_open, 1), else_=0)),
+            func.sum(case((unpriced, 1), else_=0)),
+            func.sum(attempt.c.cost_nanos),
+            func.sum(case((is_open, attempt.c.reserved_nanos), else_=0)),
+            *(func.sum(attempt.c[name]) for name in USAGE_COLUMNS),
+        ).where(attempt.c.batch_id == batch_id)
+    ).one()
+    attempts, opened, without_price, cost, reserved, *used = (int(value or 0) for value in row)
+    return Costs(
+        attempts=attempts,
+        open=opened,
+        unpriced=without_price,
+        cost_nanos=cost,
+        reserved_nanos=reserved,
+        usage=Usage(**dict(zip(USAGE_COLUMNS, used, strict=True))),
+    )
+
+
+def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -> None:
+    """Close attempts that are open or lost, and add what they used to the tallies of their batches.
+
+    One that was closed before stays as it is, so a duplicate report costs nothing. The caller holds the
+    locks of the batches.
+    """
+    by_id = {each.attempt_id: each for each in reversed(tuple(closed))}
+    if not by_id:
+        return
+    dialect = conn.dialect.name
+    found = conn.execute(_find_closable(dialect), _IDS.parameters((each,) for each in by_id)).all()
+    ending = [by_id[row.id] for row in found]
+    conn.execute(_close(dialect), _CLOSED.parameters(_closed_values(each) for each in ending))
+    for row, now_closed in zip(found, ending, strict=True):
+        _count(tallies[row.batch_id], row.outcome, row.reserved_nanos, now_closed)
+
+
+def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAttempt) -> None:
+    if was == OPEN:
+        tally.reserved_nanos -= reserved_nanos or 0
+    else:
+        tally.unpriced_attempts -= 1  # it was lost, and lost means that nobody knew its cost
+    if closed.cost_nanos is None:
+        tally.unpriced_attempts += 1
+    else:
+        tally.cost_nanos += closed.cost_nanos
+    tally.use(closed.usage or Usage())
+
+
+def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
+    message = closed.error_message and closed.error_message[:_LONGEST_MESSAGE]
+    facts = (message if name == "error_message" else getattr(closed, name) for name in _FACTS)
+    return (closed.attempt_id, *facts, *astuple(closed.usage or Usage()))
+
+
+@cache
+def _find_closable(dialect: str) -> Select[tuple[str, str, str, int | None]]:
+    given = _IDS.on(dialect)
+    return (
+        select(attempt.c.id, attempt.c.batch_id, attempt.c.outcome, attempt.c.reserved_nanos)
+        .join_from(given, attempt, attempt.c.id == given.c.id)
+        .where(attempt.c.outcome.in_([OPEN, LOST]))
+    )
+
+
+@cache
+def _close(dialect: str) -> Update:
+    given = _CLOSED.on(dialect)
+    return (
+        update(attempt)
+        .where(attempt.c.id == given.c.id)
+        .values({name: given.c[name] for name in (*_FACTS, *USAGE_COLUMNS)})
+    )
+
+
+def _attempt_row(row: RowMapping) -> AttemptRow:
+    columns = dict(row)
+    usage = Usage(**{name: columns.pop(name) for name in USAGE_COLUMNS})
+    return AttemptRow(**columns, usage=usage)

@@ -7,12 +7,21 @@ token. So a duplicate or a worker thought dead changes nothing, and what it spen
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Insert, String, Update, and_, bindparam, column, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.states import JobState
-from promptmill.store.ledger import ClosedAttempt
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.ledger import ClosedAttempt, close
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import SERVED, batch, job, reply
+from promptmill.store.tallies import Tallies, add, lock_batches_of
+from promptmill.store.waiting import PENDING_OR_CANCELED, end_waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +71,28 @@ class Failure:
 
 def complete(conn: Connection, completions: Sequence[Completion], now: datetime) -> set[str]:
     """Write replies; the ids of the jobs that were accepted."""
-    raise NotImplementedError
+    tallies = _record(conn, completions)
+    given = ((each.job_id, each.token) for each in completions)
+    accepted = conn.execute(_succeed(conn.dialect.name), _TOKENS.parameters(given, now=now)).all()
+    first = {(each.job_id, each.token): each for each in reversed(completions)}
+    replies = [_reply_values(first[row.id, row.token], now) for row in accepted]
+    if replies:
+        conn.execute(_store_reply(conn.dialect.name), replies)
+    for row in accepted:
+        tallies[row.batch_id].succeeded += 1
+    add(conn, tallies, now)
+    return {row.id for row in accepted}
 
 
 def fail(conn: Connection, failures: Sequence[Failure], now: datetime) -> set[str]:
     """End jobs without an answer; the ids of the jobs that were."""
-    raise NotImplementedError
+    tallies = _record(conn, failures)
+    given = ((each.job_id, each.token, each.dispatch, each.error_kind, each.state) for each in failures)
+    ended = conn.execute(_end(conn.dialect.name), _FAILURES.parameters(given, now=now)).all()
+    for row in ended:
+        tallies[row.batch_id].count(JobState(row.state))
+    add(conn, tallies, now)
+    return {row.id for row in ended}
 
 
 def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set[str]:
@@ -75,9 +100,113 @@ def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set
 
     In a batch that is being canceled such a job is canceled instead, and its id is in the answer too.
     """
-    raise NotImplementedError
+    tallies = _record(conn, deferrals)
+    given = ((each.job_id, each.token, each.dispatch, each.error_kind, each.not_before) for each in deferrals)
+    gone = conn.execute(_send_back(conn.dialect.name), _DEFERRALS.parameters(given, now=now)).all()
+    for row in gone:
+        if row.state == JobState.CANCELED:
+            tallies[row.batch_id].canceled += 1
+    add(conn, tallies, now)
+    return {row.id for row in gone}
+
+
+def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]) -> Tallies:
+    """Lock the batches and close the attempts, whoever holds the jobs by now."""
+    lock_batches_of(conn, {each.job_id for each in reports})
+    tallies = Tallies()
+    close(conn, (each.attempt for each in reports if each.attempt), tallies)
+    return tallies
 
 
 def expire_overdue(conn: Connection, now: datetime) -> int:
     """End the `pending` and `queued` jobs of batches whose deadline has passed; how many. Running ones finish."""
-    raise NotImplementedError
+    overdue = [row.id for row in conn.execute(_OVERDUE, {"now": now})]
+    tallies = Tallies()
+    for batch_id in overdue:
+        if expired := end_waiting(conn, batch_id, JobState.EXPIRED, now):
+            tallies[batch_id].expired += expired
+    add(conn, tallies, now)
+    return sum(tally.expired for tally in tallies.values())
+
+
+_TOKENS = Rowset(job.c.id, job.c.token)
+_REPORT = (job.c.id, job.c.token, job.c.dispatch, job.c.error_kind)
+_FAILURES = Rowset(*_REPORT, column("end_state", String))
+_DEFERRALS = Rowset(*_REPORT, job.c.not_before)
+_OPEN_STATES = (JobState.RUNNING, JobState.PENDING, JobState.QUEUED)
+_NOW = bindparam("now", type_=UTCDateTime())
+_OVERDUE = (
+    select(batch.c.id)
+    .where(text(SERVED), batch.c.deadline <= _NOW)
+    .order_by(batch.c.id)
+    .with_for_update(key_share=True)
+)
+
+
+def _free(**values: Any) -> Update:
+    """A job that no process works on any more."""
+    return update(job).values(worker_id=None, queued_at=None, changed_at=_NOW, **values)
+
+
+@cache
+def _succeed(dialect: str) -> ReturningUpdate[Any]:
+    given = _TOKENS.on(dialect)
+    return (
+        _free(state=JobState.SUCCEEDED, not_before=None, error_kind=None)
+        .where(job.c.id == given.c.id, job.c.token == given.c.token, job.c.state.in_(_OPEN_STATES))
+        .returning(job.c.id, job.c.batch_id, job.c.token)
+    )
+
+
+@cache
+def _end(dialect: str) -> ReturningUpdate[Any]:
+    given = _FAILURES.on(dialect)
+    return (
+        _free(state=given.c.end_state, not_before=None, error_kind=given.c.error_kind)
+        .where(
+            job.c.id == given.c.id,
+            or_(
+                and_(job.c.token == given.c.token, job.c.state.in_(_OPEN_STATES)),
+                and_(job.c.dispatch == given.c.dispatch, job.c.state == JobState.QUEUED),
+            ),
+        )
+        .returning(job.c.id, job.c.batch_id, job.c.state)
+    )
+
+
+@cache
+def _send_back(dialect: str) -> ReturningUpdate[Any]:
+    given = _DEFERRALS.on(dialect)
+    return (
+        _free(state=PENDING_OR_CANCELED, not_before=given.c.not_before, error_kind=given.c.error_kind)
+        .where(
+            job.c.id == given.c.id,
+            or_(
+                and_(job.c.token == given.c.token, job.c.state == JobState.RUNNING),
+                and_(job.c.dispatch == given.c.dispatch, job.c.state == JobState.QUEUED),
+            ),
+        )
+        .returning(job.c.id, job.c.batch_id, job.c.state)
+    )
+
+
+@cache
+def _store_reply(dialect: str) -> Insert:
+    # A job that was sent to be answered again replaces its former reply.
+    insert = sqlite_insert(reply) if dialect == "sqlite" else postgres_insert(reply)
+    new = {each.name: insert.excluded[each.name] for each in reply.columns if not each.primary_key}
+    return insert.on_conflict_do_update(index_elements=[reply.c.job_id], set_=new)
+
+
+def _reply_values(completion: Completion, now: datetime) -> dict[str, Any]:
+    return {
+        "job_id": completion.job_id,
+        "attempt_id": completion.attempt.attempt_id,
+        "stop_reason": completion.stop_reason,
+        "model": completion.model,
+        "simulated": completion.simulated,
+        "created_at": now,
+        "text": completion.text,
+        "parsed": completion.parsed,
+        "message": completion.message,
+    }

@@ -61,4 +61,67 @@ def iterate(
         only: the states wanted; all when None.
         page: rows read at once.
     """
-    raise NotImplementedError
+    query = _PAGE if only is None else _PAGE.where(job.c.state.in_(sorted(only)))
+    after = -1
+    while True:
+        rows = conn.execute(query, {"of_batch": batch_id, "after": after, "page": page}).all()
+        ledgers = _ledgers(conn, [row.id for row in rows])
+        for row in rows:
+            yield _result(row, ledgers[row.id])
+        if len(rows) < page:
+            return
+        after = rows[-1].seq
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The attempts of one job, added up."""
+
+    usage: Usage = field(default_factory=Usage)
+    cost_nanos: int | None = None
+    unpriced: int = 0
+    error: ResultError | None = None
+    simulated: bool = False
+
+    def add(self, row: Row[Any]) -> None:
+        """Add one attempt; they come in the order of their numbers."""
+        self.usage += Usage(**{name: getattr(row, name) for name in USAGE_COLUMNS})
+        self.simulated = row.simulated
+        if row.cost_nanos is not None:
+            self.cost_nanos = (self.cost_nanos or 0) + row.cost_nanos
+        elif row.outcome != OPEN:
+            self.unpriced += 1
+        if row.outcome not in (OPEN, SUCCEEDED):
+            self.error = ResultError(
+                kind=row.outcome,
+                status=row.status,
+                type=row.error_type,
+                code=row.error_code,
+                message=row.error_message,
+                request_id=row.request_id,
+            )
+
+
+_PAGE = (
+    select(
+        job.c.id,
+        job.c.seq,
+        job.c.custom_id,
+        job.c.state,
+        job.c.attempts,
+        job.c.error_kind,
+        batch.c.simulated,
+        prompt.c.source,
+        reply.c.message,
+        reply.c.text,
+        reply.c.stop_reason,
+        reply.c.parsed,
+    )
+    .join_from(job, batch, batch.c.id == job.c.batch_id)
+    .join(prompt, prompt.c.job_id == job.c.id)
+    .outerjoin(reply, reply.c.job_id == job.c.id)
+    .where(job.c.batch_id == bindparam("of_batch"), job.c.seq > bindparam("after"))
+    .order_by(job.c.seq)
+    .limit(bindparam("page"))
+)
+_IDS = Rowset(job.c.id)

@@ -1,13 +1,16 @@
 """Figures: what `status` and the dispatcher ask. Kept counters and partial indexes, no scan of a batch."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, func, select, text
 
-from promptmill.states import JobState
-from promptmill.store.batches import BatchRow
+from promptmill.states import TERMINAL_JOB_STATES, JobState
+from promptmill.store.batches import BatchRow, get
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.tables import FAILED, OUT, attempt, job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,61 @@ def status(conn: Connection, batch_id: str, now: datetime) -> BatchStatus:
     Raises:
         NotFound: there is no such batch.
     """
-    raise NotImplementedError
+    row = get(conn, batch_id)
+    began, until = row.started_at, row.ended_at or now
+    return BatchStatus(
+        batch=row,
+        jobs=_jobs_by_state(conn, row),
+        failures=dict(conn.execute(_FAILURES, {"batch_id": batch_id}).tuples().all()),
+        elapsed_s=max(0.0, (until - began).total_seconds()) if began else 0.0,
+    )
 
 
 def window_counts(conn: Connection, now: datetime) -> Mapping[str, GroupCount]:
     """Per model group what is queued and running over all batches, and starts of the last 10 seconds."""
-    raise NotImplementedError
+    counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for group, state, number in conn.execute(_OUT).tuples():
+        counts[group][state] = number
+    for group, number in conn.execute(_STARTS, {"since": now - STARTS_WITHIN}).tuples():
+        counts[group]["starts"] = number
+    return {
+        group: GroupCount(
+            queued=found.get(JobState.QUEUED, 0),
+            running=found.get(JobState.RUNNING, 0),
+            starts=found.get("starts", 0),
+        )
+        for group, found in counts.items()
+    }
+
+
+STARTS_WITHIN = timedelta(seconds=10)
+
+_FAILURES = (
+    select(attempt.c.outcome, func.count())
+    .where(attempt.c.batch_id == bindparam("batch_id"), text(FAILED))
+    .group_by(attempt.c.outcome)
+)
+_OUT_OF_BATCH = (
+    select(job.c.state, func.count())
+    .where(job.c.batch_id == bindparam("batch_id"), text(OUT))
+    .group_by(job.c.state)
+)
+_OUT = (
+    select(job.c.model_group, job.c.state, func.count())
+    .where(text(OUT))
+    .group_by(job.c.model_group, job.c.state)
+)
+_STARTS = (
+    select(attempt.c.model_group, func.count())
+    .where(attempt.c.opened_at > bindparam("since", type_=UTCDateTime()))
+    .group_by(attempt.c.model_group)
+)
+
+
+def _jobs_by_state(conn: Connection, row: BatchRow) -> dict[JobState, int]:
+    """Terminal states from the kept counters, what is out from its index; `pending` is the rest."""
+    out: dict[str, int] = dict(conn.execute(_OUT_OF_BATCH, {"batch_id": row.id}).tuples().all())
+    jobs = {state: out.get(state, 0) for state in JobState}
+    jobs |= {state: getattr(row, state.value) for state in TERMINAL_JOB_STATES}
+    jobs[JobState.PENDING] = row.total - sum(jobs.values())
+    return jobs

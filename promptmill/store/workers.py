@@ -3,11 +3,21 @@
 Pass the database's time (`database_now`) as `now`, because the clocks of machines differ.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, select, text, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from promptmill.states import JobState
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.ledger import LOST, OPEN, ClosedAttempt, close
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import RUNNING, attempt, job, worker
+from promptmill.store.tallies import Tallies, add, lock_batches_of
+from promptmill.store.waiting import PENDING_OR_CANCELED
 
 FRESH_FOR = timedelta(seconds=10)
 
@@ -40,24 +50,31 @@ class WorkerRow:
     stopped_at: datetime | None
 
 
-def register(conn: Connection, worker: NewWorker, now: datetime) -> None:
+def register(conn: Connection, new: NewWorker, now: datetime) -> None:
     """A process is up; done again under the same id it is up again."""
-    raise NotImplementedError
+    values = {**asdict(new), "running": 0, "started_at": now, "seen_at": now, "stopped_at": None}
+    insert = sqlite_insert if conn.dialect.name == "sqlite" else postgres_insert
+    conn.execute(
+        insert(worker).values(values).on_conflict_do_update(index_elements=[worker.c.id], set_=values)
+    )
 
 
 def beat(conn: Connection, worker_id: str, running: int, now: datetime) -> bool:
     """Still alive; False when the row is gone or stopped and the process must register again."""
-    raise NotImplementedError
+    return conn.execute(_of(worker_id).values(seen_at=now, running=running)).rowcount == 1
 
 
 def leave(conn: Connection, worker_id: str, now: datetime) -> None:
     """The process ends; what it still runs is taken back at the next `reap`."""
-    raise NotImplementedError
+    conn.execute(_of(worker_id).values(stopped_at=now, running=0))
 
 
 def live(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> Sequence[WorkerRow]:
     """The processes seen within `fresh_for`, oldest first."""
-    raise NotImplementedError
+    rows = conn.execute(
+        select(worker).where(_is_alive(now, fresh_for)).order_by(worker.c.started_at, worker.c.id)
+    )
+    return [WorkerRow(**row) for row in rows.mappings()]
 
 
 def reap(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> Sequence[str]:
@@ -66,4 +83,46 @@ def reap(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> S
     They become `pending` (`canceled` in a batch that is being canceled); their attempts are closed as
     `lost`, with cost and usage unknown until the late writer returns and says.
     """
-    raise NotImplementedError
+    orphans = text(RUNNING), job.c.worker_id.not_in(select(worker.c.id).where(_is_alive(now, fresh_for)))
+    found = conn.scalars(select(job.c.id).where(*orphans)).all()
+    if not found:
+        return []
+    lock_batches_of(conn, found)
+    reaped = conn.execute(_TAKE_BACK.where(*orphans), {"now": now}).all()
+    tallies = Tallies()
+    close(conn, _lost(conn, [row.id for row in reaped], now), tallies)
+    for row in reaped:
+        if row.state == JobState.CANCELED:
+            tallies[row.batch_id].canceled += 1
+    add(conn, tallies, now)
+    return sorted(row.id for row in reaped)
+
+
+_TAKE_BACK = (
+    update(job)
+    .values(
+        state=PENDING_OR_CANCELED,
+        worker_id=None,
+        not_before=None,
+        error_kind=LOST,
+        changed_at=bindparam("now", type_=UTCDateTime()),
+    )
+    .returning(job.c.id, job.c.batch_id, job.c.state)
+)
+_IDS = Rowset(job.c.id)
+
+
+def _of(worker_id: str) -> Update:
+    return update(worker).where(worker.c.id == worker_id, worker.c.stopped_at.is_(None))
+
+
+def _is_alive(now: datetime, fresh_for: timedelta) -> ColumnElement[bool]:
+    return and_(worker.c.stopped_at.is_(None), worker.c.seen_at > now - fresh_for)
+
+
+def _lost(conn: Connection, job_ids: Iterable[str], now: datetime) -> list[ClosedAttempt]:
+    """The open attempts of these jobs, closed without anybody knowing what they used."""
+    given = _IDS.on(conn.dialect.name)
+    query = select(attempt.c.id).where(attempt.c.job_id.in_(select(given.c.id)), attempt.c.outcome == OPEN)
+    ids = conn.scalars(query, _IDS.parameters((each,) for each in job_ids))
+    return [ClosedAttempt(attempt_id=each, outcome=LOST, closed_at=now) for each in ids]

@@ -178,7 +178,7 @@ def upgrade() -> None:
     )
 
 
-def _time() -> sa.types.TypeEngine[object]:
+def _time() -> sa.DateTime:
     return sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
 
 

@@ -1,0 +1,143 @@
+"""Tallies: what one commit adds to the counters of its batches, in one statement.
+
+Whoever changes jobs of a batch holds the lock on its row, taken in the order of the ids. So two writers
+never wait for each other in a ring, and the counters of a batch change in one order, which lets exactly
+one update be the one that reaches the total and ends it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from functools import cache
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    column,
+    func,
+    literal,
+    null,
+    select,
+    text,
+    update,
+)
+
+from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import SERVED, batch, job
+from promptmill.usage import Usage
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is added to one batch; the names are those of its columns. A negative number takes away.
+
+    `started_at` is set where the batch has none yet.
+    """
+
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+    attempts: int = 0
+    unpriced_attempts: int = 0
+    cost_nanos: int = 0
+    reserved_nanos: int = 0
+    started_at: datetime | None = None
+
+    def count(self, state: JobState) -> None:
+        """One more job has ended in a terminal state."""
+        setattr(self, state.value, getattr(self, state.value) + 1)
+
+    def use(self, usage: Usage) -> None:
+        """Add the tokens of one attempt."""
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.cache_write_tokens += usage.cache_write_tokens
+        self.cache_read_tokens += usage.cache_read_tokens
+
+
+class Tallies(defaultdict[str, Tally]):
+    """One Tally for each batch that is named."""
+
+    def __init__(self) -> None:
+        super().__init__(Tally)
+
+
+_COUNTERS = tuple(each.name for each in fields(Tally) if each.name != "started_at")
+_TALLIES = Rowset(batch.c.id, *(column(name, BigInteger) for name in _COUNTERS), batch.c.started_at)
+_IDS = Rowset(job.c.id)
+_TERMINAL = sorted(state.value for state in TERMINAL_JOB_STATES)
+
+
+def lock_batches_of(conn: Connection, job_ids: Iterable[str]) -> None:
+    """Hold the rows of all batches that these jobs belong to, until the transaction ends.
+
+    A transaction that calls several functions of the store does this first, once for all their jobs.
+    """
+    if conn.dialect.name != "sqlite":  # whose transactions that write hold the whole database
+        conn.execute(_lock_of_jobs(conn.dialect.name), _IDS.parameters((each,) for each in job_ids))
+
+
+def lock_batches(conn: Connection, batch_ids: Iterable[str]) -> None:
+    """Hold the rows of these batches until the transaction ends."""
+    if conn.dialect.name != "sqlite":
+        conn.execute(_lock(conn.dialect.name), _IDS.parameters((each,) for each in batch_ids))
+
+
+def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
+    """Add to the counters of the batches, by id; a batch that is sealed and complete ends."""
+    if tallies:
+        rows = ((batch_id, *astuple(tallies[batch_id])) for batch_id in sorted(tallies))
+        conn.execute(_add(conn.dialect.name), _TALLIES.parameters(rows, now=now))
+
+
+@cache
+def _lock_of_jobs(dialect: str) -> Select[tuple[str]]:
+    given = _IDS.on(dialect)
+    return _locked(select(job.c.batch_id).join_from(given, job, job.c.id == given.c.id))
+
+
+@cache
+def _lock(dialect: str) -> Select[tuple[str]]:
+    return _locked(select(_IDS.on(dialect).c.id))
+
+
+def _locked(batch_ids: Select[tuple[str]]) -> Select[tuple[str]]:
+    # Not FOR UPDATE: that would also hold up whoever inserts a row that refers to the batch.
+    return (
+        select(batch.c.id)
+        .where(batch.c.id.in_(batch_ids))
+        .order_by(batch.c.id)
+        .with_for_update(key_share=True)
+    )
+
+
+@cache
+def _add(dialect: str) -> Update:
+    given = _TALLIES.on(dialect)
+    done = sum((batch.c[name] + given.c[name] for name in _TERMINAL), start=literal(0))
+    ends = and_(text(SERVED), batch.c.sealed_at.is_not(None), done >= batch.c.total)
+    now = bindparam("now", type_=UTCDateTime())
+    return (
+        update(batch)
+        .where(batch.c.id == given.c.id)
+        .values({name: batch.c[name] + given.c[name] for name in _COUNTERS})
+        .values(
+            started_at=func.coalesce(batch.c.started_at, given.c.started_at),
+            state=case((ends, BatchState.ENDED), else_=batch.c.state),
+            ended_at=case((ends, now), else_=batch.c.ended_at),
+            reason=case((ends, null()), else_=batch.c.reason),
+        )
+    )
