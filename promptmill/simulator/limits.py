@@ -118,7 +118,7 @@ class Acceleration:
         if not any(self._used):
             return 0.0
         for used, cost, allowed in zip(self._used, seconds, self._allowed, strict=True):
-            if used + cost > allowed * _ACCELERATION_WINDOW_S:
+            if used + cost > allowed * _ACCELERATION_WINDOW_S + _TINY:
                 return self._begins + _ACCELERATION_WINDOW_S - now
         return 0.0
 
