@@ -1,1 +1,1 @@
-"""Turning what a user gives into admitted jobs."""
+"""Intake: what a person gives (a file, rows, a frame) becomes jobs in the database, or is refused with reasons."""

@@ -1,0 +1,220 @@
+"""Admit: rows become a batch of jobs, whole or not at all, once however often it is repeated.
+
+First the survey: all rows are read and checked, and nothing is written. Then the rows go into a batch in state
+`admitting`, which no worker sees, in short transactions, and the batch is sealed. A submit that broke in
+between is simply repeated: it finds its batch by name and content and writes what is missing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+from promptmill.catalogue import CATALOGUE, Catalogue
+from promptmill.clock import Clock
+from promptmill.errors import InvalidInput
+from promptmill.estimates import Estimate, Estimator
+from promptmill.intake.options import SubmitOptions
+from promptmill.intake.shared import Shared
+from promptmill.intake.spool import Spool, SpooledRow
+from promptmill.intake.survey import Progress, Survey, Surveyor
+from promptmill.pricing import PriceBook
+from promptmill.states import BatchState
+from promptmill.store import batches, jobs
+from promptmill.store.batches import BatchRow, NewBatch
+from promptmill.store.database import Database
+from promptmill.store.jobs import NewJob
+
+# Other writers of a SQLite database wait while a chunk is written.
+_LONGEST_TRANSACTION = 0.05
+_FIRST_CHUNK = 200
+_LARGEST_CHUNK = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What became of a submission.
+
+    Attributes:
+        batch_id, name: the batch it is.
+        jobs: how many jobs the batch has.
+        estimate: the sums over them; its cost is None when unknown.
+        resumed: True when the batch was there already, whole or in part.
+        skipped: the first faults of rows left out; `skipped_count` says of how many.
+        notices: what a person should know, in sentences.
+    """
+
+    batch_id: str
+    name: str
+    jobs: int
+    estimate: Estimate
+    resumed: bool
+    skipped: tuple[InvalidInput, ...] = ()
+    skipped_count: int = 0
+    notices: tuple[str, ...] = ()
+
+
+def survey(
+    source: object,
+    options: SubmitOptions,
+    *,
+    simulated: bool,
+    clock: Clock,
+    progress: Progress | None = None,
+    catalogue: Catalogue = CATALOGUE,
+    prices: PriceBook | None = None,
+) -> Survey:
+    """What a source holds and would cost; nothing is submitted. Arguments and errors as in `admit`."""
+    with Spool() as spool:
+        surveyor = Surveyor(
+            options=options,
+            spool=spool,
+            today=clock.now().date(),
+            simulated=simulated,
+            catalogue=catalogue,
+            estimator=Estimator(prices, catalogue),
+            progress=progress,
+        )
+        return surveyor.survey(source)
+
+
+def admit(
+    database: Database,
+    source: object,
+    options: SubmitOptions,
+    *,
+    endpoint: str,
+    simulated: bool,
+    clock: Clock,
+    progress: Progress | None = None,
+    catalogue: Catalogue = CATALOGUE,
+    prices: PriceBook | None = None,
+) -> Admission:
+    """Submit a source as one batch.
+
+    Args:
+        database: where the batch goes.
+        source: a path, `-`, a data frame, or an iterable of dicts, strings or Prompts; see `sources`.
+        options: what holds for all rows.
+        endpoint: the URL of Claude for this batch.
+        simulated: whether that is a simulated one.
+        clock: stamps the rows and measures the transactions.
+        progress: called with (`reading` or `storing`, rows done).
+        catalogue: what is known of models.
+        prices: what they cost; the published prices when None.
+
+    Raises:
+        InvalidInput: the options or the source are at fault, or the name is that of another batch.
+        InvalidRows: rows are at fault; the first twenty are named, and nothing was submitted.
+    """
+    with Spool() as spool:
+        surveyor = Surveyor(
+            options=options,
+            spool=spool,
+            today=clock.now().date(),
+            simulated=simulated,
+            catalogue=catalogue,
+            estimator=Estimator(prices, catalogue),
+            progress=progress,
+        )
+        found = surveyor.survey(source)
+        new = _new_batch(found, options, endpoint=endpoint, simulated=simulated)
+        batch, resumed = _open_batch(database, new, second=options.new, now=clock.now())
+        if batch.state is BatchState.ADMITTING:
+            new_jobs = _new_jobs(spool.rows(), surveyor.shared)
+            _store(database, batch, new_jobs, clock, progress)
+    return Admission(
+        batch_id=batch.id,
+        name=batch.name,
+        jobs=found.jobs,
+        estimate=found.estimate,
+        resumed=resumed,
+        skipped=found.skipped,
+        skipped_count=found.skipped_count,
+        notices=found.notices,
+    )
+
+
+def _new_batch(found: Survey, options: SubmitOptions, *, endpoint: str, simulated: bool) -> NewBatch:
+    return NewBatch(
+        name=found.name,
+        model=next(iter(found.models)),
+        shared=found.shared,
+        endpoint=endpoint,
+        simulated=simulated,
+        lane=options.lane,
+        priority=options.priority,
+        tags=options.tags,
+        options=options.extra,
+        content_hash=found.content_hash,
+        deadline=options.deadline,
+        estimate_nanos=found.estimate.cost_nanos,
+        budget_nanos=options.budget_nanos,
+    )
+
+
+def _open_batch(database: Database, new: NewBatch, *, second: bool, now: datetime) -> tuple[BatchRow, bool]:
+    """The batch to fill, and whether it was there already; `second` makes one beside it."""
+    with database.begin() as conn:
+        number = 1
+        wanted = new
+        while (existing := batches.find_by_name(conn, wanted.name)) is not None:
+            if not second:
+                _check_same(existing, new)
+                return existing, True
+            number += 1
+            wanted = replace(new, name=f"{new.name}-{number}")
+        return batches.create(conn, wanted, now), False
+
+
+def _check_same(existing: BatchRow, new: NewBatch) -> None:
+    different = None
+    if existing.content_hash != new.content_hash:
+        different = "with other prompts or options"
+    elif existing.lane is not new.lane:
+        different = f"in the {existing.lane} lane"
+    if different:
+        raise InvalidInput(
+            f"the batch {existing.name!r} exists {different}; take another --name, or --new for a second one",
+            field="name",
+        )
+
+
+def _new_jobs(rows: Iterator[SpooledRow], shared: Shared) -> Iterator[NewJob]:
+    for row in rows:
+        yield NewJob(
+            seq=row.seq,
+            custom_id=row.custom_id,
+            model_group=row.model_group,
+            body=shared.restore(row.seq, row.own),
+            fingerprint=row.fingerprint,
+            estimated_input_tokens=row.input_tokens,
+            estimated_output_tokens=row.output_tokens,
+            source=row.source,
+        )
+
+
+def _store(
+    database: Database, batch: BatchRow, new_jobs: Iterator[NewJob], clock: Clock, progress: Progress | None
+) -> None:
+    stored, size = 0, _FIRST_CHUNK
+    while chunk := list(islice(new_jobs, size)):
+        began = clock.monotonic()
+        with database.begin() as conn:
+            jobs.insert_many(conn, batch.id, chunk, clock.now())
+        size = _next_size(size, clock.monotonic() - began)
+        stored += len(chunk)
+        if progress:
+            progress("storing", stored)
+    with database.begin() as conn:
+        if (
+            batches.find(conn, batch.id).state is BatchState.ADMITTING
+        ):  # or another submit of the same was first
+            batches.seal(conn, batch.id, clock.now())
+
+
+def _next_size(size: int, seconds: float) -> int:
+    """Half as many rows when the last chunk took too long, twice as many when it was far from that."""
+    if seconds > _LONGEST_TRANSACTION:
+        return max(1, size // 2)
+    return min(_LARGEST_CHUNK, size * 2) if seconds < _LONGEST_TRANSACTION / 3 else size

@@ -1,0 +1,53 @@
+"""All faults of an input at once: the first twenty with their places, and how many there are."""
+
+import bisect
+from collections.abc import Sequence
+from pathlib import Path
+
+from promptmill.errors import InvalidInput
+
+SHOWN = 20
+
+
+class InvalidRows(InvalidInput):
+    """An input with faults; nothing of it was submitted.
+
+    Attributes:
+        faults: the first twenty, in the order of their lines.
+        count: how many rows are at fault.
+    """
+
+    def __init__(self, faults: Sequence[InvalidInput], count: int) -> None:
+        first = faults[0]
+        lines = [str(fault) for fault in faults]
+        if count > len(lines):
+            lines.append(f"… and {count - len(lines)} more")
+        found = "1 fault" if count == 1 else f"{count} faults"
+        super().__init__("\n  ".join([f"{found}, so nothing was submitted:", *lines]))
+        self.file, self.line, self.field = first.file, first.line, first.field
+        self.faults = tuple(faults)
+        self.count = count
+
+
+class Faults:
+    """Counts every fault and keeps the first twenty by line."""
+
+    def __init__(self, file: str | Path | None) -> None:
+        self._file = file
+        self.first: list[InvalidInput] = []
+        self.count = 0
+
+    def add(self, fault: InvalidInput, line: int) -> None:
+        """Take in a fault of a row; its place is completed with the file and the line."""
+        self.count += 1
+        if len(self.first) == SHOWN:
+            if line >= (self.first[-1].line or 0):
+                return
+            self.first.pop()
+        placed = InvalidInput(fault.why, file=self._file, line=line, field=fault.field)
+        bisect.insort_right(self.first, placed, key=lambda kept: kept.line or 0)
+
+    def raise_if_any(self) -> None:
+        """Raise InvalidRows when there was a fault."""
+        if self.count:
+            raise InvalidRows(self.first, self.count)

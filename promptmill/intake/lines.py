@@ -1,0 +1,129 @@
+"""One row becomes a request: Anthropic's batch line, OpenAI's, or a plain object; decided row by row.
+
+- `{"custom_id", "params": {…}}`: passed through unchanged.
+- `{"custom_id", "method", "url", "body": {…}}`: translated, see `openai`.
+- any other object: its fields feed the template; without one, `prompt` or `messages` is asked, and fields
+  that bear the name of a request field (`model`, `max_tokens`, `system` …) are that.
+
+Nothing is dropped: what is not part of the request is kept as the row's `source` and comes back with the
+result.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptmill.catalogue import Catalogue
+from promptmill.errors import InvalidInput
+from promptmill.intake.openai import is_openai_line, translate
+from promptmill.intake.options import SubmitOptions
+from promptmill.intake.templates import Template
+from promptmill.intake.values import plain
+from promptmill.prompts import Prompt
+
+_CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_OPENAI_FIELDS = frozenset({"custom_id", "method", "url", "body"})
+_ANTHROPIC_FIELDS = frozenset({"custom_id", "params"})
+# The fields of a Messages request (claude-api.md, 2.1), those of the beta and the retired ones with them.
+_REQUEST_FIELDS = frozenset(
+    {
+        "model", "max_tokens", "messages", "system", "stop_sequences", "stream", "metadata", "thinking",
+        "output_config", "tools", "tool_choice", "cache_control", "service_tier", "inference_geo", "speed",
+        "container", "diagnostics", "context_management", "mcp_servers", "fallbacks", "temperature", "top_p",
+        "top_k",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A row as a request: `own` goes over the fields that all rows share; nothing is validated yet."""
+
+    custom_id: str | None
+    own: dict[str, Any]
+    source: Mapping[str, Any] | None
+
+
+class LineReader:
+    """Turns rows into drafts under the options of one submission."""
+
+    def __init__(self, options: SubmitOptions, catalogue: Catalogue) -> None:
+        self._template = Template(options.template) if options.template is not None else None
+        self._replaces_models = options.model is not None
+        self._catalogue = catalogue
+
+    def read(self, row: Any) -> Draft:
+        """The draft of one row.
+
+        Raises:
+            InvalidInput: the row is at fault; `field` names where, the caller knows the line.
+        """
+        if isinstance(row, InvalidInput):
+            raise row
+        if isinstance(row, Prompt):
+            return Draft(None, _without_false_stream(plain(row.body)), None)
+        if isinstance(row, str):
+            row = {"prompt": row}
+        if not isinstance(row, Mapping):
+            raise InvalidInput("not an object")
+        custom_id = _custom_id(row)
+        if isinstance(row.get("params"), Mapping) and row.keys() >= _ANTHROPIC_FIELDS:
+            return Draft(
+                custom_id, _without_false_stream(plain(row["params"])), _rest(row, _ANTHROPIC_FIELDS)
+            )
+        if is_openai_line(row):
+            return Draft(custom_id, self._translated(row), _rest(row, _OPENAI_FIELDS))
+        return Draft(custom_id, self._asked(row), plain(row))
+
+    def _translated(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        body: dict[str, Any] = plain(translate(row))
+        # Their models are not ours: the batch's own stands in, unless the line names a Claude model already.
+        if self._replaces_models and self._catalogue.find_model(str(body.get("model"))) is None:
+            body.pop("model", None)
+        return body
+
+    def _asked(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if self._template is not None:
+            return _question(self._template.render(row), "template")
+        own = {name: plain(row[name]) for name in row if name in _REQUEST_FIELDS}
+        if "messages" in own:
+            return own
+        if "prompt" not in row:
+            raise InvalidInput(
+                "the row has neither `prompt` nor `messages`, and no template was given", field="prompt"
+            )
+        if isinstance(ceiling := own.get("max_tokens"), str) and ceiling.isdecimal():
+            own["max_tokens"] = int(ceiling)  # text files know no numbers
+        return own | _question(plain(row["prompt"]), "prompt")
+
+
+def _question(content: Any, field: str) -> dict[str, Any]:
+    if not isinstance(content, str | list):
+        raise InvalidInput("neither text nor a list of blocks", field=field)
+    if not content or (isinstance(content, str) and not content.strip()):
+        raise InvalidInput("is empty", field=field)
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+def _without_false_stream(body: dict[str, Any]) -> dict[str, Any]:
+    # A body says nothing of streaming: the client decides that call by call.
+    if body.get("stream", True) is False:
+        del body["stream"]
+    return body
+
+
+def _custom_id(row: Mapping[str, Any]) -> str | None:
+    given = row.get("custom_id")
+    if given is None or given == "":
+        return None
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    if not isinstance(given, str) or not _CUSTOM_ID.fullmatch(given):
+        raise InvalidInput("must be 1 to 64 of the characters a-z A-Z 0-9 _ -", field="custom_id")
+    return given
+
+
+def _rest(row: Mapping[str, Any], taken: frozenset[str]) -> Mapping[str, Any] | None:
+    rest = {name: plain(value) for name, value in row.items() if name not in taken}
+    return rest or None

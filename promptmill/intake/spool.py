@@ -1,0 +1,166 @@
+"""The checked rows, kept aside until all are known to be good: a private SQLite file that nobody else sees.
+
+It makes three promises cheap at any size: memory is flat, a generator need be run once only, and duplicates are
+found by a sort instead of a set of a million names. SQLite deletes the file when it is closed, or when the
+process dies; it lies in SQLITE_TMPDIR, TMPDIR or /var/tmp, and holds prompts while it exists.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from promptmill.estimates import Estimate
+from promptmill.intake.lines import Draft
+
+_ROWS_AT_ONCE = 500
+_CACHE_KB = 16_384
+
+_TABLES = """
+CREATE TABLE row (
+    seq INTEGER PRIMARY KEY, line INTEGER, custom_id TEXT, fingerprint TEXT, model TEXT, model_group TEXT,
+    input_tokens INTEGER, output_tokens INTEGER, cost_nanos INTEGER, own TEXT, source TEXT
+);
+CREATE TABLE repeat (seq INTEGER PRIMARY KEY, nth INTEGER);
+"""
+# Every later row of a custom_id, with the line of its first.
+_DUPLICATES = """
+SELECT seq, line, first FROM (
+    SELECT seq, line, row_number() OVER same AS nth, first_value(line) OVER same AS first
+    FROM row WHERE custom_id IS NOT NULL WINDOW same AS (PARTITION BY custom_id ORDER BY seq)
+) WHERE nth > 1
+"""
+_REPEATS = """
+INSERT INTO repeat SELECT seq, nth FROM (
+    SELECT seq, row_number() OVER (PARTITION BY fingerprint ORDER BY seq) AS nth
+    FROM row WHERE custom_id IS NULL
+) WHERE nth > 1
+"""
+_IN_ORDER = """
+SELECT row.seq, coalesce(custom_id, fingerprint || '-' || coalesce(nth, 1)), fingerprint, model_group,
+       input_tokens, output_tokens, own, source
+FROM row LEFT JOIN repeat ON repeat.seq = row.seq ORDER BY row.seq
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the rows kept; `unpriced` is how many have no known cost."""
+
+    rows: int
+    input_tokens: int
+    output_tokens: int
+    cost_nanos: int
+    unpriced: int
+    models: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledRow:
+    """A checked row; `seq` counts from 0 and may have gaps where duplicates were left out."""
+
+    seq: int
+    custom_id: str
+    fingerprint: str
+    model_group: str
+    input_tokens: int
+    output_tokens: int
+    own: Mapping[str, Any]
+    source: Mapping[str, Any] | None
+
+
+class Spool:
+    """Rows in, then all of them out again, in order."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(
+            f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KB}; {_TABLES} BEGIN;"
+        )
+        self._waiting: list[tuple[Any, ...]] = []
+        self._added = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def add(
+        self,
+        *,
+        line: int,
+        draft: Draft,
+        fingerprint: str,
+        model_group: str,
+        estimate: Estimate,
+        own: Mapping[str, Any],
+    ) -> None:
+        """Keep one checked row; `own` is what is left of its request beside the shared fields."""
+        self._waiting.append(
+            (
+                self._added,
+                line,
+                draft.custom_id,
+                fingerprint,
+                estimate.model,
+                model_group,
+                estimate.input_tokens,
+                estimate.output_tokens,
+                estimate.cost_nanos,
+                json.dumps(own),
+                None if draft.source is None else json.dumps(draft.source),
+            )
+        )
+        self._added += 1
+        if len(self._waiting) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def totals(self) -> Totals:
+        """Sums over the rows kept so far."""
+        self._flush()
+        rows, input_tokens, output_tokens, cost_nanos, unpriced = self._db.execute(
+            "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),"
+            " coalesce(sum(cost_nanos), 0), count(*) - count(cost_nanos) FROM row"
+        ).fetchone()
+        models = self._db.execute("SELECT model, count(*) FROM row GROUP BY model ORDER BY 2 DESC").fetchall()
+        return Totals(rows, input_tokens, output_tokens, cost_nanos, unpriced, dict(models))
+
+    def duplicates(self) -> Iterator[tuple[int, int]]:
+        """(line, line of the first) of every row whose custom_id an earlier row has."""
+        self._flush()
+        with closing(self._db.execute(_DUPLICATES)) as found:
+            for _, line, first in found:
+                yield line, first
+
+    def leave_out_duplicates(self) -> None:
+        """Keep only the first row of every custom_id."""
+        self._flush()
+        self._db.execute(f"DELETE FROM row WHERE seq IN (SELECT seq FROM ({_DUPLICATES}))")  # noqa: S608  # a constant
+
+    def rows(self) -> Iterator[SpooledRow]:
+        """Every row in order; without a custom_id of its own it is named by fingerprint and occurrence."""
+        self._flush()
+        self._db.execute("DELETE FROM repeat")
+        self._db.execute(_REPEATS)
+        with closing(self._db.execute(_IN_ORDER)) as found:
+            for seq, custom_id, fingerprint, group, input_tokens, output_tokens, own, source in found:
+                yield SpooledRow(
+                    seq=seq,
+                    custom_id=custom_id,
+                    fingerprint=fingerprint,
+                    model_group=group,
+                    input_tokens=input_tokens,
+                    output_tokens=output_tokens,
+                    own=json.loads(own),
+                    source=None if source is None else json.loads(source),
+                )
+
+    def _flush(self) -> None:
+        self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
+        self._waiting.clear()

@@ -1,0 +1,200 @@
+"""The survey: every row read, checked, measured and kept aside, before anything is submitted.
+
+One pass over the source, whatever it is. What it finds out is a value; `admit` acts on it, an estimate or a
+dry run only looks at it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import islice
+from typing import Any
+
+from promptmill.catalogue import CATALOGUE, Catalogue
+from promptmill.errors import InvalidInput
+from promptmill.estimates import Estimate, Estimator, Length, measure
+from promptmill.intake.checks import Checks, check_window
+from promptmill.intake.faults import Faults
+from promptmill.intake.jsonlines import Row
+from promptmill.intake.lines import LineReader
+from promptmill.intake.options import SubmitOptions
+from promptmill.intake.shared import Shared
+from promptmill.intake.sources import label_of, rows_of, stem_of
+from promptmill.intake.spool import Spool, Totals
+from promptmill.prompts import fingerprint_of
+
+Progress = Callable[[str, int], None]
+"""Called now and then with what is being done (`reading`, `storing`) and how many rows are done."""
+
+_ROWS_BETWEEN_PROGRESS = 1_000
+_HASH_SHOWN = 8
+_LONGEST_NAME = 200
+_RETIRES_SOON = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a source holds, and what it would cost.
+
+    Attributes:
+        name: the batch's name: as given, or the source's and a short hash of the content.
+        content_hash: equal for equal prompts in equal order under equal names.
+        shared: the fields of the request that all rows have.
+        jobs: how many rows would be submitted.
+        estimate: the sums over all of them; its cost is None when the cost of one is unknown.
+        models: how many rows ask for each model, the most frequent first.
+        skipped: the first faults of rows left out; empty unless invalid rows are skipped.
+        skipped_count: how many rows were left out.
+        notices: what a person should know, in sentences.
+    """
+
+    name: str
+    content_hash: str
+    shared: Mapping[str, Any]
+    jobs: int
+    estimate: Estimate
+    models: Mapping[str, int]
+    skipped: tuple[InvalidInput, ...] = ()
+    skipped_count: int = 0
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Surveyor:
+    """Reads one source into a spool.
+
+    Attributes:
+        spool: where the checked rows go; it must be open until they were used.
+        today: the day on which a model must not be retired.
+        simulated: whether a simulated Claude will answer: a rehearsal is another batch than the real thing.
+    """
+
+    options: SubmitOptions
+    spool: Spool
+    today: date
+    simulated: bool
+    catalogue: Catalogue = CATALOGUE
+    estimator: Estimator = field(default_factory=Estimator)
+    progress: Progress | None = None
+    shared: Shared = field(init=False)
+    _usual: dict[str, Any] = field(init=False)
+    _reader: LineReader = field(init=False)
+    _checks: Checks = field(init=False)
+    _content: Any = field(init=False)
+    _measured: tuple[dict[str, Any], Length] = field(default=({}, Length(0.0)), init=False)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self._usual = options.request_fields()
+        self._reader = LineReader(options, self.catalogue)
+        self._checks = Checks(
+            self.catalogue, lane=options.lane, api_version=options.api_version, today=self.today
+        )
+        self._checks.check_fields(self._usual)
+        self.shared = Shared(self._usual)
+        self._content = hashlib.sha256(b"simulated" if self.simulated else b"real")
+
+    def survey(self, source: object) -> Survey:
+        """Read the whole source.
+
+        Raises:
+            InvalidInput: the options or the source are at fault as a whole, or there is no row.
+            InvalidRows: rows are at fault, and are not to be skipped; or no row is without fault.
+        """
+        if self.options.name is not None:
+            _check_name(self.options.name)
+        faults = Faults(label_of(source))
+        self._read(islice(rows_of(source, self.options.columns), self.options.limit), faults)
+        for line, first in self.spool.duplicates():
+            faults.add(InvalidInput(f"the same as on line {first}", field="custom_id"), line)
+        if not self.options.skip_invalid:
+            faults.raise_if_any()
+        self.spool.leave_out_duplicates()
+        totals = self.spool.totals()
+        if not totals.rows:
+            faults.raise_if_any()
+            raise InvalidInput("there is no row in it", file=label_of(source))
+        return self._conclude(source, totals, faults)
+
+    def _read(self, rows: Iterator[Row], faults: Faults) -> None:
+        count = line = 0
+        try:
+            for count, (line, row) in enumerate(rows, 1):
+                try:
+                    self._take(line, row)
+                except InvalidInput as fault:
+                    faults.add(fault, line)
+                if self.progress and count % _ROWS_BETWEEN_PROGRESS == 0:
+                    self.progress("reading", count)
+        except InvalidInput as end:  # the source itself: nothing after this can be read
+            if not faults.count:
+                raise
+            faults.add(end, end.line or line)
+            faults.raise_if_any()
+        if self.progress:
+            self.progress("reading", count)
+
+    def _take(self, line: int, row: Any) -> None:
+        draft = self._reader.read(row)
+        body = {**self._usual, **draft.own}
+        facts = self._checks.check(body)
+        estimate = self.estimator.estimate_length(
+            self._measure(body), body, family="", lane=self.options.lane
+        )
+        check_window(estimate.input_tokens, facts)
+        fingerprint = fingerprint_of(body)
+        self._content.update(f"{draft.custom_id or ''} {fingerprint}\n".encode())
+        self.spool.add(
+            line=line,
+            draft=draft,
+            fingerprint=fingerprint,
+            model_group=facts.group,
+            estimate=estimate,
+            own=self.shared.split(body),
+        )
+
+    def _measure(self, body: Mapping[str, Any]) -> Length:
+        # Row after row has the same system prompt and tools: measured when they change.
+        rest = {name: body[name] for name in body if name != "messages"}
+        if rest != self._measured[0]:
+            self._measured = (rest, measure(rest))
+        return self._measured[1] + measure({"messages": body["messages"]})
+
+    def _conclude(self, source: object, totals: Totals, faults: Faults) -> Survey:
+        content_hash = self._content.hexdigest()
+        return Survey(
+            name=self.options.name or f"{_printable(stem_of(source))}-{content_hash[:_HASH_SHOWN]}",
+            content_hash=content_hash,
+            shared=self.shared.fields,
+            jobs=totals.rows,
+            estimate=Estimate(
+                input_tokens=totals.input_tokens,
+                output_tokens=totals.output_tokens,
+                cost_nanos=None if totals.unpriced else totals.cost_nanos,
+            ),
+            models=totals.models,
+            skipped=tuple(faults.first),
+            skipped_count=faults.count,
+            notices=tuple(self._notices(totals)),
+        )
+
+    def _notices(self, totals: Totals) -> Iterator[str]:
+        horizon = self.today + _RETIRES_SOON
+        if self.options.deadline is not None:
+            horizon = max(horizon, self.options.deadline.date())
+        for model in totals.models:
+            facts = self.catalogue.find_model(model)
+            if facts is not None and facts.is_retired(horizon):
+                yield f"{model} retires on {facts.retires_on}: calls from that day on fail"
+        if totals.unpriced:
+            yield f"the price of {totals.unpriced} jobs is unknown, so what the batch costs will be too"
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise InvalidInput(f"a name is 1 to {_LONGEST_NAME} printable characters", field="name")
+
+
+def _printable(stem: str) -> str:
+    return "".join(letter if letter.isprintable() else "_" for letter in stem)[: _LONGEST_NAME // 2]
