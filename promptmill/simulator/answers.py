@@ -146,7 +146,8 @@ class Author:
             return Answer(stop_reason="max_tokens")
         answer = Answer()
         order = _Order(body, model, dice)
-        self._think(answer, order, room)
+        if direction is None or (direction.reply is None and direction.output_tokens is None):
+            self._think(answer, order, room)
         left = room - answer.thinking_tokens
         if left <= 0:
             answer.stop_reason = "max_tokens"
