@@ -41,8 +41,11 @@ async def identify(base_url: str) -> Endpoint:
     from promptmill.claude.transport import BROKEN, httpx, open_transport  # noqa: PLC0415  # 0.4 s of imports that the real API does not need
 
     try:
-        async with httpx.AsyncClient(transport=open_transport(url, max_connections=1)) as client:
-            response = await client.get(url + _HEALTH, timeout=_PATIENCE)
+        async with open_transport(url, max_connections=1) as transport:
+            timeout = httpx.Timeout(_PATIENCE).as_dict()
+            request = httpx.Request("GET", url + _HEALTH, extensions={"timeout": timeout})
+            response = await transport.handle_async_request(request)
+            await response.aclose()
     except BROKEN as error:
         failure = _unreachable(url, error)
     else:

@@ -122,10 +122,15 @@ def from_event(event: Mapping[str, Any], headers: Headers, *, usage: Usage | Non
 def cause_of(error: BaseException) -> str:
     """What broke an exchange off, in words: what the HTTP library wrapped is named, not the wrapper.
 
-    The exception itself is not chained anywhere: it holds the request, and with it the key.
+    Only the system's own errors are quoted; what a parser complains of holds pieces of the answer. The
+    exception itself is not chained anywhere: it holds the request, and with it the key.
     """
-    cause = error.__cause__ or error
-    return clean(f"{type(cause).__name__}: {cause}")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return clean(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__
+    return type(error.__cause__ or error).__name__
 
 
 def no_answer(why: str, headers: Headers | None = None, *, usage: Usage | None = None) -> ConnectionFailed:

@@ -238,3 +238,9 @@ def test_the_cause_of_a_broken_exchange_is_named_without_its_wrapper() -> None:
     failed = failures.no_answer(failures.cause_of(wrapper), usage=Usage(input_tokens=1))
     assert str(failed) == "no complete answer: ConnectionResetError: peer"
     assert (failed.status, failed.usage) == (None, Usage(input_tokens=1))
+
+
+def test_a_parser_that_quotes_the_answer_is_not_quoted() -> None:
+    wrapper = RuntimeError("wrapper")
+    wrapper.__cause__ = ValueError("Invalid character in chunk size: b'the answer'")
+    assert failures.cause_of(wrapper) == "ValueError"
