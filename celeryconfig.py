@@ -24,7 +24,7 @@ broker_transport_options = {
     # No retry_on_timeout: it switches batched publishing off.
 }
 task_default_queue = _routes.ANSWER_QUEUE
-imports = ("workers.tasks",)
+imports = ("workers.tasks", "workers.pulse")
 
 # What travels: ids as JSON. Nothing is unpickled, no result is stored: it is in the database.
 accept_content = ["json"]
