@@ -1,1 +1,48 @@
-"""What a person or an upstream program asks of Promptmill."""
+"""What a person or an upstream program asks of Promptmill, from Python as from the command line.
+
+    from producers import submit, wait, results
+
+Names are loaded when they are first used: importing this package takes no database layer and no HTTP client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producers.answers import Result as Result
+    from producers.batches import Batch as Batch
+    from producers.batches import batch as batch
+    from producers.batches import list_batches as list_batches
+    from producers.batches import results as results
+    from producers.batches import wait as wait
+    from producers.running import run as run
+    from producers.submission import submit as submit
+    from producers.watch import Moment as Moment
+    from promptmill.store.stats import BatchStatus as BatchStatus
+
+_HOMES = {
+    "Batch": "producers.batches",
+    "BatchStatus": "promptmill.store.stats",
+    "Moment": "producers.watch",
+    "Result": "producers.answers",
+    "batch": "producers.batches",
+    "list_batches": "producers.batches",
+    "results": "producers.batches",
+    "run": "producers.running",
+    "submit": "producers.submission",
+    "wait": "producers.batches",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605  # a list of names, sorted
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,1 +1,1 @@
-"""The `promptmill` command: words around what `producers` does, no rules."""
+"""The `promptmill` command: words and their meaning, no rules. Each command asks `producers` and prints."""

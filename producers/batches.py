@@ -1,0 +1,209 @@
+"""A batch in your hands: wait for it, read its results, pause, resume or cancel it.
+
+A Batch is a name for rows in the database and holds nothing open; the workers go on without it.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Protocol
+
+from producers import answers
+from producers.answers import Result
+from producers.bottleneck import Bottleneck
+from producers.progress import view_for_terminal
+from producers.redis_address import with_running_redis
+from producers.watch import Moment, look, watch
+from promptmill.broker import nudge
+from promptmill.errors import NotFound
+from promptmill.runtime import open_database
+from promptmill.settings import Settings, load
+from promptmill.store import Connection, stats
+from promptmill.store import batches as stored
+from promptmill.store.batches import BatchRow
+from promptmill.store.database import Database, database_now
+from promptmill.store.stats import BatchStatus
+
+PAUSED_BY_A_PERSON = "paused by a person"
+
+_PATIENCE_WITH_NO_WORKER_S = 5.0
+"""A worker that was started together with us takes a few seconds to come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Jobs that were submitted together.
+
+    Attributes:
+        id: `batch_…`.
+        name: what people call it; every command takes either.
+    """
+
+    id: str
+    name: str
+    settings: Settings = field(repr=False, compare=False)
+
+    def status(self) -> BatchStatus:
+        """Its figures now.
+
+        Raises:
+            NotFound: it was removed.
+        """
+        return self.look().status
+
+    def look(self) -> Moment:
+        """Its figures now, with what binds it and the time that is left."""
+        with open_database(self.settings) as database, Bottleneck(self.settings, database) as bottleneck:
+            return look(database, self.id, bottleneck)
+
+    def watch(self) -> Iterator[Moment]:
+        """Its figures twice a second until it has ended."""
+        with open_database(self.settings) as database:
+            yield from watch(database, self.id, self.settings)
+
+    def wait(
+        self, progress: bool | Callable[[Moment], object] = False, timeout: float | None = None
+    ) -> BatchStatus:
+        """Wait until every job has ended.
+
+        While nothing can move (no worker runs, the batch is paused) a warning says why, and waiting goes on.
+
+        Args:
+            progress: True shows it on standard error; a function is called with every Moment instead.
+            timeout: seconds to wait at most; no end when None.
+
+        Raises:
+            TimeoutError: it had not ended in time. Nothing is stopped by that.
+        """
+        if progress is True:
+            with view_for_terminal() as view:
+                return _wait(self.watch(), view.show, timeout)
+        return _wait(self.watch(), progress or _Warner(), timeout)
+
+    def results(self, only: str | Collection[str] | None = None) -> Iterator[Result]:
+        """Its results in submission order, read as you go; before it has ended too.
+
+        Args:
+            only: a job state, or several (`"succeeded"`, `["errored", "expired"]`); all when None.
+        """
+        return answers.read(self.id, only, settings=self.settings)
+
+    def pause(self) -> BatchStatus:
+        """Begin no further call; those in flight finish and are kept.
+
+        Raises:
+            InvalidTransition: it is not active.
+        """
+        return self._change(partial(stored.pause, reason=PAUSED_BY_A_PERSON))
+
+    def resume(self) -> BatchStatus:
+        """Go on, whether a person or a worker paused it.
+
+        Raises:
+            InvalidTransition: it is not paused.
+        """
+        return self._change(stored.resume)
+
+    def cancel(self) -> BatchStatus:
+        """Begin no further call ever; those in flight finish and are kept, then it ends.
+
+        Raises:
+            InvalidTransition: it has ended, or is being canceled.
+        """
+        return self._change(stored.cancel)
+
+    def _change(self, change: "_Change") -> BatchStatus:
+        with open_database(self.settings) as database:
+            with database.begin() as connection:
+                change(connection, self.id, now=database_now(connection))
+            tell_dispatcher(self.settings)
+            return _status(database, self.id)
+
+
+class _Change(Protocol):
+    """A change of a batch's state, as the store offers it."""
+
+    def __call__(self, conn: Connection, batch_id: str, *, now: datetime) -> BatchRow: ...
+
+
+def batch(name_or_id: str | None = None, *, settings: Settings | None = None) -> Batch:
+    """The batch with that name or id; the newest when None.
+
+    Raises:
+        NotFound: there is none; the message names the newest.
+    """
+    settings = settings or load()
+    with open_database(settings) as database, database.read() as connection:
+        if name_or_id is not None:
+            row = stored.find(connection, name_or_id)
+        elif newest := stored.list_recent(connection, limit=1):
+            row = newest[0]
+        else:
+            raise NotFound("there is no batch yet; make one with: promptmill submit FILE")
+    return Batch(row.id, row.name, settings)
+
+
+def list_batches(limit: int = 20, *, settings: Settings | None = None) -> Sequence[BatchRow]:
+    """The newest batches first, each as it stands."""
+    with open_database(settings or load()) as database, database.read() as connection:
+        return stored.list_recent(connection, limit=limit)
+
+
+def wait(
+    of: Batch | str,
+    *,
+    progress: bool | Callable[[Moment], object] = False,
+    timeout: float | None = None,
+) -> BatchStatus:
+    """Wait until every job of a batch has ended; see `Batch.wait`."""
+    return _handle(of).wait(progress, timeout)
+
+
+def results(of: Batch | str, only: str | Collection[str] | None = None) -> Iterator[Result]:
+    """The results of a batch in submission order; see `Batch.results`."""
+    return _handle(of).results(only)
+
+
+def tell_dispatcher(settings: Settings) -> None:
+    """Let the workers look now and not in a few seconds; best effort."""
+    url = with_running_redis(settings).redis_url
+    if url is not None:
+        nudge(url)
+
+
+def _handle(of: Batch | str) -> Batch:
+    return of if isinstance(of, Batch) else batch(of)
+
+
+def _status(database: Database, batch_id: str) -> BatchStatus:
+    with database.read() as connection:
+        return stats.status(connection, batch_id, database_now(connection))
+
+
+def _wait(moments: Iterator[Moment], show: Callable[[Moment], object], timeout: float | None) -> BatchStatus:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for moment in moments:
+        show(moment)
+        if moment.has_ended:
+            return moment.status
+        if deadline is not None and time.monotonic() >= deadline:
+            name = moment.status.batch.name
+            raise TimeoutError(f"{name} has not ended after {timeout:g} s; its workers go on")
+    raise AssertionError("a watch ends with a batch that has ended")
+
+
+class _Warner:
+    """For those who asked for no progress: says once why nothing moves."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._silent_until = time.monotonic() + _PATIENCE_WITH_NO_WORKER_S
+
+    def __call__(self, moment: Moment) -> None:
+        hint = moment.hint
+        if hint and hint not in self._said and time.monotonic() >= self._silent_until:
+            self._said.add(hint)
+            warnings.warn(hint, stacklevel=4)

@@ -1,0 +1,5 @@
+"""`python -m producers.cli`: the same as `promptmill`."""
+
+from producers.cli.app import main
+
+main()

@@ -1,0 +1,70 @@
+"""The entry point: the list of commands, and what becomes of an error.
+
+Commands import what they need when they run, so that `promptmill --help` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import promptmill
+from producers.cli import (
+    control,
+    doctor,
+    faults,
+    lists,
+    migrate,
+    results,
+    run,
+    simulate,
+    status,
+    submit,
+    up,
+)
+
+app = typer.Typer(
+    name="promptmill",
+    help="Very large batches of prompts against Claude: one rate limit, nothing lost, nothing paid for twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command(name="run")(run.run)
+app.command(name="up")(up.up)
+app.command(name="submit")(submit.submit)
+app.command(name="status")(status.status)
+app.command(name="list")(lists.list_batches)
+app.command(name="results")(results.results)
+app.command(name="pause")(control.pause)
+app.command(name="resume")(control.resume)
+app.command(name="cancel")(control.cancel)
+app.command(name="migrate")(migrate.migrate)
+app.command(name="simulate")(simulate.simulate)
+app.command(name="doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"promptmill {promptmill.__version__}")  # noqa: T201  # what was asked for
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app(prog_name="promptmill")
+    except Exception as error:  # noqa: BLE001  # the last line of defence: a sentence, not a traceback
+        sys.exit(faults.report(error))

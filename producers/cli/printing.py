@@ -1,0 +1,20 @@
+"""Where words go: answers to standard output, everything else to standard error."""
+
+import json
+import sys
+from typing import Any
+
+
+def say(message: str) -> None:
+    """A message for the person; never on standard output."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201  # this is where printing is done
+
+
+def put(line: str) -> None:
+    """A line of the answer."""
+    print(line)  # noqa: T201  # likewise
+
+
+def put_json(document: Any) -> None:
+    """The answer as one JSON document."""
+    put(json.dumps(document, ensure_ascii=False, indent=2))

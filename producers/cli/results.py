@@ -1,0 +1,64 @@
+"""`promptmill results`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import producers
+from producers.cli.options import BatchNameOrNewest, Output
+from producers.cli.printing import say
+
+
+def results(
+    batch: BatchNameOrNewest = None,
+    output: Output = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="jsonl|anthropic|csv|parquet",
+            help="How; by default jsonl, or what the ending of OUT says.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="STATE", help="Only jobs in this state; may be repeated."),
+    ] = None,
+) -> None:
+    """Write the answers of a batch in the order in which they were submitted."""
+    from producers.export import Format, format_of  # noqa: PLC0415  # the database layer takes 0.5 s
+
+    _check_states(only)
+    if format_ is not None and format_ not in list(Format):
+        raise typer.BadParameter(f"{format_} is none of {', '.join(Format)}", param_hint="--format")
+    path = None if output is None or str(output) == "-" else output
+    chosen = Format(format_) if format_ else (Format.JSONL if path is None else format_of(path))
+    write(producers.batch(batch), path, chosen, only)
+
+
+def write(
+    handle: "producers.Batch", path: Path | None, format_: "producers.Format", only: list[str] | None = None
+) -> None:
+    """Write results to a file, or to standard output when `path` is None, and say what was written."""
+    from producers import export  # noqa: PLC0415  # the database layer takes 0.5 s
+
+    answers = handle.results(only)
+    if path is None:
+        written = export.to_stream(answers, sys.stdout, format_)
+    else:
+        written = export.to_file(answers, path, format_)
+        say(f"{written.results:,} results are in {path}")
+    if written.left_out:
+        say(f"{written.left_out:,} jobs have not ended and have no line in this format")
+    if written.simulated:
+        say(f"{written.simulated:,} of them are answers of the simulated Claude")
+
+
+def _check_states(only: list[str] | None) -> None:
+    from promptmill.states import JobState  # noqa: PLC0415  # as the others, so that help is fast
+
+    for name in only or ():
+        if name not in list(JobState):
+            raise typer.BadParameter(f"{name} is none of {', '.join(JobState)}", param_hint="--only")

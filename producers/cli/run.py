@@ -1,0 +1,142 @@
+"""`promptmill run`."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from producers.cli import options as opt
+from producers.cli.asking import Asked, options_from, tell
+from producers.cli.exits import Exit, exit_for
+from producers.cli.printing import put_json, say
+
+if TYPE_CHECKING:
+    from producers.batches import Batch
+    from producers.watch import Moment
+
+DEFAULT_MODEL = "claude-haiku-5-5"
+"""For rows that name no model, when the person named none either: the least expensive of today."""
+
+
+def run(
+    source: opt.Source,
+    *,
+    output: opt.Output = None,
+    workers: opt.Workers = 1,
+    model: opt.Model = None,
+    name: opt.Name = None,
+    max_tokens: opt.MaxTokens = None,
+    system: opt.System = None,
+    template: opt.Template = None,
+    columns: opt.Columns = None,
+    schema: opt.Schema = None,
+    lane: opt.Lane = "auto",
+    deadline: opt.Deadline = None,
+    priority: opt.Priority = "normal",
+    tags: opt.Tags = None,
+    limit: opt.Limit = None,
+    skip_invalid: opt.SkipInvalid = False,
+    new: opt.New = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Answer the prompts of FILE on this machine, from start to end.
+
+    Starts what is not running (an embedded Redis, workers; without a key a simulated Claude), submits, shows
+    progress, writes the results, prints a summary and stops what it started. Run again it goes on where it was,
+    and asks nothing twice. Ctrl-C once lets the calls in flight finish, twice leaves at once.
+    """
+    asked = Asked(
+        model=model or DEFAULT_MODEL, name=name, max_tokens=max_tokens, system=system, template=template,
+        columns=columns, schema=schema, lane=lane, deadline=deadline, priority=priority, tags=tags, limit=limit,
+        skip_invalid=skip_invalid, new=new,
+    )  # fmt: skip
+    _check_output(output)
+    with _interruptible():
+        batch, moment = _work(source, asked, workers, announce_model=model is None)
+        _finish(batch, moment, output, as_json=as_json)
+    if (code := exit_for(moment.status)) is not Exit.DONE:
+        raise typer.Exit(code)
+
+
+def _work(source: str, asked: Asked, workers: int, *, announce_model: bool) -> "tuple[Batch, Moment]":
+    from producers.progress import view_for_terminal  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.running import at_work  # noqa: PLC0415  # likewise
+    from producers.submission import submit_with  # noqa: PLC0415  # likewise
+    from promptmill import settings  # noqa: PLC0415  # likewise
+
+    options = options_from(asked)
+    with at_work(settings.load(), workers=workers, say=say) as crew:
+        submission = submit_with(source, options, settings=crew.settings, simulated=crew.simulated)
+        tell(submission.admission)
+        if announce_model:
+            say(f"model: {asked.model} for rows that name none; choose another with --model")
+        with view_for_terminal() as view, _draining(submission.batch):
+            return submission.batch, crew.finish(submission.batch, view.show)
+
+
+def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: bool) -> None:
+    from producers import documents, export, summary  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.cli.results import write  # noqa: PLC0415  # likewise
+
+    if output is not None:
+        to_stdout = str(output) == "-"
+        write(
+            batch,
+            None if to_stdout else output,
+            export.Format.JSONL if to_stdout else export.format_of(output),
+        )
+    for line in summary.summary_lines(moment.status, batch.results(["errored", "canceled", "expired"])):
+        say(line)
+    if output is None:
+        say(f"the answers: promptmill results {shlex.quote(batch.name)} -o OUT.jsonl")
+    if as_json:
+        put_json(documents.status_document(batch.look()))
+
+
+def _check_output(output: Path | None) -> None:
+    """Better now than after an hour of answers."""
+    if output is None or str(output) == "-":
+        return
+    if output.is_dir():
+        raise typer.BadParameter(f"{output} is a folder", param_hint="--output")
+    if not output.absolute().parent.is_dir():
+        raise typer.BadParameter(
+            f"the folder {output.absolute().parent} does not exist", param_hint="--output"
+        )
+
+
+@contextmanager
+def _draining(batch: "Batch") -> Iterator[None]:
+    """Say at Ctrl-C what happens now."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\n{batch.name}: no new call begins; those in flight finish first (Ctrl-C again cuts them)")
+        raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block, with the words how to go on, and exit code 130."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; nothing is lost. Go on with:\n  {_same_command()}")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _same_command() -> str:
+    """What was typed, without `--new`: the batch exists now."""
+    return shlex.join(["promptmill", *(word for word in sys.argv[1:] if word != "--new")])

@@ -1,0 +1,72 @@
+"""`promptmill submit`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from producers.cli import options as opt
+from producers.cli.asking import Asked, options_from, tell
+from producers.cli.exits import Exit, exit_for
+from producers.cli.printing import put, put_json
+
+if TYPE_CHECKING:
+    from promptmill.intake.admit import Admission
+
+
+def submit(
+    source: opt.Source,
+    *,
+    model: opt.Model = None,
+    name: opt.Name = None,
+    max_tokens: opt.MaxTokens = None,
+    system: opt.System = None,
+    template: opt.Template = None,
+    columns: opt.Columns = None,
+    schema: opt.Schema = None,
+    lane: opt.Lane = "auto",
+    deadline: opt.Deadline = None,
+    priority: opt.Priority = "normal",
+    tags: opt.Tags = None,
+    limit: opt.Limit = None,
+    skip_invalid: opt.SkipInvalid = False,
+    new: opt.New = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show progress until the batch has ended.")] = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Admit the prompts of FILE as a batch, for workers that run or will run.
+
+    Prints the id of the batch; with --json {"batch_id", "jobs", "estimate"}. The same file under the same options
+    is the same batch: submitting it again changes nothing.
+    """
+    from producers.submission import submit_with  # noqa: PLC0415  # the database layer takes 0.5 s
+    from promptmill import settings  # noqa: PLC0415  # likewise
+
+    asked = Asked(
+        model=model, name=name, max_tokens=max_tokens, system=system, template=template, columns=columns,
+        schema=schema, lane=lane, deadline=deadline, priority=priority, tags=tags, limit=limit,
+        skip_invalid=skip_invalid, new=new,
+    )  # fmt: skip
+    submission = submit_with(source, options_from(asked), settings=settings.load())
+    admission, batch = submission.admission, submission.batch
+    tell(admission)
+    if as_json:
+        put_json(_document(admission))
+    else:
+        put(batch.id)
+    if watch and (code := exit_for(batch.wait(progress=True))) is not Exit.DONE:
+        raise typer.Exit(code)
+
+
+def _document(admission: "Admission") -> dict[str, Any]:
+    from promptmill.pricing import usd  # noqa: PLC0415  # the price list takes 0.1 s
+
+    estimate = admission.estimate
+    return {
+        "batch_id": admission.batch_id,
+        "jobs": admission.jobs,
+        "estimate": {
+            "input_tokens": estimate.input_tokens,
+            "output_tokens": estimate.output_tokens,
+            "cost_usd": usd(estimate.cost_nanos),
+        },
+    }

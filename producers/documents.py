@@ -1,0 +1,77 @@
+"""What `--json` prints about batches: the documents of the architecture, section 7. Pure."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from producers.watch import Moment
+from promptmill.pricing import usd
+from promptmill.states import JobState
+from promptmill.store.batches import BatchRow
+
+
+def status_document(moment: Moment) -> dict[str, Any]:
+    """Everything `status` knows about one batch."""
+    status = moment.status
+    batch = status.batch
+    return {
+        **_identity(batch),
+        "jobs": {"total": batch.total, **{state.value: status.jobs.get(state, 0) for state in JobState}},
+        "usage": {
+            "input_tokens": batch.input_tokens,
+            "output_tokens": batch.output_tokens,
+            "cache_creation_input_tokens": batch.cache_write_tokens,
+            "cache_read_input_tokens": batch.cache_read_tokens,
+        },
+        "cost_usd": usd(batch.cost_nanos),
+        "estimate_usd": usd(batch.estimate_nanos),
+        "budget_usd": usd(batch.budget_nanos),
+        "attempts": batch.attempts,
+        "failures": dict(status.failures),
+        **_times(batch),
+        "elapsed_s": round(status.elapsed_s, 3),
+        "eta_s": None if moment.eta_s is None else round(moment.eta_s, 1),
+        "bound_by": moment.bound_by,
+    }
+
+
+def list_document(batches: list[BatchRow]) -> list[dict[str, Any]]:
+    """One short entry for each batch, in the words of `status_document`."""
+    return [
+        {
+            **_identity(batch),
+            "jobs": {
+                "total": batch.total,
+                "succeeded": batch.succeeded,
+                "errored": batch.errored,
+                "canceled": batch.canceled,
+                "expired": batch.expired,
+            },
+            "cost_usd": usd(batch.cost_nanos),
+            **_times(batch),
+        }
+        for batch in batches
+    ]
+
+
+def _identity(batch: BatchRow) -> dict[str, Any]:
+    return {
+        "batch_id": batch.id,
+        "name": batch.name,
+        "state": batch.state.value,
+        "simulated": batch.simulated,
+        "reason": batch.reason,
+        "lane": batch.lane.value,
+    }
+
+
+def _times(batch: BatchRow) -> dict[str, str | None]:
+    return {
+        "created_at": _stamp(batch.created_at),
+        "started_at": _stamp(batch.started_at),
+        "ended_at": _stamp(batch.ended_at),
+    }
+
+
+def _stamp(moment: datetime | None) -> str | None:
+    """UTC in the form the API uses, to the microsecond."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,120 @@
+"""Writing results to a file: whole or not at all, in the order of submission, without holding them in memory."""
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TextIO
+
+from producers import formats, parquet
+from producers.answers import Result
+from promptmill.errors import ConfigurationError
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    JSONL = "jsonl"
+    ANTHROPIC = "anthropic"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+_BY_SUFFIX = {".csv": Format.CSV, ".parquet": Format.PARQUET}
+
+
+@dataclass(slots=True)
+class Written:
+    """What an export wrote: how many results, how many of them the simulated Claude gave, how many it left out."""
+
+    results: int = 0
+    simulated: int = 0
+    left_out: int = 0
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file name asks for: CSV and Parquet by their suffix, else JSON lines."""
+    return _BY_SUFFIX.get(path.suffix.lower(), Format.JSONL)
+
+
+def to_file(results: Iterable[Result], path: Path, format_: Format) -> Written:
+    """Write results to `path`; a file that is there already is replaced when the new one is whole.
+
+    Raises:
+        ConfigurationError: Parquet is asked for and pyarrow is not installed.
+        OSError: the file cannot be written.
+    """
+    with _replacing(path) as temporary:
+        if format_ is Format.PARQUET:
+            return _write_parquet(results, temporary)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            written = to_stream(results, file, format_)
+            file.flush()
+            _to_disk(file)
+            return written
+
+
+def to_stream(results: Iterable[Result], stream: TextIO, format_: Format) -> Written:
+    """Write results to an open text stream.
+
+    Raises:
+        ConfigurationError: Parquet, which needs a file.
+    """
+    if format_ is Format.PARQUET:
+        raise ConfigurationError("parquet is not text: name a file with -o")
+    written = Written()
+    if format_ is Format.CSV:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(formats.COLUMNS)
+        writer.writerows(formats.cells(result) for result in _counted(results, written))
+        return written
+    line_of: Callable[[Result], str | None] = (
+        formats.anthropic_line if format_ is Format.ANTHROPIC else formats.json_line
+    )
+    for result in _counted(results, written):
+        line = line_of(result)
+        if line is None:
+            written.results -= 1
+            written.left_out += 1
+        else:
+            stream.write(f"{line}\n")
+    return written
+
+
+def _counted(results: Iterable[Result], written: Written) -> Iterator[Result]:
+    for result in results:
+        written.results += 1
+        written.simulated += result.simulated
+        yield result
+
+
+def _write_parquet(results: Iterable[Result], path: Path) -> Written:
+    written = Written()
+    parquet.write((formats.row(result) for result in _counted(results, written)), path)
+    return written
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place at the end of the block, unless an error ends it."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a pipe or a device, which cannot be replaced
+        yield target
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        if target.exists():
+            temporary.chmod(target.stat().st_mode)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _to_disk(file: TextIO) -> None:
+    if sys.platform != "win32" and file.seekable():
+        os.fsync(file.fileno())

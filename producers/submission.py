@@ -1,0 +1,174 @@
+"""Submitting: what a person asks for, in the words a person uses, becomes a batch."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from producers.answers import PARSE
+from producers.batches import Batch, tell_dispatcher
+from producers.stack import needs_simulator
+from producers.terms import deadline_of, lane_of, priority_of, schema_of
+from promptmill.clock import SystemClock
+from promptmill.intake.admit import Admission, admit
+from promptmill.intake.options import SubmitOptions
+from promptmill.runtime import SIMULATED, Runtime
+from promptmill.settings import Settings, load
+from promptmill.store import workers
+from promptmill.store.database import database_now
+
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A batch, and what its admission found out."""
+
+    batch: Batch
+    admission: Admission
+
+
+def submit(
+    source: object,
+    *,
+    model: str | None = None,
+    name: str | None = None,
+    max_tokens: int | None = None,
+    system: str | Sequence[Mapping[str, Any]] | None = None,
+    template: str | None = None,
+    columns: Sequence[str] | None = None,
+    schema: object | None = None,
+    params: Mapping[str, Any] | None = None,
+    lane: str = "auto",
+    deadline: str | timedelta | datetime | None = None,
+    priority: str | float = "normal",
+    tags: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    skip_invalid: bool = False,
+    new: bool = False,
+    settings: Settings | None = None,
+) -> Batch:
+    """Admit a file or rows as one batch; the workers begin at once.
+
+    Submitted again, the same rows under the same options are the same batch: nothing is asked twice.
+
+    Args:
+        source: a path (`.jsonl`, `.csv`, `.tsv`, `.parquet`), a data frame, or an iterable of texts, dicts or
+            Prompts. A dict is a batch line of Anthropic's or OpenAI's, or a row with a `prompt`, or fields for
+            the template.
+        model: for rows that name none of their own.
+        name: what to call the batch; by default the source's name and a hash of the content.
+        max_tokens: the longest answer, where a row says nothing; 4,096 when None.
+        system: a system prompt for every prompt.
+        template: a Jinja2 template that makes a prompt from the fields of a row.
+        columns: the fields of a CSV or TSV file without a header row.
+        schema: what an answer must look like: a pydantic model class, or a JSON schema.
+        params: further fields of every request, passed on as they are.
+        lane: `auto` or `realtime`.
+        deadline: nothing is begun after it: `"24h"`, a timedelta, or an aware datetime.
+        priority: `high`, `normal`, `low`, or a weight: 10 gets ten times the share of 1.
+        tags: notes on the batch.
+        limit: only the first so many rows.
+        skip_invalid: leave out rows with faults instead of refusing all.
+        new: make a second batch even if the same was submitted before.
+        settings: read from the environment when None.
+
+    Raises:
+        InvalidInput: rows or options are at fault; names the first twenty, and nothing was submitted.
+        ConfigurationError: a setting is wrong, or the database cannot be used.
+        ConnectionFailed: ANTHROPIC_BASE_URL is set and nothing answers there.
+    """
+    settings = settings or load()
+    options = options_for(
+        model=model,
+        name=name,
+        max_tokens=max_tokens,
+        system=system,
+        template=template,
+        columns=columns,
+        schema=schema,
+        params=params,
+        lane=lane,
+        deadline=deadline,
+        priority=priority,
+        tags=tags,
+        limit=limit,
+        skip_invalid=skip_invalid,
+        new=new,
+    )
+    submission = submit_with(source, options, settings=settings)
+    for notice in notices(submission.admission):
+        warnings.warn(notice, stacklevel=2)
+    return submission.batch
+
+
+def options_for(
+    *,
+    params: Mapping[str, Any] | None = None,
+    schema: object | None = None,
+    lane: str = "auto",
+    deadline: str | timedelta | datetime | None = None,
+    priority: str | float = "normal",
+    tags: Mapping[str, str] | None = None,
+    **same: Any,
+) -> SubmitOptions:
+    """The options of a submission, from the words people use; `same` are those that mean the same to both.
+
+    Raises:
+        InvalidInput: a word has no meaning; names the option.
+    """
+    return SubmitOptions(
+        params=params or {},
+        schema=None if schema is None else schema_of(schema),
+        lane=lane_of(lane),
+        deadline=None if deadline is None else deadline_of(deadline, now=SystemClock().now()),
+        priority=priority_of(priority),
+        tags=tags or {},
+        extra={} if schema is None else {PARSE: "json"},
+        **same,
+    )
+
+
+def submit_with(
+    source: object,
+    options: SubmitOptions,
+    *,
+    settings: Settings,
+    simulated: bool | None = None,
+    progress: Progress | None = None,
+) -> Submission:
+    """Admit a source; `simulated` says who will answer, where the caller knows."""
+    with Runtime.open(settings) as runtime:
+        if simulated is None:
+            simulated = _will_be_simulated(runtime)
+        admission = admit(
+            runtime.database,
+            source,
+            options,
+            endpoint=SIMULATED if simulated else runtime.endpoint_name,
+            simulated=simulated,
+            clock=SystemClock(),
+            progress=progress,
+            catalogue=runtime.catalogue,
+            prices=runtime.prices,
+        )
+    tell_dispatcher(settings)
+    return Submission(Batch(admission.batch_id, admission.name, settings), admission)
+
+
+def notices(admission: Admission) -> list[str]:
+    """What a person should know of an admission, in sentences."""
+    left_out = [f"left out: {fault}" for fault in admission.skipped]
+    if admission.skipped_count > len(left_out):
+        left_out.append(f"left out: {admission.skipped_count - len(left_out):,} more rows")
+    return [*admission.notices, *left_out]
+
+
+def _will_be_simulated(runtime: Runtime) -> bool:
+    """Whether a simulator will answer: it is at ANTHROPIC_BASE_URL, or nothing is set and the workers call one."""
+    if not needs_simulator(runtime.settings):
+        return runtime.endpoint.simulated
+    with runtime.database.read() as connection:
+        alive = workers.live(connection, database_now(connection))
+    return any(worker.endpoint == SIMULATED for worker in alive)

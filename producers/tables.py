@@ -1,0 +1,87 @@
+"""Tables for people: plain columns that a terminal, a pipe and a log show alike."""
+
+from collections.abc import Sequence
+
+from producers.doctor import Check, Value
+from producers.watch import Moment
+from producers.wording import duration, money, several
+from promptmill.pricing import usd
+from promptmill.states import JobState
+from promptmill.store.batches import BatchRow
+
+
+def batches(rows: Sequence[BatchRow]) -> str:
+    """One line a batch."""
+    head = ("NAME", "STATE", "DONE", "NOT OK", "COST USD", "CREATED", "ID")
+    return _columns(
+        head,
+        [
+            (
+                row.name,
+                row.state.value + (" (simulated)" if row.simulated else ""),
+                f"{row.done:,}/{row.total:,}",
+                f"{row.done - row.succeeded:,}",
+                usd(row.cost_nanos) or "",
+                row.created_at.strftime("%Y-%m-%d %H:%M:%SZ"),
+                row.id,
+            )
+            for row in rows
+        ],
+    )
+
+
+def status(moment: Moment) -> str:
+    """What is known of one batch."""
+    batch = moment.status.batch
+    read = batch.input_tokens + batch.cache_read_tokens + batch.cache_write_tokens
+    facts = {
+        "batch": f"{batch.name} ({batch.id})" + (", simulated" if batch.simulated else ""),
+        "model": batch.model,
+        "state": batch.state.value + (f": {batch.reason}" if batch.reason else ""),
+        "jobs": ", ".join(
+            f"{moment.status.jobs[state]:,} {state.value}"
+            for state in JobState
+            if moment.status.jobs.get(state)
+        )
+        + f" of {batch.total:,}",
+        "tokens": f"{read:,} in, {batch.output_tokens:,} out",
+        "cost": money(batch) + (f", estimated ${usd(batch.estimate_nanos)}" if batch.estimate_nanos else ""),
+        "attempts": _attempts(moment),
+        "elapsed": duration(moment.status.elapsed_s),
+        "workers": several(moment.workers, "process", "processes"),
+    }
+    if moment.eta_s is not None:
+        facts["left"] = duration(moment.eta_s)
+    if moment.bound_by:
+        facts["bound by"] = moment.bound_by.replace("_", " ")
+    if moment.hint:
+        facts["hint"] = moment.hint
+    return "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
+
+
+def settings(values: Sequence[Value]) -> str:
+    """The effective settings with their origins."""
+    return _columns(("SETTING", "VALUE", "FROM"), [(each.name, each.value, each.origin) for each in values])
+
+
+def checks(checks: Sequence[Check]) -> str:
+    """One line a check, and the advice under what is not well."""
+    lines = []
+    for check in checks:
+        lines.append(f"{check.verdict.value:<5} {check.name}: {check.found}")
+        if check.advice:
+            lines.append(f"      {'do: ' if check.verdict.value == 'wrong' else ''}{check.advice}")
+    return "\n".join(lines)
+
+
+def _attempts(moment: Moment) -> str:
+    failures = [f"{count:,} {kind}" for kind, count in sorted(moment.status.failures.items()) if count]
+    return f"{moment.status.batch.attempts:,}" + (f", of them {', '.join(failures)}" if failures else "")
+
+
+def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    )

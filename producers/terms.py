@@ -1,0 +1,102 @@
+"""The words people use for times, weights, lanes and schemas, and what they mean. Pure."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from promptmill.errors import InvalidInput
+from promptmill.states import Lane
+
+PRIORITIES = {"high": 10.0, "normal": 1.0, "low": 0.1}
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+
+
+def deadline_of(value: str | timedelta | datetime, *, now: datetime) -> datetime:
+    """The moment that `24h`, a timedelta or a datetime means; a moment without a zone is UTC.
+
+    Raises:
+        InvalidInput: it cannot be read, or is over already.
+    """
+    moment = _moment(value, now)
+    if moment <= now:
+        raise InvalidInput(f"{value} is over already", field="deadline")
+    return moment
+
+
+def _moment(value: str | timedelta | datetime, now: datetime) -> datetime:
+    if isinstance(value, timedelta):
+        return now + value
+    if isinstance(value, str):
+        if match := _DURATION.fullmatch(value.strip().lower()):
+            return now + timedelta(**{_UNITS[match[2]]: float(match[1])})
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidInput(
+                f"{value!r} is neither a duration such as 90m, 24h or 3d nor a moment such as 2026-12-01T18:00Z",
+                field="deadline",
+            ) from None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def priority_of(value: str | float) -> float:
+    """The weight that `high`, `normal`, `low` or a number means.
+
+    Raises:
+        InvalidInput: it is neither, or not above zero.
+    """
+    if isinstance(value, str) and value.lower() in PRIORITIES:
+        return PRIORITIES[value.lower()]
+    try:
+        weight = float(value)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise InvalidInput(f"{value} is neither high, normal, low nor a weight above 0", field="priority")
+    return weight
+
+
+def lane_of(value: str) -> Lane:
+    """How prompts travel.
+
+    Raises:
+        InvalidInput: there is no such lane yet.
+    """
+    if value in ("auto", Lane.REALTIME):
+        return Lane.REALTIME
+    if value == Lane.BULK:
+        raise InvalidInput("the bulk lane is not in this version; use auto or realtime", field="lane")
+    raise InvalidInput(f"{value} is neither auto nor realtime", field="lane")
+
+
+def schema_of(value: object) -> Mapping[str, Any]:
+    """The JSON schema of a pydantic model class, or the schema itself.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if isinstance(value, Mapping):
+        return value
+    describe = getattr(value, "model_json_schema", None)
+    if not isinstance(value, type) or not callable(describe):
+        raise InvalidInput("a pydantic model class or a JSON schema is needed", field="schema")
+    schema: Mapping[str, Any] = describe()
+    return schema
+
+
+def tags_of(pairs: list[str] | None) -> dict[str, str]:
+    """The tags that `k=v` pairs mean.
+
+    Raises:
+        InvalidInput: a pair has no `=` or no name.
+    """
+    tags = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise InvalidInput(f"{pair!r} is not of the form name=value", field="tag")
+        tags[name] = value
+    return tags

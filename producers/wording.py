@@ -1,0 +1,29 @@
+"""How figures are said to people, the same everywhere."""
+
+from promptmill.pricing import usd
+from promptmill.store.batches import BatchRow
+
+_MINUTE_S = 60
+_HOUR_S = 3600
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < _MINUTE_S:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR_S:
+        return f"{int(seconds // _MINUTE_S)} min {int(seconds % _MINUTE_S):02d} s"
+    return f"{int(seconds // _HOUR_S)} h {int(seconds % _HOUR_S // _MINUTE_S):02d} min"
+
+
+def money(batch: BatchRow) -> str:
+    """What a batch has cost, exact; says so where the cost of some attempts is not known."""
+    cost = f"${usd(batch.cost_nanos)}"
+    if batch.unpriced_attempts:
+        return f"{cost} and {batch.unpriced_attempts:,} attempts of unknown cost"
+    return cost
+
+
+def several(count: int, one: str, many: str | None = None) -> str:
+    """`1 answer`, `2 answers`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,76 @@
+"""What people's words for times, weights, lanes and schemas mean."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import BaseModel
+
+from producers.terms import deadline_of, lane_of, priority_of, schema_of, tags_of
+from promptmill.errors import InvalidInput
+from promptmill.states import Lane
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("words", "moment"),
+    [
+        ("90m", NOW + timedelta(minutes=90)),
+        ("24h", NOW + timedelta(hours=24)),
+        ("1.5d", NOW + timedelta(hours=36)),
+        ("30 s", NOW + timedelta(seconds=30)),
+        ("2026-12-01T18:00Z", datetime(2026, 12, 1, 18, tzinfo=UTC)),
+        ("2026-12-01T18:00", datetime(2026, 12, 1, 18, tzinfo=UTC)),
+        (timedelta(hours=1), NOW + timedelta(hours=1)),
+        (datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_deadline_is_a_duration_or_a_moment(words: str, moment: datetime) -> None:
+    assert deadline_of(words, now=NOW) == moment
+
+
+@pytest.mark.parametrize("words", ["soon", "24", "-1h", "2020-01-01", ""])
+def test_another_deadline_names_the_option(words: str) -> None:
+    with pytest.raises(InvalidInput) as fault:
+        deadline_of(words, now=NOW)
+
+    assert fault.value.field == "deadline"
+
+
+@pytest.mark.parametrize(
+    ("words", "weight"), [("high", 10), ("normal", 1), ("low", 0.1), ("2.5", 2.5), (3, 3), ("HIGH", 10)]
+)
+def test_a_priority_is_a_word_or_a_weight(words: str, weight: float) -> None:
+    assert priority_of(words) == weight
+
+
+@pytest.mark.parametrize("words", ["urgent", "0", "-1", "inf", "nan"])
+def test_another_priority_is_refused(words: str) -> None:
+    with pytest.raises(InvalidInput):
+        priority_of(words)
+
+
+def test_auto_is_the_realtime_lane() -> None:
+    assert lane_of("auto") is lane_of("realtime") is Lane.REALTIME
+
+
+@pytest.mark.parametrize("words", ["bulk", "fast"])
+def test_a_lane_that_is_not_there_is_refused(words: str) -> None:
+    with pytest.raises(InvalidInput):
+        lane_of(words)
+
+
+def test_a_pydantic_model_is_its_json_schema() -> None:
+    class Label(BaseModel):
+        sure: bool
+
+    assert schema_of(Label) == Label.model_json_schema()
+    assert schema_of({"type": "object"}) == {"type": "object"}
+    with pytest.raises(InvalidInput):
+        schema_of("Label")
+
+
+def test_tags_are_pairs() -> None:
+    assert tags_of(["team=x", "note=a=b"]) == {"team": "x", "note": "a=b"}
+    with pytest.raises(InvalidInput):
+        tags_of(["team"])
