@@ -89,6 +89,15 @@ def test_the_wheel_works_without_the_source(wheel: Path, tmp_path: Path) -> None
     assert done.stdout.split() == [str(tmp_path / "promptmill" / "__init__.py"), PROJECT["version"]]
 
 
+def test_an_editable_install_copies_nothing(tmp_path: Path) -> None:
+    """A copy in site-packages would hide what is edited here."""
+    program = "import celeryconfig, workers; print(celeryconfig.__file__, workers.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(ROOT / "celeryconfig.py"), str(ROOT / "workers" / "__init__.py")]
+
+
 def test_the_command_is_named_after_the_project(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
