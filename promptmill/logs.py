@@ -19,6 +19,9 @@ _SECRET = re.compile(
 )
 _SCRUBBED = "[secret]"
 
+_TALKATIVE = ("httpx", "httpcore", "aiohttp", "alembic", "celery.redirected", "kombu", "redbeat")
+"""Libraries whose INFO lines are about every call they make."""
+
 Event = MutableMapping[str, Any]
 
 
@@ -60,6 +63,8 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
