@@ -26,8 +26,8 @@ def read_delimited(
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         line = 1
         try:
-            names = list(columns) if columns else next(reader, [])
-            _check_names(names, label)
+            names = list(columns) if columns else next(filter(None, reader), [])
+            _check_names(names, label, max(1, reader.line_num))
             line = reader.line_num + 1
             for fields in reader:
                 if fields:
@@ -52,12 +52,12 @@ def _fields(count: int) -> str:
     return "1 field" if count == 1 else f"{count} fields"
 
 
-def _check_names(names: list[str], label: str | Path) -> None:
+def _check_names(names: list[str], label: str | Path, line: int) -> None:
     for place, name in enumerate(names, 1):
         if not name.strip():
-            raise InvalidInput(f"column {place} has no name", file=label, line=1)
+            raise InvalidInput(f"column {place} has no name", file=label, line=line)
         if name in names[: place - 1]:
-            raise InvalidInput(f"column {place} has the name of another", file=label, line=1)
+            raise InvalidInput(f"column {place} has the name of another", file=label, line=line)
 
 
 def _find_bad_byte(open_file: Callable[[], BinaryIO], label: str | Path) -> InvalidInput:

@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 _OWN_ALWAYS = "messages"
+_SMALL = frozenset({"model", "max_tokens"})
 
 
 class Shared:
     """The shared fields of the bodies seen so far.
 
     Args:
-        usual: the values that rows probably have: the fields of the options.
+        usual: the fields of the options: the values that most rows have, unless the first row knows better,
+            which it is trusted with for what is small.
     """
 
     def __init__(self, usual: Mapping[str, Any]) -> None:
-        self._usual = usual
+        self._usual = {name: value for name, value in usual.items() if name not in _SMALL}
         self._fields: dict[str, Any] = {}
         self._dropped: dict[str, tuple[int, Any]] = {}
         self._rows = 0

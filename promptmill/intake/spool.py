@@ -8,7 +8,6 @@ process dies; it lies in SQLITE_TMPDIR, TMPDIR or /var/tmp, and holds prompts wh
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -134,9 +133,8 @@ class Spool:
     def duplicates(self) -> Iterator[tuple[int, int]]:
         """(line, line of the first) of every row whose custom_id an earlier row has."""
         self._flush()
-        with closing(self._db.execute(_DUPLICATES)) as found:
-            for _, line, first in found:
-                yield line, first
+        for _, line, first in self._db.execute(_DUPLICATES):
+            yield line, first
 
     def leave_out_duplicates(self) -> None:
         """Keep only the first row of every custom_id."""
@@ -148,18 +146,18 @@ class Spool:
         self._flush()
         self._db.execute("DELETE FROM repeat")
         self._db.execute(_REPEATS)
-        with closing(self._db.execute(_IN_ORDER)) as found:
-            for seq, custom_id, fingerprint, group, input_tokens, output_tokens, own, source in found:
-                yield SpooledRow(
-                    seq=seq,
-                    custom_id=custom_id,
-                    fingerprint=fingerprint,
-                    model_group=group,
-                    input_tokens=input_tokens,
-                    output_tokens=output_tokens,
-                    own=json.loads(own),
-                    source=None if source is None else json.loads(source),
-                )
+        found = self._db.execute(_IN_ORDER)
+        for seq, custom_id, fingerprint, group, input_tokens, output_tokens, own, source in found:
+            yield SpooledRow(
+                seq=seq,
+                custom_id=custom_id,
+                fingerprint=fingerprint,
+                model_group=group,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                own=json.loads(own),
+                source=None if source is None else json.loads(source),
+            )
 
     def _flush(self) -> None:
         self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
