@@ -10,16 +10,16 @@ from promptmill.simulator.server import run
 
 
 def main() -> int:
-    """Serve until stopped; 2 when the configuration is at fault, 1 when the address cannot be bound."""
+    """Serve until stopped; 2 when the configuration, its scenario or its address is at fault."""
     options = _parser().parse_args()
     try:
         if options.child:
             run(SimulatorConfig.from_json(json.loads(sys.stdin.readline())), _announce, as_child=True)
         else:
             run(_config(options), lambda url: print(f"simulated Claude at {url}", file=sys.stderr))  # noqa: T201
-    except (PromptmillError, OSError) as error:
+    except PromptmillError as error:
         _complain(str(error), to_parent=options.child)
-        return 2 if isinstance(error, PromptmillError) else 1
+        return 2
     return 0
 
 

@@ -27,7 +27,9 @@ from promptmill.simulator.simulation import Simulation
 from promptmill.simulator.validation import check_version, read_betas
 
 SIMULATOR_HEADER = "x-promptmill-simulator"
+_ORGANIZATION_HEADER = "anthropic-organization-id"
 _JSON = "application/json"
+_HTML = "text/html; charset=UTF-8"
 _MODELS = "/v1/models"
 
 
@@ -40,24 +42,25 @@ class App:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request; a refusal becomes an error body with its request id."""
-        request_id = self._sim.next_id("req")
-        headers = {"request-id": request_id, SIMULATOR_HEADER: __version__}
-        try:
-            return await self._route(request, headers)
-        except ApiProblem as problem:
-            body = json.dumps(problem.body(request_id)).encode()
-            headers |= {**problem.headers, "Content-Type": _JSON}
-            return web.Response(status=problem.status, body=body, headers=headers)
-
-    async def _route(self, request: web.BaseRequest, headers: dict[str, str]) -> web.StreamResponse:
+        headers = {"request-id": self._sim.next_id("req"), SIMULATOR_HEADER: __version__}
         path, _, query = request.raw_path.partition("?")
         begins = path.find("/v1/")
-        if begins < 0:
-            return await self._admin(request, path, query, headers)
-        path = path[begins:].rstrip("/")
+        try:
+            if begins < 0:
+                return await self._admin(request, path, query, headers)
+            return await self._route(request, path[begins:].rstrip("/"), query, headers)
+        except ApiProblem as problem:
+            if begins >= 0:
+                who = self._sim.organizations.name_of(headers.get(_ORGANIZATION_HEADER))
+                self._sim.ledger.refuse(self._sim.clock.monotonic(), problem.status, problem.reason, who)
+            return _write_out(problem, headers)
+
+    async def _route(
+        self, request: web.BaseRequest, path: str, query: str, headers: dict[str, str]
+    ) -> web.StreamResponse:
         key = read_key(request.headers.get("x-api-key"), request.headers.get("authorization"))
         organization = self._sim.organizations.of_key(key)
-        headers["anthropic-organization-id"] = organization.id
+        headers[_ORGANIZATION_HEADER] = organization.id
         if self._sim.faults.watches_door:
             gone = await self._at_door(request, organization)
             if gone is not None:
@@ -119,23 +122,15 @@ class App:
             return None
         sim.ledger.inject(fault.kind)
         if fault.kind == "key_revoked":
-            raise self._noted(problems.wrong_key(), organization, now)
-        return await self._out_of_service(fault, request, organization, now)
+            raise problems.wrong_key()
+        return await self._out_of_service(fault, request, now)
 
-    async def _out_of_service(
-        self, fault: Fault, request: web.BaseRequest, organization: Organization, now: float
-    ) -> web.StreamResponse:
+    async def _out_of_service(self, fault: Fault, request: web.BaseRequest, now: float) -> web.StreamResponse:
         if fault.mode == "unavailable":
-            raise self._noted(
-                ApiProblem(503, "Service unavailable", reason="fault:outage"), organization, now
-            )
+            raise ApiProblem(503, "Service unavailable", reason="fault:outage")
         if fault.mode == "hang":
             await wait_until(now + fault.pause_s, self._sim.clock)
         return reset(request)
-
-    def _noted(self, problem: ApiProblem, organization: Organization, now: float) -> ApiProblem:
-        self._sim.ledger.refuse(now, problem.status, problem.reason, organization.name)
-        return problem
 
 
 def make_server(simulation: Simulation) -> web.Server:
@@ -163,3 +158,10 @@ def make_server(simulation: Simulation) -> web.Server:
 
 def _json(value: dict[str, Any], headers: Mapping[str, str]) -> web.Response:
     return web.Response(body=json.dumps(value).encode(), headers={**headers, "Content-Type": _JSON})
+
+
+def _write_out(problem: ApiProblem, headers: Mapping[str, str]) -> web.Response:
+    kind = _JSON if problem.page is None else _HTML
+    body = problem.page or json.dumps(problem.body(headers["request-id"]))
+    described = {**headers, **problem.headers, "Content-Type": kind}
+    return web.Response(status=problem.status, body=body.encode(), headers=described)

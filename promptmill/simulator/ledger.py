@@ -1,6 +1,6 @@
 """What the simulator served, refused and billed: the other side's book, to hold one's own against.
 
-The one idea: totals and digests only, so that millions of requests stay cheap: about 150 bytes for each distinct
+The one idea: totals and digests only, so that millions of requests stay cheap: about 110 bytes for each distinct
 prompt, a line for each second, the last 10,000 refusals. Money is exact, priced per answer like a client does.
 
 An answer ends up in one of three places: `served` (sent whole), `cut` (billed, a part was sent) or `lost` (billed,
@@ -9,7 +9,7 @@ nothing of its cost reached the client). `billed` is the sum of the three.
 
 import time
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -30,33 +30,45 @@ class Fate(StrEnum):
 
 @dataclass(slots=True)
 class Bill:
-    """A sum of answers, their usage and their cost."""
+    """A sum of answers, their tokens and their cost; plain counters, because one is added to per answer."""
 
     answers: int = 0
-    usage: Usage = field(default_factory=Usage)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cache_read_tokens: int = 0
     cost_nanos: int = 0
     unpriced: int = 0
 
     def add(self, usage: Usage, cost_nanos: int | None) -> None:
         """Add one answer; an unknown cost is counted, not guessed."""
         self.answers += 1
-        self.usage = self.usage + usage
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.cache_write_tokens += usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
+        self.cache_write_1h_tokens += usage.cache_write_1h_tokens
+        self.cache_read_tokens += usage.cache_read_tokens
         if cost_nanos is None:
             self.unpriced += 1
         else:
             self.cost_nanos += cost_nanos
 
+    def merge(self, other: "Bill") -> None:
+        """Add everything of another sum."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; tokens under the names of the API."""
-        used = self.usage
         return {
             "answers": self.answers,
             "usage": {
-                "input_tokens": used.input_tokens,
-                "output_tokens": used.output_tokens,
-                "cache_creation_input_tokens": used.cache_write_tokens,
-                "cache_creation_1h_input_tokens": used.cache_write_1h_tokens,
-                "cache_read_input_tokens": used.cache_read_tokens,
+                "input_tokens": self.input_tokens,
+                "output_tokens": self.output_tokens,
+                "cache_creation_input_tokens": self.cache_write_tokens,
+                "cache_creation_1h_input_tokens": self.cache_write_1h_tokens,
+                "cache_read_input_tokens": self.cache_read_tokens,
             },
             "cost_nanos": self.cost_nanos,
             "cost_usd": usd(self.cost_nanos),
@@ -124,11 +136,11 @@ class Ledger:
         second.admitted += 1
         second.input_tokens += input_tokens
 
-    def refuse(self, now: float, status: int, reason: str, pool: str) -> None:
-        """A request was answered with an error."""
+    def refuse(self, now: float, status: int, reason: str, organization: str) -> None:
+        """A request to any endpoint was answered with an error; `organization` is empty without a valid key."""
         self._statuses[status] += 1
         self._reasons[reason] += 1
-        self._refusals.append((round(now - self._started, 3), status, reason, pool))
+        self._refusals.append((round(now - self._started, 3), status, reason, organization))
         self.second(now).refused += 1
 
     def inject(self, kind: str) -> None:
@@ -169,7 +181,10 @@ class Ledger:
         """
         cost = price_of(usage, model=model, inference_geo=inference_geo, speed=speed)
         self._bills[fate].add(usage, cost)
-        self._models.setdefault(model, Bill()).add(usage, cost)
+        bill = self._models.get(model)
+        if bill is None:
+            bill = self._models[model] = Bill()
+        bill.add(usage, cost)
         self._organizations[organization] += cost or 0
         self._streamed += streamed
         self.second(now).output_tokens += usage.output_tokens
@@ -197,10 +212,7 @@ class Ledger:
         """The whole book; `detail` adds every prompt's count and every second."""
         billed = Bill()
         for bill in self._bills.values():
-            billed.answers += bill.answers
-            billed.usage = billed.usage + bill.usage
-            billed.cost_nanos += bill.cost_nanos
-            billed.unpriced += bill.unpriced
+            billed.merge(bill)
         book: dict[str, Any] = {
             "since": _rfc3339(self._wall),
             "uptime_s": round(now - self._started, 3),

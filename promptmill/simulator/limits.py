@@ -176,11 +176,11 @@ class Pool:
             self._acceleration.admit(self._seconds(input_tokens, output_tokens))
         self.admitted[0] += 1
         self.admitted[1] += input_tokens
-        self.admitted[2] += output_tokens
         return None
 
     def produce(self, begins: float, seconds: float, tokens: int) -> None:
         """Debit `tokens` of output evenly over `seconds` from the moment `begins` on."""
+        self.admitted[2] += tokens
         if self.output is None or not tokens:
             return
         if seconds < _INSTANT_S:

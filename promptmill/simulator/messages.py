@@ -39,7 +39,6 @@ def _refuse_constant(name: str) -> None:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _JSON = "application/json"
-_HTML = "text/html; charset=UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +89,6 @@ class Messages:
         ledger.arrive(clock.monotonic())
         try:
             return await self._create(call)
-        except ApiProblem as problem:
-            ledger.refuse(clock.monotonic(), problem.status, problem.reason, call.organization.name)
-            raise
         finally:
             ledger.leave(clock.monotonic())
 
@@ -126,11 +122,13 @@ class Messages:
         cache = CachePlan(uncached=order.input_tokens)
         if order.is_cached:
             cache = organization.cache.plan(order.body, order.input_tokens, order.model, now)
-        reply, pace = self._plan_reply(order, cache, fault)
         pool = self._sim.organizations.pool(organization, group, now)
-        refusal = pool.admit(now, cache.limited, reply.answer.output_tokens)
+        # An answer is worked out for a call that is refused only where its length decides.
+        planned = self._plan_reply(order, cache, fault) if pool.ceilings.acceleration else None
+        refusal = pool.admit(now, cache.limited, planned[0].answer.output_tokens if planned else 0)
         if refusal is not None:
             raise self._over_limit(refusal, pool, order, call)
+        reply, pace = planned or self._plan_reply(order, cache, fault)
         self._sim.ledger.admit(now, cache.limited)
         organization.cache.commit(cache, now=now, begins_at=now + pace.first_token_s)
         return await self._deliver(call, order, reply, pace, fault, pool, now)
@@ -182,11 +180,6 @@ class Messages:
             if fault.kind == "hang":
                 await wait_until(sim.clock.monotonic() + fault.pause_s, sim.clock)
             return reset(call.request)
-        if fault.kind == "server_error" and fault.html:
-            sim.ledger.refuse(sim.clock.monotonic(), fault.status, _reason(fault), call.organization.name)
-            page = problems.proxy_page(fault.status).encode()
-            headers = {**call.headers, "Content-Type": _HTML}
-            return web.Response(status=fault.status, body=page, headers=headers)
         raise self._injected_problem(fault, order, call)
 
     def _injected_problem(self, fault: Fault, order: Order, call: Call) -> ApiProblem:
@@ -201,7 +194,11 @@ class Messages:
                 return problems.forbidden(model)
             case "server_error":
                 return ApiProblem(
-                    fault.status, "Internal server error", headers=headers, reason=_reason(fault)
+                    fault.status,
+                    "Internal server error",
+                    headers=headers,
+                    reason=_reason(fault),
+                    page=problems.proxy_page(fault.status) if fault.html else None,
                 )
         pool = self._sim.organizations.pool(
             call.organization, order.model.facts.group, self._sim.clock.monotonic()
@@ -299,6 +296,7 @@ class Messages:
                 organization_id=call.organization.id,
                 model=model.facts.id,
                 headers={"retry-after": str(Refusal(Dimension.REQUESTS, wait).retry_after)},
+                reason="count_tokens",
             )
         bucket.level -= 1
 

@@ -83,6 +83,10 @@ class Organizations:
         self._by_key[key] = organization
         return organization
 
+    def name_of(self, organization_id: str | None) -> str:
+        """The name behind the id of a reply's header; empty when there is none."""
+        return next((each.name for each in self if each.id == organization_id), "")
+
     def pool(self, organization: Organization, group: str, now: float) -> Pool:
         """The buckets of an organization for a model group."""
         self.catch_up(now)

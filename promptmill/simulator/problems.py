@@ -43,6 +43,7 @@ class ApiProblem(Exception):
         error_code: `error.details.error_code`; None leaves `details` out.
         headers: further response headers.
         reason: the word the ledger counts it under.
+        page: HTML that is sent instead of the error object; None for none.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ApiProblem(Exception):
         error_code: str | None = None,
         headers: Mapping[str, str] | None = None,
         reason: str | None = None,
+        page: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -62,6 +64,7 @@ class ApiProblem(Exception):
         self.error_code = error_code
         self.headers = dict(headers or {})
         self.reason = reason or self.kind
+        self.page = page
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The error object of the response."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from promptmill.clock import SystemClock
+from promptmill.errors import ConfigurationError
 from promptmill.pricing import price_of
 from promptmill.simulator.app import make_server
 from promptmill.simulator.config import SimulatorConfig
@@ -32,7 +33,7 @@ def run(
 
     Raises:
         InvalidInput: the scenario is at fault.
-        OSError: the address cannot be bound.
+        ConfigurationError: the address cannot be bound.
     """
     config, scenario = apply_scenario(config)
     simulation = Simulation(config, scenario, SystemClock())
@@ -48,9 +49,7 @@ async def _serve(simulation: Simulation, on_ready: Callable[[str], None], *, as_
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     config = simulation.config
-    server = await loop.create_server(
-        make_server(simulation), config.host, config.port, backlog=_BACKLOG, reuse_address=True
-    )
+    server = await _listen(simulation)
     beside = [asyncio.create_task(_sample(simulation))]
     if as_child:
         loop.add_reader(sys.stdin.fileno(), _read_parent, loop, stop)
@@ -63,6 +62,18 @@ async def _serve(simulation: Simulation, on_ready: Callable[[str], None], *, as_
         server.close()
         for task in beside:
             task.cancel()
+
+
+async def _listen(simulation: Simulation) -> asyncio.Server:
+    host, port = simulation.config.host, simulation.config.port
+    try:
+        return await asyncio.get_running_loop().create_server(
+            make_server(simulation), host, port, backlog=_BACKLOG, reuse_address=True
+        )
+    except OSError as error:
+        # The loop's own message names addresses as tuples; the system's words are enough.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigurationError(f"cannot listen at {host}:{port}: {why}", setting="port") from error
 
 
 async def _sample(simulation: Simulation) -> None:

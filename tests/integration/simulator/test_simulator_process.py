@@ -31,7 +31,7 @@ def test_it_stops_at_once_on_sigterm_with_calls_in_flight(wait_until: Callable[.
         begun = time.monotonic()
         os.kill(simulator.pid or 0, signal.SIGTERM)
         wait_until(lambda: not simulator.is_running)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 10  # the call would have taken 30
         _, errors = caller.communicate(timeout=5)
         assert b"RemoteDisconnected" in errors or b"ConnectionResetError" in errors
 
@@ -67,7 +67,10 @@ def test_a_bad_scenario_is_reported_with_file_and_field(tmp_path: Path) -> None:
 
 def test_a_taken_port_is_reported(process: SimulatorHandle) -> None:
     port = int(process.url.rpartition(":")[2])
-    with pytest.raises(SimulatorFailed, match="address already in use"), simulated_claude(port=port):
+    with (
+        pytest.raises(SimulatorFailed, match=f"cannot listen at 127.0.0.1:{port}: Address already in use"),
+        simulated_claude(port=port),
+    ):
         pass
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from promptmill.testing import SimulatorHandle
+
 Send = Callable[..., Any]
 SCHEMA = {"type": "object", "properties": {}, "required": []}
 TOOL = {"name": "get", "input_schema": SCHEMA}
@@ -131,3 +133,12 @@ def test_a_body_over_32_megabytes_is_too_large(send: Send, prompt: Send) -> None
 def test_an_unknown_path_is_not_found(send: Send) -> None:
     assert send("/v1/complete").status == 404
     assert send("/").json["error"]["type"] == "not_found_error"
+
+
+def test_every_refusal_is_in_the_book(simulator: SimulatorHandle, send: Send, prompt: Send) -> None:
+    send(body=prompt(), x_api_key="sk-ant-invalid")
+    send(body=prompt(temperature=1))
+    send("/v1/models/claude-9", method="GET")
+    refused = simulator.ledger()["refused"]
+    assert refused["by_status"] == {"400": 1, "401": 1, "404": 1}
+    assert refused["times"][0][1:] == [401, "authentication_error", ""]
