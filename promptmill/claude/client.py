@@ -8,6 +8,7 @@ silent. Nothing that leaves this module (error, message, log) holds the key.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from promptmill.claude.keys import Key
 from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
 from promptmill.claude.stream import EventParser, MessageFold
 from promptmill.claude.transport import BROKEN, httpx, open_transport
-from promptmill.errors import ClaudeError
+from promptmill.errors import ClaudeError, PromptRejected
 from promptmill.prompts import Body, Prompt
 
 API_VERSION = "2026-10-21"
@@ -36,6 +37,8 @@ STREAM_ABOVE = 21_333
 _LINGER = 1.0
 
 _PAGE = 1000
+
+_BETA = re.compile(r"[\w.,-]+", re.ASCII)
 
 #: What count_tokens takes of a Messages body (claude-api.md, 8); anything else is refused there.
 _COUNTED = {
@@ -126,8 +129,7 @@ class ClaudeClient:
         """
         body = {name: value for name, value in prompt.body.items() if name in _COUNTED or name == "betas"}
         request = self._request("POST", "/v1/messages/count_tokens", key, body=body)
-        counted = await self._exchange(request, key, _read_object)
-        return int(counted["input_tokens"])
+        return await self._exchange(request, key, _read_count)
 
     async def list_models(self, key: Key) -> list[dict[str, Any]]:
         """Every model this key can use, as the API describes it (claude-api.md, 10), newest first.
@@ -139,11 +141,11 @@ class ClaudeClient:
         query: dict[str, str | int] = {"limit": _PAGE}
         while True:
             request = self._request("GET", "/v1/models", key, query=query)
-            page = await self._exchange(request, key, _read_object)
+            page = await self._exchange(request, key, _read_page)
             models.extend(page["data"])
             if not page.get("has_more") or not page["data"]:
                 return models
-            query["after_id"] = page["last_id"]
+            query["after_id"] = page["data"][-1]["id"]
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -174,7 +176,7 @@ class ClaudeClient:
         if body is not None:
             headers["content-type"] = "application/json"
             if body.get("betas"):
-                headers["anthropic-beta"] = ",".join(body["betas"])
+                headers["anthropic-beta"] = _beta_header(body["betas"])
         timeout = httpx.Timeout(idle or self._timeouts.idle, connect=self._timeouts.connect, pool=None)
         return httpx.Request(
             method,
@@ -205,18 +207,37 @@ class ClaudeClient:
     async def _send(self, request: httpx.Request, so_far: _Exchange, read: _Reader[T]) -> T | ClaudeError:
         response = await self._transport.handle_async_request(request)
         try:
-            headers = so_far.headers = _lowered(response)
+            headers = _lowered(response)
             if response.status_code == HTTPStatus.OK:
+                so_far.headers = headers
                 return await read(response, so_far)
-            await response.aread()
-            return failures.from_response(response.status_code, headers, response.text, now=datetime.now(UTC))
+            body = await _text(response)
+            return failures.from_response(response.status_code, headers, body, now=datetime.now(UTC))
         finally:
             # Whatever is unread closes the connection, so that a cancelled call stops at the server too.
             await response.aclose()
 
 
-async def _read_object(response: httpx.Response, _so_far: _Exchange) -> dict[str, Any]:
-    return read_object(await response.aread())
+async def _text(response: httpx.Response) -> str:
+    try:
+        await response.aread()
+    except BROKEN:
+        return ""  # status and headers say enough
+    return response.text
+
+
+async def _read_count(response: httpx.Response, _so_far: _Exchange) -> int:
+    count = read_object(await response.aread()).get("input_tokens")
+    if not isinstance(count, int):
+        raise MalformedAnswer("the answer is not a count")
+    return count
+
+
+async def _read_page(response: httpx.Response, _so_far: _Exchange) -> dict[str, Any]:
+    page = read_object(await response.aread())
+    if not isinstance(page.get("data"), list):
+        raise MalformedAnswer("the answer is not a page of a list")
+    return page
 
 
 async def _read_reply(response: httpx.Response, so_far: _Exchange) -> Reply | ClaudeError:
@@ -253,6 +274,15 @@ def _scrubbed(failure: ClaudeError, key: Key) -> ClaudeError:
     """A gateway may quote the key it refuses."""
     failure.args = (str(failure).replace(key.secret.get_secret_value(), "***"),)
     return failure
+
+
+def _beta_header(betas: object) -> str:
+    names = [betas] if isinstance(betas, str) else betas
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and _BETA.fullmatch(name) for name in names
+    ):
+        raise PromptRejected("betas: a list of names is needed")
+    return ",".join(names)
 
 
 @cache

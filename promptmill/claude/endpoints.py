@@ -104,5 +104,7 @@ def _endpoint(url: str, headers: Mapping[str, str]) -> Endpoint:
 
 
 def _unreachable(url: str, error: Exception) -> ConnectionFailed:
-    why = failures.cause_of(error)
+    # This request held neither key nor prompt, so whatever the library says may be shown.
+    cause = error.__cause__ or error
+    why = failures.clean(f"{type(cause).__name__}: {cause}")
     return ConnectionFailed(f"ANTHROPIC_BASE_URL: nothing answers at {shown_url(url)} ({why})")

@@ -13,6 +13,7 @@ from aiohttp import web
 from promptmill.claude.client import ClaudeClient
 from promptmill.claude.keys import Key
 from promptmill.dimensions import Headroom
+from promptmill.errors import PromptRejected
 from promptmill.prompts import Prompt
 from promptmill.usage import Usage
 
@@ -136,6 +137,16 @@ async def test_betas_travel_as_a_header(serve: Serve, open_client: Open, key: Ke
     )
     assert server.requests[0].headers["anthropic-beta"] == "one-2026,two-2026"
     assert "betas" not in server.bodies[0]
+
+
+@pytest.mark.parametrize("betas", [["a\r\nx-api-key: b"], ["é"], [7], {"a": 1}, 7])
+async def test_betas_that_are_no_names_are_not_sent(
+    serve: Serve, open_client: Open, key: Key, prompt: Prompt, betas: Any
+) -> None:
+    server = Recorder()
+    with pytest.raises(PromptRejected):
+        await open_client(await serve(server)).create(Prompt({**prompt.body, "betas": betas}), key)
+    assert not server.requests
 
 
 async def test_a_path_prefix_of_the_address_is_kept(
@@ -294,10 +305,14 @@ def many_sockets() -> Iterator[None]:
 async def test_a_thousand_calls_are_in_flight_on_one_client(
     serve: Serve, open_client: Open, key: Key, prompt: Prompt
 ) -> None:
-    waiting = asyncio.Barrier(1000)
+    asked: list[web.Request] = []
+    everybody = asyncio.Event()
 
-    async def patient(_request: web.Request) -> web.Response:
-        await waiting.wait()  # nobody is answered before all have asked
+    async def patient(request: web.Request) -> web.Response:
+        asked.append(request)
+        if len(asked) == 1000:
+            everybody.set()
+        await everybody.wait()  # nobody is answered before all have asked
         return web.json_response(MESSAGE, headers=HEADERS)
 
     client = open_client(await serve(patient), max_connections=1000)

@@ -25,7 +25,8 @@ from promptmill.errors import (
 from promptmill.prompts import Prompt
 from promptmill.usage import Usage
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 Talk = Callable[[Reader, Writer], Awaitable[None]]
 ServeRaw = Callable[[Talk], Awaitable[str]]
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
@@ -230,6 +231,26 @@ async def test_a_429_brings_its_headers(
     assert (caught.value.retry_after, caught.value.dimension) == (7.0, "input_tokens")
     assert caught.value.headroom == Headroom(input_tokens_remaining=0)
     assert caught.value.request_id == "req_1"
+
+
+async def test_a_429_whose_body_breaks_off_is_still_a_429(fail: Fail) -> None:
+    head = b"HTTP/1.1 429 Slow down\r\nretry-after: 7\r\ncontent-length: 100\r\n\r\n"
+    failed = await fail(Wire(head, b'{"type"'))
+    assert type(failed) is RateLimited
+    assert (failed.status, failed.retry_after) == (429, 7.0)
+
+
+async def test_a_count_or_a_list_that_is_none_is_a_connection_failure(
+    serve: Serve, open_client: Open, key: Key, prompt: Prompt
+) -> None:
+    async def junk(_request: web.Request) -> web.Response:
+        return web.json_response({"input_tokens": "many", "data": 7})
+
+    client = open_client(await serve(junk))
+    with pytest.raises(ConnectionFailed):
+        await client.count_tokens(prompt, key)
+    with pytest.raises(ConnectionFailed):
+        await client.list_models(key)
 
 
 # --- time ---------------------------------------------------------------------------------------------
