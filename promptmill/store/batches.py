@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
 from promptmill.states import BatchState, JobState, Lane, check_batch_change
-from promptmill.store.columns import UTCDateTime
+from promptmill.store.columns import UTCDateTime, storable
 from promptmill.store.tables import SERVED, batch
 from promptmill.store.tallies import Tallies, Tally, add
 from promptmill.store.waiting import call_back, end_waiting
@@ -131,8 +131,9 @@ def find(conn: Connection, name_or_id: str) -> BatchRow:
     Raises:
         NotFound: there is none; the message names the newest batches.
     """
-    query = _SELECT.where(or_(batch.c.id == name_or_id, batch.c.name == name_or_id))
-    row = conn.execute(query.order_by(batch.c.id != name_or_id)).mappings().first()
+    wanted = storable(name_or_id)
+    query = _SELECT.where(or_(batch.c.id == wanted, batch.c.name == wanted))
+    row = conn.execute(query.order_by(batch.c.id != wanted)).mappings().first()
     if row is None:
         newest = ", ".join(each.name for each in list_recent(conn, _HINTS))
         hint = f"the newest are: {newest}" if newest else "there is none at all yet"

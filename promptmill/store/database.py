@@ -4,52 +4,15 @@ Both databases behave alike from outside: a transaction is committed at the end 
 succeed when done again later is `Unavailable`, whatever the driver calls it.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import URL, Connection, func, select
+from sqlalchemy.exc import DBAPIError
 
-from promptmill.errors import ConfigurationError, Unavailable
-from promptmill.store import schema
-
-SETTING = "PROMPTMILL_DATABASE_URL"
-
-_CONNECT_TIMEOUT_S = 5
-_BUSY_TIMEOUT_S = 10.0
-_POOL_SIZE = 5
-_OLDEST_SQLITE = (3, 35, 0)  # RETURNING
-
-# A peer that vanished without a word is noticed in about 20 seconds.
-_POSTGRES_ARGUMENTS = {
-    "connect_timeout": _CONNECT_TIMEOUT_S,
-    "application_name": "promptmill",
-    "keepalives_idle": 10,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-}
-# Connection lost, deadlock or conflict, out of disk or memory, lock not to be had, shutdown, system error.
-_PASSING_SQLSTATES = ("08", "40", "53", "55P03", "57", "58")
-_PASSING_SQLITE_CODES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-_PRIMARY_CODE = 0xFF  # the low byte of SQLite's extended result codes
-_BEGIN_OPTION = "promptmill_begin"
+from promptmill.errors import Unavailable
+from promptmill.store import engines, schema
 
 
 class Database:
@@ -57,9 +20,9 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self._engine = _engine(url)
-        # SQLite: the write lock is taken at once, so that no transaction dies half-way for want of it.
-        self._writing = self._engine.execution_options(**{_BEGIN_OPTION: "BEGIN IMMEDIATE"})
+        self._engine = engines.engine_for(url)
+        self._writing = engines.writing(self._engine)
+        self._reading = engines.reading(self._engine)
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -68,23 +31,12 @@ class Database:
         Raises:
             ConfigurationError: the URL is wrong, the driver is missing, or nobody answers (within seconds).
         """
-        parsed = _parse(url)
-        if parsed.get_backend_name() == "sqlite":
-            _prepare_file(parsed)
+        database = cls(engines.parse(url))
         try:
-            database = cls(parsed)
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"{SETTING} names Postgres, whose driver is not installed: pip install 'promptmill[postgres]'",
-                setting=SETTING,
-            ) from error
-        try:
-            database._engine.connect().close()
-        except DBAPIError as error:
+            engines.reach(database._engine)
+        except BaseException:
             database.close()
-            raise ConfigurationError(
-                f"no database answers at {_shown(parsed)} ({SETTING}): {_first_line(error)}", setting=SETTING
-            ) from error
+            raise
         return database
 
     @property
@@ -104,12 +56,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads; on SQLite it neither waits for a writer nor holds one up.
+        """A transaction that only reads and sees one moment of the database; it waits for no writer.
 
         Raises:
             Unavailable: as in `begin`.
         """
-        with self._passing_troubles(), self._engine.begin() as connection:
+        with self._passing_troubles(), self._reading.begin() as connection:
             yield connection
 
     def migrate(self) -> None:
@@ -119,10 +71,9 @@ class Database:
             ConfigurationError: the schema was made by a newer version.
             Unavailable: as in `begin`.
         """
-        # Recreating a table, SQLite's way of changing one, must not cascade to the rows that refer to it.
-        engine = _engine(self._url, foreign_keys=False, poolclass=NullPool)
-        writing = engine.execution_options(**{_BEGIN_OPTION: "BEGIN IMMEDIATE"})
-        with self._passing_troubles(), writing.begin() as connection:
+        # Making a table anew, SQLite's way of changing one, must not cascade to the rows that refer to it.
+        engine = engines.writing(engines.engine_for(self._url, pooled=False, foreign_keys=False))
+        with self._passing_troubles(), engine.begin() as connection:
             schema.upgrade(connection)
 
     def check_schema(self) -> None:
@@ -139,11 +90,10 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            if not _will_pass(error):
+            if not engines.will_pass(error):
                 raise
-            raise Unavailable(
-                f"the database at {_shown(self._url)} ({SETTING}) did not do it: {_first_line(error)}"
-            ) from error
+            place = f"{engines.shown(self._url)} ({engines.SETTING})"
+            raise Unavailable(f"the database at {place}: {engines.first_line(error)}") from error
 
 
 def database_now(conn: Connection) -> datetime:
@@ -155,95 +105,3 @@ def database_now(conn: Connection) -> datetime:
     else:
         moment = conn.execute(select(func.clock_timestamp())).scalar_one()
     return moment.astimezone(UTC)
-
-
-def _parse(url: str) -> URL:
-    try:
-        # Hosting services still hand out the old scheme.
-        parsed = make_url(url.replace("postgres://", "postgresql://", 1))
-    except ArgumentError as error:
-        raise ConfigurationError(
-            f"{SETTING} is not a database URL; it looks like sqlite:///path or postgresql://user@host/name",
-            setting=SETTING,
-        ) from error
-    match parsed.get_backend_name():
-        case "sqlite":
-            if not parsed.database or parsed.database == ":memory:":
-                raise ConfigurationError(
-                    f"{SETTING} names no file: sqlite:///relative/path or sqlite:////absolute/path",
-                    setting=SETTING,
-                )
-            return parsed.set(drivername="sqlite+pysqlite")
-        case "postgresql":
-            return parsed.set(drivername="postgresql+psycopg")
-        case other:
-            raise ConfigurationError(
-                f"{SETTING} names {other}, which is not supported; use sqlite:///… or postgresql://…",
-                setting=SETTING,
-            )
-
-
-def _prepare_file(url: URL) -> None:
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        needed = ".".join(map(str, _OLDEST_SQLITE))
-        raise ConfigurationError(
-            f"this Python has SQLite {sqlite3.sqlite_version}, {needed} is needed", setting=SETTING
-        )
-    folder = Path(url.database or "").parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{SETTING}: the folder {folder} cannot be made: {error.strerror}", setting=SETTING
-        ) from error
-
-
-def _engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine:
-    # Parameters hold prompts and answers: they are kept out of error messages.
-    options["hide_parameters"] = True
-    if "poolclass" not in options:
-        options |= {"pool_size": _POOL_SIZE, "max_overflow": _POOL_SIZE}
-    if url.get_backend_name() == "postgresql":
-        arguments = {**_POSTGRES_ARGUMENTS, **url.query}
-        return create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, **options)
-    _take_over_sqlite(engine, foreign_keys=foreign_keys)
-    return engine
-
-
-def _take_over_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
-    """Begin transactions ourselves: the driver would begin them late and deferred."""
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN_OPTION, "BEGIN"))
-
-
-def _will_pass(error: DBAPIError) -> bool:
-    """True when the same act may succeed later."""
-    if error.connection_invalidated:
-        return True
-    cause = error.orig
-    if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", None)  # absent when the error is the driver's own
-        return code is not None and code & _PRIMARY_CODE in _PASSING_SQLITE_CODES
-    state = getattr(cause, "sqlstate", None)
-    if state is None:  # no server said anything: it is the connection
-        return type(cause).__name__ in {"OperationalError", "ConnectionTimeout"}
-    return str(state).startswith(_PASSING_SQLSTATES)
-
-
-def _shown(url: URL) -> str:
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().partition("\n")[0]

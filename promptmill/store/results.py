@@ -1,12 +1,17 @@
 """Results: the jobs of a batch in the order of submission, streamed page by page."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from promptmill.states import JobState
+from promptmill.store.ledger import OPEN, SUCCEEDED, USAGE_COLUMNS
+from promptmill.store.rowsets import Rowset
+from promptmill.store.tables import attempt, batch, job, prompt, reply
 from promptmill.usage import Usage
 
 
@@ -81,12 +86,10 @@ class _Ledger:
     cost_nanos: int | None = None
     unpriced: int = 0
     error: ResultError | None = None
-    simulated: bool = False
 
     def add(self, row: Row[Any]) -> None:
         """Add one attempt; they come in the order of their numbers."""
         self.usage += Usage(**{name: getattr(row, name) for name in USAGE_COLUMNS})
-        self.simulated = row.simulated
         if row.cost_nanos is not None:
             self.cost_nanos = (self.cost_nanos or 0) + row.cost_nanos
         elif row.outcome != OPEN:
@@ -102,7 +105,7 @@ class _Ledger:
             )
 
 
-_PAGE = (
+_PAGE: Select[Any] = (
     select(
         job.c.id,
         job.c.seq,
@@ -110,7 +113,7 @@ _PAGE = (
         job.c.state,
         job.c.attempts,
         job.c.error_kind,
-        batch.c.simulated,
+        func.coalesce(reply.c.simulated, batch.c.simulated).label("simulated"),
         prompt.c.source,
         reply.c.message,
         reply.c.text,
@@ -125,3 +128,48 @@ _PAGE = (
     .limit(bindparam("page"))
 )
 _IDS = Rowset(job.c.id)
+
+
+@cache
+def _attempts(dialect: str) -> Select[Any]:
+    return (
+        select(attempt)
+        .where(attempt.c.job_id.in_(select(_IDS.on(dialect).c.id)))
+        .order_by(attempt.c.job_id, attempt.c.number)
+    )
+
+
+def _ledgers(conn: Connection, job_ids: Iterable[str]) -> defaultdict[str, _Ledger]:
+    ledgers: defaultdict[str, _Ledger] = defaultdict(_Ledger)
+    wanted = _IDS.parameters((each,) for each in job_ids)
+    for row in conn.execute(_attempts(conn.dialect.name), wanted):
+        ledgers[row.job_id].add(row)
+    return ledgers
+
+
+def _result(row: Row[Any], ledger: _Ledger) -> ResultRow:
+    state = JobState(row.state)
+    return ResultRow(
+        custom_id=row.custom_id,
+        job_id=row.id,
+        seq=row.seq,
+        state=state,
+        message=row.message,
+        text=row.text,
+        stop_reason=row.stop_reason,
+        parsed=row.parsed,
+        usage=ledger.usage,
+        cost_nanos=ledger.cost_nanos,
+        unpriced_attempts=ledger.unpriced,
+        attempts=row.attempts,
+        error=None if state is JobState.SUCCEEDED else _error(row.error_kind, ledger.error),
+        source=row.source,
+        simulated=row.simulated,
+    )
+
+
+def _error(kind: str | None, last: ResultError | None) -> ResultError | None:
+    """What the job was given up for; with the words of the server where that was its last failure."""
+    if kind is None or (last is not None and last.kind == kind):
+        return last
+    return ResultError(kind=kind, status=None, type=None, code=None, message=None, request_id=None)

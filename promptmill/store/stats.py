@@ -49,7 +49,7 @@ def status(conn: Connection, batch_id: str, now: datetime) -> BatchStatus:
     return BatchStatus(
         batch=row,
         jobs=_jobs_by_state(conn, row),
-        failures=dict(conn.execute(_FAILURES, {"batch_id": batch_id}).tuples().all()),
+        failures=dict(conn.execute(_FAILURES, {"batch_id": batch_id}).all()),
         elapsed_s=max(0.0, (until - began).total_seconds()) if began else 0.0,
     )
 
@@ -57,9 +57,9 @@ def status(conn: Connection, batch_id: str, now: datetime) -> BatchStatus:
 def window_counts(conn: Connection, now: datetime) -> Mapping[str, GroupCount]:
     """Per model group what is queued and running over all batches, and starts of the last 10 seconds."""
     counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for group, state, number in conn.execute(_OUT).tuples():
+    for group, state, number in conn.execute(_OUT):
         counts[group][state] = number
-    for group, number in conn.execute(_STARTS, {"since": now - STARTS_WITHIN}).tuples():
+    for group, number in conn.execute(_STARTS, {"since": now - STARTS_WITHIN}):
         counts[group]["starts"] = number
     return {
         group: GroupCount(
@@ -97,7 +97,7 @@ _STARTS = (
 
 def _jobs_by_state(conn: Connection, row: BatchRow) -> dict[JobState, int]:
     """Terminal states from the kept counters, what is out from its index; `pending` is the rest."""
-    out: dict[str, int] = dict(conn.execute(_OUT_OF_BATCH, {"batch_id": row.id}).tuples().all())
+    out: dict[str, int] = dict(conn.execute(_OUT_OF_BATCH, {"batch_id": row.id}).all())
     jobs = {state: out.get(state, 0) for state in JobState}
     jobs |= {state: getattr(row, state.value) for state in TERMINAL_JOB_STATES}
     jobs[JobState.PENDING] = row.total - sum(jobs.values())

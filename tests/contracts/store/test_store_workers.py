@@ -1,0 +1,97 @@
+"""A process lives while its row is fresh; the jobs of dead ones are taken back."""
+
+from datetime import timedelta
+from typing import Any
+
+from promptmill.states import BatchState, JobState
+from promptmill.store import batches, ledger, workers
+from promptmill.store.database import database_now
+
+
+def _live(world: Any) -> list[str]:
+    with world.database.read() as conn:
+        return [each.id for each in workers.live(conn, world.now)]
+
+
+def test_a_worker_lives_while_it_beats(world: Any) -> None:
+    world.alive("one")
+    world.tick(6)
+    world.alive("two")
+    with world.database.begin() as conn:
+        assert workers.beat(conn, "one", 7, world.now)
+    world.tick(9)
+    assert _live(world) == ["one", "two"]
+    with world.database.read() as conn:
+        [one, _] = workers.live(conn, world.now)
+    assert (one.running, one.host, one.pid, one.slots) == (7, "here", 1, 10)
+    world.tick(1)
+    assert _live(world) == []
+
+
+def test_a_worker_that_left_must_register_again(world: Any) -> None:
+    world.alive("one")
+    with world.database.begin() as conn:
+        workers.leave(conn, "one", world.now)
+        assert not workers.beat(conn, "one", 0, world.now)
+        assert not workers.beat(conn, "unknown", 0, world.now)
+    assert _live(world) == []
+    world.alive("one")
+    assert _live(world) == ["one"]
+
+
+def test_jobs_of_a_silent_worker_go_back_to_pending(world: Any) -> None:
+    made = world.batch(3)
+    dead = world.running(made, 2, worker="dead")
+    world.tick(8)
+    alive = world.running(made, 1, worker="alive")
+    assert world.reap() == []
+    world.tick(2)
+    assert sorted(world.reap()) == sorted(lease.job_id for lease in dead)
+    assert list(world.states(made).values()) == [JobState.PENDING, JobState.PENDING, JobState.RUNNING]
+    assert world.reap() == []
+    world.assert_adds_up(made)
+    assert world.complete(*alive) == {alive[0].job_id}
+
+
+def test_an_attempt_of_a_dead_worker_is_lost_and_its_cost_unknown(world: Any) -> None:
+    made = world.batch(1)
+    world.running(made, worker="dead")
+    world.tick(10)
+    world.reap()
+    with world.database.read() as conn:
+        [attempt] = ledger.attempts_of(conn, batch_id=made.id)
+    assert (attempt.outcome, attempt.closed_at, attempt.cost_nanos) == (ledger.LOST, world.now, None)
+    row = world.row(made)
+    assert (row.unpriced_attempts, row.reserved_nanos, row.cost_nanos) == (1, 0, 0)
+
+
+def test_jobs_of_a_worker_that_left_are_taken_back_at_once(world: Any) -> None:
+    made = world.batch(1)
+    [lease] = world.running(made, worker="leaving")
+    with world.database.begin() as conn:
+        workers.leave(conn, "leaving", world.now)
+    assert world.reap() == [lease.job_id]
+
+
+def test_jobs_of_a_worker_nobody_knows_are_taken_back(world: Any) -> None:
+    made = world.batch(1)
+    [lease] = world.begin(world.dispatch(made), "never-registered")
+    assert world.reap() == [lease.job_id]
+
+
+def test_a_reaped_job_of_a_canceled_batch_is_canceled(world: Any) -> None:
+    made = world.batch(1)
+    world.running(made, worker="dead")
+    with world.database.begin() as conn:
+        batches.cancel(conn, made.id, world.now)
+    world.tick(10)
+    world.reap()
+    assert (world.row(made).state, world.row(made).canceled) == (BatchState.ENDED, 1)
+    world.assert_adds_up(made)
+
+
+def test_the_clock_of_the_database_gives_utc_and_moves(world: Any) -> None:
+    with world.database.read() as conn:
+        first, second = database_now(conn), database_now(conn)
+    assert first.utcoffset() == timedelta(0)
+    assert first <= second
