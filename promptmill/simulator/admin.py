@@ -4,7 +4,7 @@ GET  health      version, process id, CPU seconds, memory
 GET  ledger      the book; `?detail=1` adds every prompt's count and every second
 POST reset       full buckets, an empty book
 GET, POST limits the pools; a body {"rpm", "itpm", "otpm", "organization", "group"} changes limits
-POST scenario    other faults, as the tables of a scenario file in JSON
+POST scenario    another scenario, as the tables of its file in JSON; tenants and limits from the next reset on
 """
 
 import json

@@ -68,7 +68,10 @@ class SimulatorHandle:
         self._ask("POST", "limits", {name: value for name, value in values.items() if value is not None})
 
     def set_scenario(self, **tables: Any) -> None:
-        """Replace the faults: `set_scenario(fault=[{"kind": "overloaded", "nth": 1}])`; none = no faults."""
+        """Replace the scenario: `set_scenario(fault=[{"kind": "overloaded", "nth": 1}])`; nothing = no faults.
+
+        Faults change at once, `tenant` and `limits` tables from the next `reset()` on.
+        """
         self._ask("POST", "scenario", tables)
 
     def _ask(self, method: str, name: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -41,7 +41,9 @@ class Simulation:
         self.faults = FaultPlan(self.scenario.faults, self.config.seed)
 
     def play(self, tables: dict[str, Any]) -> None:
-        """Replace the faults by those of other scenario tables; their seconds still count from the start.
+        """Replace the scenario: faults at once, tenants and changes of limits from the next reset on.
+
+        Seconds still count from the start or the last reset.
 
         Raises:
             InvalidInput: a field is at fault.
