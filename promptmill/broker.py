@@ -80,6 +80,7 @@ def publish(app: "Celery", tickets: Sequence[Ticket]) -> None:
     pool: Any = app.producer_pool  # the stubs do not know `batch` yet
     try:
         with pool.acquire(block=True) as producer, producer.batch(max_size=BATCH_SIZE):
+            producer.connection.ensure_connection(max_retries=1, interval_start=0)  # else it tries for 6 s
             producer.maybe_declare(app.amqp.queues[ANSWER_QUEUE])
             for ticket in tickets:
                 _publish_one(app, producer, ticket)
