@@ -4,6 +4,7 @@ from promptmill.limits.limiter import Limiter
 from promptmill.limits.local import LocalLimiter, LocalPools
 from promptmill.limits.policy import Ceilings, Pacing, Permit, Pool, check_size, learn_everything
 from promptmill.limits.pool_state import DimensionState, LimitSource, PoolState
+from promptmill.limits.redis_limiter import RedisLimiter
 
 __all__ = [
     "Ceilings",
@@ -16,6 +17,7 @@ __all__ = [
     "Permit",
     "Pool",
     "PoolState",
+    "RedisLimiter",
     "check_size",
     "learn_everything",
 ]

@@ -92,6 +92,8 @@ class QueueingLimiter(ABC):
         self._acquirers: dict[Pool, Acquirer] = {}
         self._headroom_at: dict[Pool, float] = {}
         self._numbers = count(1)
+        # A process name may come again after a restart; its permits must not.
+        self._name = f"{process}-{secrets.token_hex(4)}"
 
     @abstractmethod
     def _open_desk(self, pool: Pool) -> Desk:
@@ -178,7 +180,7 @@ class QueueingLimiter(ABC):
                 self._desk(pool),
                 pacing=self._pacing,
                 clock=self._clock,
-                new_id=lambda: f"{self.process}-{next(self._numbers):x}",
+                new_id=lambda: f"{self._name}-{next(self._numbers):x}",
             )
         return self._acquirers[pool]
 

@@ -10,7 +10,7 @@ from promptmill.limits.desk import Answer, Ask, Desk, Pulse, Report
 from promptmill.limits.limiter import QueueingLimiter, new_process_id
 from promptmill.limits.mirror import Mirror
 from promptmill.limits.policy import Ceilings, CeilingsOf, Pacing, Pool, learn_everything
-from promptmill.limits.records import PoolRecord
+from promptmill.limits.records import PoolRecord, fresh_record
 
 
 class LocalPools:
@@ -24,6 +24,10 @@ class LocalPools:
         if pool not in self._mirrors:
             self._mirrors[pool] = Mirror.fresh(now, ceilings, pacing)
         return self._mirrors[pool]
+
+    def known(self, pool: Pool) -> Mirror | None:
+        """The record of a pool, if there is one."""
+        return self._mirrors.get(pool)
 
     def forget(self) -> None:
         """Lose everything, as a Redis that restarts empty does."""
@@ -70,8 +74,11 @@ class LocalDesk:
         mirror.report(self._process, report, now)
 
     async def peek(self) -> tuple[PoolRecord, float]:
-        """The record as it is."""
-        mirror, now = self._mirror()
+        """The record as it is; a fresh one where nobody has used the pool."""
+        now = self._now()
+        mirror = self._pools.known(self._pool)
+        if mirror is None:
+            return fresh_record(now, self._ceilings(), self._pacing), now
         return mirror.record, now
 
     async def beat(self) -> None:

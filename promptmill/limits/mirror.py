@@ -91,7 +91,7 @@ class Mirror:
     def _wait_behind(self, process: str, ahead: Line, behind: Line, now: float) -> Answer:
         due = due_after(ahead, now, self.record, self.pacing)
         due = min(due, now + self._longest(now))
-        self.record.line = [*ahead, (process, due), *behind]
+        self.record.line = [*ahead, (process, round(due, 6)), *behind]
         denial = Denial(due - now, due - now, None, 0.0, self.record.interval)
         return Answer((), denial, self.pulse(now))
 
@@ -106,7 +106,7 @@ class Mirror:
         elif served:
             due = max(due, now + pacing.batch_interval)
         due = min(due, now + self._longest(now))
-        record.line.insert(len(record.line) if served else 0, (process, due))
+        record.line.insert(len(record.line) if served else 0, (process, round(due, 6)))
         binding = stop.plan.binding if stop.too_large is None else stop.too_large
         limit = 0.0 if stop.too_large is None else MINUTE * record.rate[stop.too_large]
         dimension = None if binding is None else DIMENSIONS[binding]

@@ -1,13 +1,13 @@
 """What is remembered about a pool and about each permit, and how both lie in Redis.
 
 Both are one string of little-endian doubles, in the order in which the fields stand here: reading and
-writing a hash of as many fields would cost a script 99 µs instead of 8. `lua/prelude.lua` has the same
-order, and a test compares them. Lists hold requests, input tokens, output tokens; rates are per second;
+writing a hash of as many fields would cost a script 99 µs instead of 8. The Lua that reads and writes them
+is made from this order in `scripts`. Lists hold requests, input tokens, output tokens; rates are per second;
 moments are seconds on the clock of the pool.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from struct import pack, unpack
 
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
 
@@ -75,24 +75,18 @@ class PoolRecord:
     saving_until: float = 0.0
     line: list[tuple[str, float]] = field(default_factory=list)  # processes in turn, and when each is due
 
-    def pack(self) -> bytes:
-        """The record as it lies in Redis."""
-        doubles: list[float] = []
-        for name in POOL_FIELDS:
-            value = getattr(self, name)
-            doubles.extend(value) if isinstance(value, list) else doubles.append(value)
-        line = " ".join(f"{process} {due:.6f}" for process, due in self.line)
-        return pack(f"<{len(doubles)}d", *doubles) + line.encode()
+    def doubles(self) -> list[float]:
+        """Every number of the record, in order."""
+        return _flattened(self, POOL_FIELDS)
 
     @classmethod
-    def unpack(cls, packed: bytes) -> "PoolRecord":
-        """The record read from Redis."""
-        doubles = iter(unpack(f"<{POOL_DOUBLES}d", packed[: 8 * POOL_DOUBLES]))
-        record = cls()
+    def from_doubles(cls, doubles: Sequence[float], line: str) -> "PoolRecord":
+        """The record as `lua/peek.lua` tells it: its numbers, and the line as "process due process due"."""
+        record, numbers = cls(), iter(doubles)
         for name in POOL_FIELDS:
             many = isinstance(getattr(record, name), list)
-            setattr(record, name, [next(doubles) for _ in range(3)] if many else next(doubles))
-        words = packed[8 * POOL_DOUBLES :].decode().split()
+            setattr(record, name, [next(numbers) for _ in range(3)] if many else next(numbers))
+        words = line.split()
         record.line = [(process, float(due)) for process, due in zip(words[::2], words[1::2], strict=True)]
         return record
 
@@ -114,17 +108,34 @@ class Reservation:
     input_variance: float
     input_settled: float = 0.0
 
-    def pack(self) -> bytes:
-        """The reservation as it lies in Redis."""
-        doubles: list[float] = []
-        for item in fields(self):
-            value = getattr(self, item.name)
-            doubles.extend(value) if isinstance(value, list) else doubles.append(value)
-        return pack(f"<{len(doubles)}d", *doubles)
+    def doubles(self) -> list[float]:
+        """Every number of the reservation, in order."""
+        return _flattened(self, RESERVATION_FIELDS)
+
+
+def _flattened(record: "PoolRecord | Reservation", names: Sequence[str]) -> list[float]:
+    doubles: list[float] = []
+    for name in names:
+        value = getattr(record, name)
+        doubles.extend(value) if isinstance(value, list) else doubles.append(value)
+    return doubles
 
 
 POOL_FIELDS = tuple(item.name for item in fields(PoolRecord) if item.name != "line")
-POOL_DOUBLES = len(PoolRecord().pack()) // 8
+RESERVATION_FIELDS = tuple(item.name for item in fields(Reservation))
+EMPTY_RESERVATION = Reservation(
+    0.0,
+    0.0,
+    0.0,
+    _three(),
+    _three(),
+    _three(),
+    _three(),
+    _three(),
+    in_flight=0.0,
+    output_in_flight=0.0,
+    input_variance=0.0,
+)
 
 
 def fresh_record(now: float, ceilings: Ceilings, pacing: Pacing) -> PoolRecord:

@@ -1,0 +1,209 @@
+-- What every script of the limiter shares: the pool's record, its rates, and the give and take of permits.
+-- scripts.py puts above this text the numbers of `Pacing`, as locals named pacing_<field>, and the layout of
+-- records.py, as pack_record, unpack_record, pack_reservation and unpack_reservation; and one script below it.
+--
+-- Keys of a pool, all with one hash tag, so that they lie in one slot of a Redis Cluster:
+--   promptmill:limit:{account:group}:record             string  PoolRecord of records.py: doubles in order, then
+--                                                               the line as "process due process due "
+--   promptmill:limit:{account:group}:processes          zset    process -> moment of its last heartbeat
+--   promptmill:limit:{account:group}:permits:<process>  hash    permit -> Reservation of records.py: doubles in order
+--   promptmill:limit:{account:group}:expired:<process>  hash    the same, of a process that died; its calls may
+--                                                               still have been made, and may still be settled
+-- Every key expires: see IDLE and the scripts.
+--
+-- The Python of the same functions is in rates.py, planning.py, corrections.py and line.py; the differential
+-- test compares the two after every step.
+
+local IDLE = 86400         -- s without any use after which a pool is forgotten
+local LEARN, NEVER = -1, -1
+local INPUT, OUTPUT = 2, 3
+local MINUTE = 60
+local max, min, sqrt, exp, abs = math.max, math.min, math.sqrt, math.exp, math.abs
+
+-- The only clock is Redis's own; tests pass a moment of theirs.
+local function clock(given)
+  if given and given ~= '' then return tonumber(given) end
+  local time = redis.call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+
+local function number(value) return string.format('%.9f', value) end
+
+---------------------------------------------------------------------------------------------- the record
+
+local function rate_in_force(record, index)
+  local ceiling, learned = record.ceiling[index], record.learned[index]
+  if ceiling == 0 then return 0 end
+  if ceiling > 0 then return learned > 0 and min(ceiling, learned) or ceiling end
+  return learned > 0 and learned or default_limits[index] / MINUTE
+end
+
+local function open_dimension(record, index, now)
+  local rate = rate_in_force(record, index)
+  record.rate[index] = rate
+  record.capacity[index] = max(index == 1 and 1 or 0, pacing_first_capacity * rate)
+  record.level[index] = record.capacity[index]
+  record.pacer[index] = now + pacing_tolerance[index]
+  record.seen_at[index] = NEVER
+  record.full_seen[index] = 0
+  record.foreign[index] = 0
+end
+
+-- A pool of which nothing is known: half a second of capacity, a gentle start, no burst.
+local function fresh_record(now, ceiling)
+  local record = {
+    layout = LAYOUT, epoch = now, moment = now, generation = 1, paused_until = 0,
+    ceiling = ceiling, learned = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
+    pacer = { 0, 0, 0 }, corrected = { 0, 0, 0 }, foreign = { 0, 0, 0 }, seen_at = { 0, 0, 0 },
+    full_seen = { 0, 0, 0 }, overdrive = { 0, 0, 0 }, mean_cost = { 0, 0, 0 },
+    ramp_from = pacing_ramp_start, ramp_at = now, easing = 1, eased_at = now, cut_at = now - pacing_easing_interval,
+    in_flight = 0, output_in_flight = 0, input_variance = 0, interval = 0.5,
+    request_jitter = pacing_request_jitter, input_answers = 0, input_asked = 0, input_used = 0, input_error = 0,
+    output_answers = 0, output_asked = 0, output_used = 0, output_variance = 0, output_mean = 0, latency = 0,
+    headerless = 0, saving_for = 0, saving_until = 0, line = {},
+  }
+  for index = 1, 3 do
+    record.overdrive[index] = ceiling[index] == LEARN and pacing_overdrive[index] or 0
+    open_dimension(record, index, now)
+  end
+  return record
+end
+
+-- The record, or a fresh one if there is none of this layout.
+local function load_record(key, now, ceiling)
+  local packed = redis.call('GET', key)
+  if not packed or struct.unpack('<d', packed) ~= LAYOUT then return fresh_record(now, ceiling) end
+  local record = unpack_record(packed)
+  record.line = {}
+  if #packed > RECORD_BYTES then
+    for process, due in string.gmatch(string.sub(packed, RECORD_BYTES + 1), '(%S+) (%S+)') do
+      record.line[#record.line + 1] = { process, tonumber(due) }
+    end
+  end
+  return record
+end
+
+local function save_record(key, record)
+  local packed = pack_record(record)
+  for _, turn in ipairs(record.line) do packed = packed .. string.format('%s %.6f ', turn[1], turn[2]) end
+  redis.call('SET', key, packed, 'EX', IDLE)
+end
+
+-- Three numbers per second from arguments as Python sends them: -1 learn, 0 no limit.
+local function ceilings(first)
+  return { tonumber(ARGV[first]), tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]) }
+end
+
+-- The pulse that every reply ends with: generation, seconds that the pause still lasts.
+local function pulse(record, now)
+  return string.format('%d', record.generation), number(max(0, record.paused_until - now))
+end
+
+--------------------------------------------------------------------------------------------------- rates
+
+local function ramp(record, at)
+  return min(1, record.ramp_from * 2 ^ (max(0, at - record.ramp_at) / pacing_ramp_doubling))
+end
+
+local function recover(record, now)
+  record.easing = min(1, record.easing + pacing_easing_recovery * max(0, now - record.eased_at))
+  record.eased_at = now
+end
+
+local function hold_pace_until(record, moment)
+  for index = 1, 3 do record.pacer[index] = max(record.pacer[index], moment + pacing_tolerance[index]) end
+end
+
+local function server_rate(record, index)
+  return record.learned[index] > 0 and record.learned[index] or record.rate[index]
+end
+
+local function refill(record, index)
+  return max(pacing_refill_floor * record.rate[index], server_rate(record, index) - record.foreign[index])
+end
+
+local function at_least_one(index, capacity) return index == 1 and max(1, capacity) or capacity end
+
+local function update_rate(record, index, now)
+  local before, after, factor = record.rate[index], rate_in_force(record, index), 1
+  if after == 0 then
+    record.rate[index] = 0
+  elseif before == 0 then
+    open_dimension(record, index, now)
+  elseif abs(after - before) > 1e-9 * before then
+    factor = after / before
+    record.rate[index] = after
+    record.capacity[index] = at_least_one(index, record.capacity[index] * factor)
+  end
+  if after ~= 0 and record.learned[index] > 0 then
+    record.capacity[index] = min(record.capacity[index], at_least_one(index, MINUTE * record.learned[index]))
+  end
+  record.level[index] = min(record.level[index], record.capacity[index])
+  return factor
+end
+
+-- A limit that rises is approached as a start is; one that falls holds at once.
+local function update_rates(record, now)
+  local growth = 1
+  for index = 1, 3 do growth = max(growth, update_rate(record, index, now)) end
+  if growth > 1 then
+    local reached = ramp(record, now)
+    record.ramp_from = min(reached, max(pacing_ramp_start, reached / growth))
+    record.ramp_at = now
+  end
+end
+
+-- Limits per minute from a header; an empty argument says nothing.
+local function learn_limits(record, first, now)
+  for index = 1, 3 do
+    local limit = tonumber(ARGV[first + index - 1])
+    if limit and limit > 0 then record.learned[index] = limit / MINUTE end
+  end
+  update_rates(record, now)
+end
+
+--------------------------------------------------------------------------------------------- what is known
+
+local function output_variance(record)
+  return record.output_answers > pacing_first_answers and record.output_variance or 0
+end
+
+local function unproduced_share(record)
+  if record.output_mean <= 0 then return 0.5 end
+  return max(0, 1 - output_variance(record) / record.output_mean ^ 2) / 2
+end
+
+------------------------------------------------------------------------------------------- give and take
+
+-- A permit leaves what is in flight; what it was charged stays charged.
+local function leave(record, held)
+  record.in_flight = record.in_flight - 1
+  record.output_in_flight = record.output_in_flight - held.amounts[OUTPUT]
+  if held.input_settled == 0 then record.input_variance = max(0, record.input_variance - held.input_variance) end
+end
+
+-- Undo a grant of which the server counted nothing. Requests keep their pace: two calls may never start closer
+-- than the limit's interval.
+local function take_back(record, held)
+  for index = 1, 3 do
+    if record.rate[index] > 0 then
+      record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
+      if index > 1 then record.pacer[index] = record.pacer[index] - held.pace[index] end
+    end
+  end
+end
+
+-- Find a permit among the living and the expired: its reservation, and the key it lies in.
+local function find_permit(permits_key, expired_key, permit)
+  local packed = redis.call('HGET', permits_key, permit)
+  if packed then return unpack_reservation(packed), permits_key end
+  packed = redis.call('HGET', expired_key, permit)
+  if packed then return unpack_reservation(packed), expired_key end
+  return nil, nil
+end
+
+-- Forget a permit that was found; an expired one has left what is in flight already.
+local function close_permit(record, held, key, permits_key, permit)
+  redis.call('HDEL', key, permit)
+  if key == permits_key and held.epoch == record.epoch then leave(record, held) end
+end

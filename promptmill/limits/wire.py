@@ -1,0 +1,99 @@
+"""Scripts to Redis and replies back: many in one round trip, loaded when Redis does not know them.
+
+That Redis does not answer, or cannot write, is one thing here: `DeskUnavailable`. Everything sent may then
+have been done or not; each script takes being repeated.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from promptmill.limits.desk import DeskUnavailable
+from promptmill.limits.policy import Pacing
+from promptmill.limits.scripts import Call, script_sha, script_text
+
+MOST_CONNECTIONS = 8
+CONNECT_TIMEOUT, ANSWER_TIMEOUT = 2.0, 5.0  # s
+
+AWAY = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+"""Replies of a Redis that will answer again, after a fail-over or when there is room."""
+
+
+class Wire:
+    """A client and the scripts of one `Pacing`.
+
+    Args:
+        redis: a client to use, which stays the caller's to close; or the URL to connect to.
+    """
+
+    def __init__(self, redis: "Redis | str", pacing: Pacing) -> None:
+        self._owned = isinstance(redis, str)
+        self._redis = _connected(redis) if isinstance(redis, str) else redis
+        self._pacing = pacing
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in order, in one round trip; a script's own failure is in its place.
+
+        Raises:
+            DeskUnavailable: Redis did not answer, or cannot write.
+        """
+        try:
+            replies = await self._run(calls)
+            unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                repeated = [calls[place] for place in unknown]
+                loaded = await self._run(repeated, load=True)
+                for place, reply in zip(unknown, loaded, strict=True):
+                    replies[place] = reply
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise DeskUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        away = next((reply for reply in replies if isinstance(reply, AWAY)), None)
+        if away is not None:
+            raise DeskUnavailable(f"Redis cannot write: {type(away).__name__}") from away
+        return replies
+
+    async def _run(self, calls: Sequence[Call], *, load: bool = False) -> list[Any]:
+        names = sorted({call.script for call in calls}) if load else []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.script_load(script_text(name, self._pacing))
+            for call in calls:
+                sha = script_sha(call.script, self._pacing)
+                pipe.evalsha(sha, len(call.keys), *call.keys, *call.arguments)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies[len(names) :]
+
+    async def aclose(self) -> None:
+        """Close the client if it was made here."""
+        if self._owned:
+            await self._redis.aclose()
+
+
+def _connected(url: str) -> "Redis":
+    """A client that never repeats by itself: what was sent may have been done."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=ANSWER_TIMEOUT,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_timeout=ANSWER_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
