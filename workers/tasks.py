@@ -1,0 +1,40 @@
+"""The thin end of Celery: one task per job, which asks the pipeline and tells Celery how it went."""
+
+import traceback
+
+from celery import shared_task
+from celery.exceptions import Retry
+
+from promptmill.logs import get_logger
+from promptmill.routes import ANSWER_TASK
+from workers import lifecycle
+from workers.pool import AsyncTask
+from workers.verdicts import Deferred, Failed
+
+log = get_logger(__name__)
+
+
+class _PutBack(Retry):
+    """Celery's sign for RETRY, raised and not made by `self.retry`: that would send a message, which the dispatcher does."""
+
+    def __repr__(self) -> str:
+        return f"Deferred({str(self)!r})"
+
+
+@shared_task(name=ANSWER_TASK, base=AsyncTask, throws=(Failed,))
+async def answer(job_id: str, dispatch: int) -> None:
+    """Answer one job.
+
+    What leaves here is shown in Flower with its traceback, so it leaves without its cause: an error deeper
+    down may quote what it could not read.
+    """
+    try:
+        await lifecycle.answer(job_id, dispatch)
+    except Deferred as deferred:
+        raise _PutBack(str(deferred), exc=deferred) from None
+    except Failed as failed:
+        raise Failed(str(failed)) from None
+    except Exception as error:  # noqa: BLE001  # whatever it was, it ends this job and not the worker
+        where = traceback.format_tb(error.__traceback__)
+        log.error("job_broke", job_id=job_id, dispatch=dispatch, error=type(error).__name__, where=where)  # noqa: TRY400  # its text may quote a prompt
+        raise Failed(f"unexpected {type(error).__name__}, see the worker's log") from None
