@@ -27,7 +27,7 @@ Facts are keyword attributes with defaults, so that a rule can read them; the me
 from pathlib import Path
 from typing import ClassVar
 
-from promptmill.dimensions import Headroom
+from promptmill.dimensions import Dimension, Headroom
 from promptmill.usage import Usage
 
 
@@ -93,7 +93,7 @@ class BudgetExceeded(PromptmillError):
 class LimitReached(PromptmillError):
     """The limiter cannot grant a permit within the time allowed; ask again after `retry_after` seconds."""
 
-    def __init__(self, message: str, *, dimension: str | None = None, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, *, dimension: Dimension | None = None, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.dimension = dimension
         self.retry_after = retry_after
@@ -102,7 +102,7 @@ class LimitReached(PromptmillError):
 class RequestTooLarge(PromptmillError):
     """One call needs more of a dimension than its bucket can ever hold."""
 
-    def __init__(self, message: str, *, dimension: str | None = None) -> None:
+    def __init__(self, message: str, *, dimension: Dimension | None = None) -> None:
         super().__init__(message)
         self.dimension = dimension
 
@@ -180,7 +180,7 @@ class RateLimited(ClaudeError):
     kind = "rate_limited"
 
     def __init__(
-        self, message: str, *, dimension: str | None = None, ramp: bool = False, **facts: object
+        self, message: str, *, dimension: Dimension | None = None, ramp: bool = False, **facts: object
     ) -> None:
         super().__init__(message, **facts)  # type: ignore[arg-type]  # the facts of ClaudeError, passed on unchanged
         self.dimension = dimension

@@ -7,6 +7,7 @@ what is left, the process signs off. Celery's signals say when; `current()` is h
 import asyncio
 import contextlib
 import random
+from http import HTTPStatus
 from typing import Any
 
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -160,7 +161,8 @@ class WorkerProcess:
 
     def _retire(self, key: Any, group: str, failure: ClaudeError) -> None:
         """401 retires the key, 403 the key for that model group."""
-        self.keys.retire(key, None if failure.status == 401 else group, logs.scrub(str(failure)))  # noqa: PLR2004  # HTTP's own number
+        everywhere = failure.status == HTTPStatus.UNAUTHORIZED or failure.error_type == "authentication_error"
+        self.keys.retire(key, None if everywhere else group, logs.scrub(str(failure)))
         log.error("key_retired", key=key.label, group=group, status=failure.status)
 
     async def _beat(self) -> None:

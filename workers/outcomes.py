@@ -179,11 +179,11 @@ class Outcomes:
         raise Failed(scrub(reason)) from failure
 
     def _failed(self, lease: Lease, job: LoadedJob, failure: ClaudeError) -> ClosedAttempt:
-        """The attempt of a failed call: an answered refusal cost nothing, a lost answer is unknown."""
+        """The attempt of a failed call: a refusal cost nothing, what an answer that got lost cost is unknown."""
         cost: int | None = 0
         if failure.usage is not None:
             cost = self.price(failure.usage, {"model": job.prompt.model})
-        elif isinstance(failure, ConnectionFailed) and failure.sent:
+        elif isinstance(failure, ConnectionFailed) and failure.sent and failure.status in {None, 200}:
             cost = None
         return self._closed(
             lease,

@@ -23,7 +23,7 @@ from promptmill.claude.headers import Headers
 from promptmill.claude.keys import Key
 from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
 from promptmill.claude.stream import EventParser, MessageFold
-from promptmill.claude.transport import BROKEN, httpx, open_transport
+from promptmill.claude.transport import BROKEN, httpx, open_transport, was_sent
 from promptmill.errors import ClaudeError, PromptRejected
 from promptmill.prompts import Body, Prompt
 
@@ -196,7 +196,8 @@ class ClaudeClient:
                 outcome = await self._send(request, so_far, read)
         except BROKEN as error:
             late = f"not within {self._timeouts.total:g} s"
-            outcome = _broken(late if deadline.expired() else failures.cause_of(error), so_far)
+            why = late if deadline.expired() else failures.cause_of(error)
+            outcome = _broken(why, so_far, sent=was_sent(error))
         except MalformedAnswer as error:
             outcome = _broken(str(error), so_far)
         # Outside the handlers: an exception of the HTTP library holds the request, and with it the key.
@@ -266,8 +267,8 @@ async def _fold(chunks: AsyncIterator[bytes], fold: MessageFold) -> None:
             return
 
 
-def _broken(why: str, so_far: _Exchange) -> ClaudeError:
-    return failures.no_answer(why, so_far.headers, usage=so_far.fold.usage)
+def _broken(why: str, so_far: _Exchange, *, sent: bool = True) -> ClaudeError:
+    return failures.no_answer(why, so_far.headers, usage=so_far.fold.usage, sent=sent)
 
 
 def _scrubbed(failure: ClaudeError, key: Key) -> ClaudeError:

@@ -133,7 +133,9 @@ def cause_of(error: BaseException) -> str:
     return type(error.__cause__ or error).__name__
 
 
-def no_answer(why: str, headers: Headers | None = None, *, usage: Usage | None = None) -> ConnectionFailed:
+def no_answer(
+    why: str, headers: Headers | None = None, *, usage: Usage | None = None, sent: bool = True
+) -> ConnectionFailed:
     """No complete answer arrived: refused, reset, cut, malformed, too late."""
     headers = headers or {}
     return ConnectionFailed(
@@ -142,6 +144,7 @@ def no_answer(why: str, headers: Headers | None = None, *, usage: Usage | None =
         request_id=headers.get(REQUEST_ID),
         usage=usage,
         headroom=read_headroom(headers),
+        sent=sent,
     )
 
 

@@ -22,10 +22,13 @@ from httpx_aiohttp import AiohttpTransport
 
 from promptmill.errors import ConfigurationError
 
-__all__ = ["BROKEN", "httpx", "open_sync_client", "open_transport", "proxy_of"]
+__all__ = ["BROKEN", "httpx", "open_sync_client", "open_transport", "proxy_of", "was_sent"]
 
 #: What a broken exchange raises: httpx's errors, and those of aiohttp that the bridge does not translate.
 BROKEN = (httpx.HTTPError, aiohttp.ClientError, OSError)
+
+#: What aiohttp raises while it connects. (The bridge calls a dropped connection a failed connect as well.)
+_CONNECTING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 #: Seconds an idle connection is kept. Shorter than the servers' own limit, so that they rarely close first.
 KEEP_ALIVE = 30.0
@@ -106,3 +109,8 @@ def _socket(address: _AddrInfo) -> socket.socket:
         if option is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
+
+
+def was_sent(error: BaseException) -> bool:
+    """False when no connection came about, so that the request cannot have arrived."""
+    return not isinstance(error.__cause__ or error, _CONNECTING)

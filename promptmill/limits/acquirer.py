@@ -224,7 +224,7 @@ class Acquirer:
         reason = f" for {dimension.value.replace('_', ' ')}" if dimension else ""
         return LimitReached(
             f"the limit{reason} of {self._pool.group} leaves no room for {expected:.1f} s",
-            dimension=dimension.value if dimension else None,
+            dimension=dimension,
             retry_after=expected,
         )
 

@@ -73,7 +73,7 @@ def too_large(dimension: Dimension, amount: float, limit: float) -> RequestTooLa
     name = dimension.value.replace("_", " ")
     return RequestTooLarge(
         f"one call needs {amount:,.0f} {name}, the limit is {limit:,.0f} per minute",
-        dimension=dimension.value,
+        dimension=dimension,
     )
 
 

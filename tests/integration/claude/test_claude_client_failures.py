@@ -107,6 +107,21 @@ def fail(
 Fail = Callable[..., Awaitable[ClaudeError]]
 
 
+async def test_a_connection_that_never_came_about_was_not_sent_and_costs_nothing(
+    open_client: Open, key: Key, prompt: Prompt, unused_tcp_port: int
+) -> None:
+    client = open_client(f"http://127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(ConnectionFailed) as caught:
+        await client.create(prompt, key)
+    assert not caught.value.sent
+
+
+async def test_a_request_whose_connection_was_dropped_counts_as_sent(fail: Fail) -> None:
+    failure = await fail(Wire(), stream=False)
+    assert isinstance(failure, ConnectionFailed)
+    assert failure.sent
+
+
 # --- answers that break off ---------------------------------------------------------------------------
 
 
