@@ -7,7 +7,7 @@ better formula (platform study of libraries, section 3). No clock, no I/O; one E
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from promptmill.catalogue import CATALOGUE, Catalogue
 from promptmill.pricing import PriceBook
@@ -29,9 +29,11 @@ _OUTPUT_PRIOR_WEIGHT = 3
 _MEMORY = 50  # observations; older ones fade, so a change of content is followed
 _FURTHEST_FACTOR = 4.0
 _FURTHEST_DEVIATIONS = 5.0
-_FAMILIES_KEPT = 10_000
+_NAMES_KEPT = 10_000  # models or families; the oldest are forgotten
 _HIGH = 2.0  # standard deviations above the mean: about 1 in 40 needs more
 _UNMEASURED = Length(0.0, text_only=False)
+
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,28 +151,28 @@ class Estimator:
             start = self._start_factor(estimate.model)
             ratio = total / estimate.length.tokens
             ratio = max(start / _FURTHEST_FACTOR, min(start * _FURTHEST_FACTOR, ratio))
-            self._factors.setdefault(estimate.model, self._factor(estimate.model)).learn(ratio)
+            self._factor(estimate.model).learn(ratio)
         known = self._families.get(family) or self._new_family(family, estimate)
         known.output.learn(usage.output_tokens)
         known.limited_share.learn(usage.limited_input_tokens / total)
 
     def _factor(self, model: str) -> _Running:
         known = self._factors.get(model)
-        if known is not None:
-            return known
-        start = self._start_factor(model)
-        return _Running(start, start * _PRIOR_INPUT_DEVIATION, _INPUT_PRIOR_WEIGHT)
+        if known is None:
+            start = self._start_factor(model)
+            known = _Running(start, start * _PRIOR_INPUT_DEVIATION, _INPUT_PRIOR_WEIGHT)
+            _keep(self._factors, model, known)
+        return known
 
     def _start_factor(self, model: str) -> float:
         facts = self._catalogue.find_model(model)
         return 1.0 if facts is None or facts.dense_tokenizer else _OLD_TOKENIZER_FACTOR
 
     def _new_family(self, family: str, estimate: Estimate) -> _Family:
-        if len(self._families) >= _FAMILIES_KEPT:
-            self._families.pop(next(iter(self._families)))
         expected = max(1.0, float(estimate.output_tokens))
         guess = _Running(expected, expected, _OUTPUT_PRIOR_WEIGHT)
-        self._families[family] = fresh = _Family(guess, _Running(1.0, 0.3, _OUTPUT_PRIOR_WEIGHT))
+        fresh = _Family(guess, _Running(1.0, 0.3, _OUTPUT_PRIOR_WEIGHT))
+        _keep(self._families, family, fresh)
         return fresh
 
 
@@ -179,6 +181,12 @@ def estimate_input(body: Body) -> int:
     facts = CATALOGUE.find_model(str(body.get("model", "")))
     factor = 1.0 if facts is None or facts.dense_tokenizer else _OLD_TOKENIZER_FACTOR
     return math.ceil(measure(body).tokens * factor)
+
+
+def _keep(known: dict[str, _Kept], name: str, value: _Kept) -> None:
+    if len(known) >= _NAMES_KEPT:
+        known.pop(next(iter(known)))
+    known[name] = value
 
 
 def _first_guess(ceiling: int | None) -> _Running:

@@ -5,7 +5,6 @@ is measured once. Nothing is validated here: what cannot be measured counts as n
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from promptmill.prompts import Body
@@ -36,64 +35,75 @@ class Length(NamedTuple):
 
 def measure(body: Body) -> Length:
     """The raw length of a request body, or of a part of its fields: the lengths of parts add up."""
-    total = Length(0.0)
+    meter = _Meter()
     if "messages" in body:
-        total += _messages(body["messages"])
+        meter.take_messages(body["messages"])
     if "system" in body:
-        total += _content(body["system"])
+        meter.take(body["system"])
     if body.get("tools"):
-        total += Length(TOOL_PROMPT_TOKENS + count_text(_json(body["tools"])))
+        meter.tokens += TOOL_PROMPT_TOKENS + count_text(_json(body["tools"]))
     if _forces_a_tool(body.get("tool_choice")):
-        total += Length(FORCED_TOOL_TOKENS)
-    if isinstance(body.get("output_config"), Mapping):
-        total += Length(count_text(_json(body["output_config"].get("format", ""))))
-    return total
+        meter.tokens += FORCED_TOOL_TOKENS
+    config = body.get("output_config")
+    if isinstance(config, dict) and "format" in config:
+        meter.tokens += count_text(_json(config["format"]))
+    return Length(meter.tokens, meter.text_only)
 
 
-def _messages(messages: Any) -> Length:
-    total = Length(PROMPT_TOKENS)
-    for message in messages if isinstance(messages, list | tuple) else ():
-        if isinstance(message, Mapping):
-            total += _content(message.get("content")) + Length(MESSAGE_TOKENS)
-    return total
+class _Meter:
+    """Adds up what it is shown."""
 
+    __slots__ = ("text_only", "tokens")
 
-def _content(content: Any) -> Length:
-    if isinstance(content, str):
-        return Length(count_text(content))
-    if isinstance(content, list | tuple):
-        total = Length(0.0)
-        for block in content:
-            total += _block(block) if isinstance(block, Mapping) else _content(block)
-        return total
-    return Length(0.0) if content is None else Length(count_text(_json(content)))
+    def __init__(self) -> None:
+        self.tokens = 0.0
+        self.text_only = True
 
+    def take_messages(self, messages: Any) -> None:
+        self.tokens += PROMPT_TOKENS
+        for message in messages if isinstance(messages, list | tuple) else ():
+            if isinstance(message, dict):
+                self.tokens += MESSAGE_TOKENS
+                self.take(message.get("content"))
 
-def _block(block: Mapping[str, Any]) -> Length:
-    match block.get("type"):
-        case "text":
-            return _content(block.get("text"))
-        case "image":
-            return Length(IMAGE_TOKENS, text_only=False)
-        case "document":
-            return _document(block.get("source"))
-        case "tool_result":
-            return _content(block.get("content"))
-        case _:
-            return Length(count_text(_json(block)))
+    def take(self, content: Any) -> None:
+        if isinstance(content, str):
+            self.tokens += count_text(content)
+        elif isinstance(content, list | tuple):
+            for block in content:
+                self._take_block(block)
+        elif content is not None:
+            self.tokens += count_text(_json(content))
 
+    def _take_block(self, block: Any) -> None:
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "text":
+            self.take(block.get("text"))
+        elif kind == "tool_result":
+            self.take(block.get("content"))
+        elif kind == "image":
+            self._take_constant(IMAGE_TOKENS)
+        elif kind == "document":
+            self._take_document(block.get("source"))
+        else:
+            self.take(block if isinstance(block, str) else _json(block))
 
-def _document(source: Any) -> Length:
-    kind = source.get("type") if isinstance(source, Mapping) else None
-    if kind == "text":
-        return _content(source.get("data"))
-    if kind == "content":
-        return _content(source.get("content"))
-    return Length(DOCUMENT_TOKENS, text_only=False)
+    def _take_document(self, source: Any) -> None:
+        kind = source.get("type") if isinstance(source, dict) else None
+        if kind == "text":
+            self.take(source.get("data"))
+        elif kind == "content":
+            self.take(source.get("content"))
+        else:
+            self._take_constant(DOCUMENT_TOKENS)
+
+    def _take_constant(self, tokens: float) -> None:
+        self.tokens += tokens
+        self.text_only = False
 
 
 def _forces_a_tool(choice: Any) -> bool:
-    return isinstance(choice, Mapping) and choice.get("type") in {"any", "tool"}
+    return isinstance(choice, dict) and choice.get("type") in {"any", "tool"}
 
 
 def _json(value: Any) -> str:

@@ -74,7 +74,7 @@ def test_every_row_is_a_pending_job_of_an_active_batch(
     assert [job.prompt.body["messages"][0]["content"] for job in stored] == [row["prompt"] for row in ROWS]
     assert all(job.state is JobState.PENDING for job in stored)
     assert stored[7].prompt.body["system"] == "Be brief."
-    assert stored[7].custom_id == f"{fingerprint_of(stored[7].prompt.body)}-1"
+    assert stored[7].custom_id == f"00000008-{fingerprint_of(stored[7].prompt.body)[:12]}"
 
 
 def test_the_batch_carries_what_was_said_about_it(

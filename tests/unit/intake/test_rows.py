@@ -357,12 +357,16 @@ def test_a_schema_becomes_the_format_of_the_output() -> None:
 # --- names
 
 
-def test_a_row_without_a_name_is_called_by_fingerprint_and_occurrence() -> None:
-    _, rows, bodies = read(
-        [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}, {"custom_id": "x", "prompt": "a"}]
-    )
+def test_a_row_without_a_name_is_called_by_its_line_and_its_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"prompt": "a"}\n\n{"prompt": "a"}\n{"prompt": "b", "custom_id": "x"}\n')
+    _, rows, bodies = read(path)
     prints = [fingerprint_of(body) for body in bodies]
-    assert [row.custom_id for row in rows] == [f"{prints[0]}-1", f"{prints[1]}-1", f"{prints[0]}-2", "x"]
+    assert [row.custom_id for row in rows] == [
+        f"00000001-{prints[0][:12]}",
+        f"00000003-{prints[0][:12]}",
+        "x",
+    ]
     assert [row.fingerprint for row in rows] == prints
 
 
