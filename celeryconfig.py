@@ -18,9 +18,10 @@ broker_transport_options = {
     "socket_timeout": 30,  # seconds, above the 1 s for which a read blocks in Redis
     "socket_keepalive": True,
     "health_check_interval": 25,
-    "visibility_timeout": int(
-        4 * _call_s
-    ),  # matters for messages taken and not begun only; far above any call
+    # A message taken is not kept a second time in Redis until it is acknowledged, as Celery would: that costs
+    # two round trips a job, and brings back nothing that the database does not bring back sooner. So there is
+    # no visibility timeout either, and no second delivery of a call that takes long.
+    "ack_emulation": False,
     # No retry_on_timeout: it switches batched publishing off.
 }
 task_default_queue = _routes.ANSWER_QUEUE

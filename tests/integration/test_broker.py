@@ -130,6 +130,7 @@ def test_settings_accept_json_only_and_keep_no_results(app: Celery) -> None:
     assert app.conf.result_backend is None
     assert app.conf.task_ignore_result
     assert not app.conf.task_acks_late
+    assert app.conf.broker_transport_options["ack_emulation"] is False
     assert not [name for name in app.conf if not name.startswith("_") and callable(app.conf[name])]
 
 
