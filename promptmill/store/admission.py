@@ -12,7 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
 from promptmill.states import JobState
-from promptmill.store.copying import insert_rows
+from promptmill.store.engines import is_duplicate
+from promptmill.store.inserting import all_or_none, insert_rows
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import batch, job, prompt
 
@@ -47,7 +48,6 @@ def insert_many(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: da
 
     Raises:
         InvalidInput: a custom_id is there with another prompt, or twice in `rows`, or a seq is taken.
-            The transaction cannot go on.
         InvalidTransition: the batch is sealed and a row is new.
         NotFound: there is no such batch.
     """
@@ -61,15 +61,10 @@ def insert_many(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: da
         return 0
     if is_sealed:
         raise InvalidTransition(f"batch {batch_id} is sealed and takes no further jobs")
-    try:
-        with conn.begin_nested():
-            _insert(conn, batch_id, new, now)
-    except IntegrityError:
+    if not _insert(conn, batch_id, new, now):
         new = _unknown(conn, batch_id, rows)
-        try:
-            _insert(conn, batch_id, new, now)
-        except IntegrityError as error:
-            raise InvalidInput("a seq of these jobs is taken by another custom_id", field="seq") from error
+        if not _insert(conn, batch_id, new, now):
+            raise InvalidInput("a seq of these jobs is taken by another custom_id", field="seq")
     conn.execute(update(batch).where(batch.c.id == batch_id).values(total=batch.c.total + len(new)))
     return len(new)
 
@@ -122,9 +117,17 @@ def _unknown(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> Sequenc
     return [row for row in rows if row.custom_id not in known]
 
 
-def _insert(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> None:
-    insert_rows(conn, job, [_job_values(row, batch_id, now) for row in rows])
-    insert_rows(conn, prompt, [_prompt_values(row) for row in rows])
+def _insert(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> bool:
+    """Insert all or none; False when a row is in the way."""
+    try:
+        with all_or_none(conn):
+            insert_rows(conn, job, [_job_values(row, batch_id, now) for row in rows])
+            insert_rows(conn, prompt, [_prompt_values(row) for row in rows])
+    except IntegrityError as error:
+        if is_duplicate(error):
+            return False
+        raise
+    return True
 
 
 def _job_values(row: NewJob, batch_id: str, now: datetime) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
 from promptmill.states import BatchState, JobState, Lane, check_batch_change
 from promptmill.store.columns import UTCDateTime, storable
+from promptmill.store.engines import is_duplicate
+from promptmill.store.inserting import all_or_none
 from promptmill.store.tables import SERVED, batch
 from promptmill.store.tallies import Tallies, Tally, add
 from promptmill.store.waiting import call_back, end_waiting
@@ -99,17 +101,17 @@ def create(conn: Connection, new: NewBatch, now: datetime) -> BatchRow:
     """Insert a batch in state `admitting`.
 
     Raises:
-        InvalidInput: the name is taken. The transaction cannot go on.
+        InvalidInput: the name is taken.
     """
     values = {each.name: getattr(new, each.name) for each in fields(new)}
+    values |= dict.fromkeys(_COUNTERS, 0) | {"state": BatchState.ADMITTING, "created_at": now}
     try:
-        conn.execute(
-            insert(batch).values(
-                **values, **dict.fromkeys(_COUNTERS, 0), state=BatchState.ADMITTING, created_at=now
-            )
-        )
+        with all_or_none(conn):
+            conn.execute(insert(batch).values(values))
     except IntegrityError as error:
-        raise InvalidInput(f"there is a batch named {new.name!r} already", field="name") from error
+        if not is_duplicate(error):
+            raise
+        raise InvalidInput(f"there is a batch named {new.name!r} already", field="name") from None
     return get(conn, new.id)
 
 

@@ -90,6 +90,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
+            engines.hush(error)
             if not engines.will_pass(error):
                 raise
             place = f"{engines.shown(self._url)} ({engines.SETTING})"

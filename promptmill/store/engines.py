@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from promptmill.errors import ConfigurationError
@@ -40,6 +40,8 @@ _PASSING_SQLITE_CODES = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     }
 )
+_DUPLICATE_SQLSTATE = "23505"
+_DUPLICATE_SQLITE_CODES = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 _PRIMARY_CODE = 0xFF  # the low byte of SQLite's extended result codes
 
 
@@ -134,6 +136,22 @@ def will_pass(error: DBAPIError) -> bool:
     if state is None:  # no server said anything: it is the connection
         return type(cause).__name__ in {"OperationalError", "ConnectionTimeout"}
     return str(state).startswith(_PASSING_SQLSTATES)
+
+
+def is_duplicate(error: IntegrityError) -> bool:
+    """True when a row is in the way of another, and not some other rule of the table."""
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        return cause.sqlite_errorcode in _DUPLICATE_SQLITE_CODES
+    return getattr(cause, "sqlstate", None) == _DUPLICATE_SQLSTATE
+
+
+def hush(error: DBAPIError) -> None:
+    """Cut the message down to its first line: Postgres quotes the row, with prompt and answer, in the others."""
+    line = first_line(error)
+    error.args = (line,)
+    if error.orig is not None:
+        error.orig.args = (line,)
 
 
 def shown(url: URL) -> str:

@@ -156,11 +156,9 @@ def unqueue(conn: Connection, dispatched: Iterable[tuple[str, int]], now: dateti
 
 def lost_queued(conn: Connection, present: Collection[str], before: datetime) -> Sequence[tuple[str, int]]:
     """(id, dispatch) of jobs queued before a moment whose id is not in `present`; give them to `unqueue`."""
-    rows = conn.execute(
-        select(job.c.id, job.c.dispatch).where(text(QUEUED), job.c.queued_at < before).order_by(job.c.id)
-    )
+    rows = conn.execute(select(job.c.id, job.c.dispatch).where(text(QUEUED), job.c.queued_at < before))
     known = frozenset(present)
-    return [(row.id, row.dispatch) for row in rows if row.id not in known]
+    return sorted((row.id, row.dispatch) for row in rows if row.id not in known)
 
 
 _IDS = Rowset(job.c.id)

@@ -1,6 +1,6 @@
 """A small world to test the store in: batches of short prompts, workers, and a clock moved by hand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -220,3 +220,17 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def world(database: Database) -> World:
     return World(database)
+
+
+@pytest.fixture
+def world_of() -> Iterator[Callable[[str], World]]:
+    """`world_of(url)`: a world in a database of one's choice."""
+    opened: list[Database] = []
+
+    def make(url: str) -> World:
+        opened.append(Database.open(url))
+        return World(opened[-1])
+
+    yield make
+    for each in opened:
+        each.close()

@@ -70,9 +70,9 @@ def upgrade() -> None:
         sa.Column("error_kind", sa.String(), nullable=True),
         sa.Column("changed_at", _time(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="job_pkey"),
-        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], ondelete="CASCADE", name="job_batch_id_fkey"),
         sa.UniqueConstraint("batch_id", "custom_id", name="job_batch_id_custom_id_key"),
         sa.UniqueConstraint("batch_id", "seq", name="job_batch_id_seq_key"),
+        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], ondelete="CASCADE", name="job_batch_id_fkey"),
     )
     _partial_index(
         "job_deferred",
@@ -154,8 +154,8 @@ def upgrade() -> None:
         sa.Column("price_version", sa.String(), nullable=True),
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="attempt_pkey"),
-        sa.ForeignKeyConstraint(["job_id"], ["job.id"], ondelete="CASCADE", name="attempt_job_id_fkey"),
         sa.UniqueConstraint("job_id", "number", name="attempt_job_id_number_key"),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], ondelete="CASCADE", name="attempt_job_id_fkey"),
     )
     _partial_index(
         "attempt_failed", "attempt", ["batch_id", "outcome"], where="outcome NOT IN ('open', 'succeeded')"

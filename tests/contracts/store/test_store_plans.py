@@ -1,0 +1,141 @@
+"""No statement reads its way through a table of jobs: what each costs does not grow with the batch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from promptmill.states import JobState
+from promptmill.store import batches, jobs, ledger, results, stats, workers
+
+GROWING = ("job", "prompt", "reply", "attempt")
+MANY = 5_000
+# These hold only what is out or running at the moment, and may be read whole.
+SMALL_INDEXES = ("INDEX job_out", "INDEX job_running")
+
+Statement = tuple[str, Any]
+
+
+def _walk(world: Any) -> None:
+    """Do everything that is done while a batch runs."""
+    made = world.batch(8, deadline=world.now + timedelta(seconds=500))
+    with world.database.begin() as conn:
+        assert jobs.insert_many(conn, made.id, [world.new_job(0)], world.now) == 0
+    first, second, third, fourth = world.running(made, 4)
+    world.complete(first)
+    world.fail(second)
+    world.defer(third)
+    again = world.dispatch(made, 2)
+    with world.database.begin() as conn:
+        jobs.load(conn, [first.job_id, third.job_id])
+        jobs.model_groups_pending(conn, made.id, world.now)
+        jobs.unqueue(conn, [(each.job_id, each.dispatch) for each in again], world.now)
+        jobs.lost_queued(conn, [], world.now)
+        batches.pause(conn, made.id, "lunch", world.now)
+        batches.resume(conn, made.id, world.now)
+        batches.active(conn)
+        stats.status(conn, made.id, world.now)
+        stats.window_counts(conn, world.now)
+        ledger.attempts_of(conn, job_id=fourth.job_id)
+        workers.beat(conn, "worker-1", 1, world.now)
+    world.tick(60)
+    world.reap()
+    world.complete(fourth)
+    with world.database.begin() as conn:
+        list(results.iterate(conn, made.id, page=3))
+        list(results.iterate(conn, made.id, only=[JobState.SUCCEEDED], page=3))
+        jobs.expire_overdue(conn, world.tick(500))
+    other = world.batch(2)
+    with world.database.begin() as conn:
+        batches.cancel(conn, other.id, world.now)
+
+
+def test_no_statement_scans_a_table_that_grows(world: Any) -> None:
+    _fill(world)
+    with _recorded(world) as statements:
+        _walk(world)
+    plans = _sqlite_scans if world.database.dialect == "sqlite" else _postgres_scans
+    with world.database.begin() as conn:
+        scans = [(scan, sql) for sql, parameters in statements for scan in plans(conn, sql, parameters)]
+    assert len(statements) > 40
+    assert scans == []
+
+
+@contextmanager
+def _recorded(world: Any) -> Iterator[list[Statement]]:
+    """Every statement that reads or changes rows, by its wording, with the parameters it was last used with."""
+    seen: dict[str, Any] = {}
+
+    def record(_c: Any, _cursor: Any, sql: str, parameters: Any, _x: Any, many: bool) -> None:
+        if sql.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "WITH")) and "alembic" not in sql:
+            seen[sql] = parameters[0] if many else parameters
+
+    statements: list[Statement] = []
+    event.listen(world.database._engine, "before_cursor_execute", record)
+    try:
+        yield statements
+    finally:
+        event.remove(world.database._engine, "before_cursor_execute", record)
+        statements.extend(seen.items())
+
+
+def _sqlite_scans(conn: Any, sql: str, parameters: Any) -> list[str]:
+    plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    grown = tuple(f"SCAN {table}" for table in GROWING)
+    return [
+        step for step in plan if step.startswith(grown) and not any(small in step for small in SMALL_INDEXES)
+    ]
+
+
+def _postgres_scans(conn: Any, sql: str, parameters: Any) -> list[str]:
+    # A few thousand rows are read through sooner than looked up; it matters what can be done with millions.
+    conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    plan = [row[0] for row in conn.exec_driver_sql(f"EXPLAIN {sql}", parameters)]
+    grown = tuple(f"Seq Scan on {table}" for table in GROWING)
+    return [step for step in plan if any(table in step for table in grown)]
+
+
+def _fill(world: Any) -> None:
+    """A large batch that has ended, which nobody asks about any more."""
+    made = world.batch(0)
+    numbers = (
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"
+        if world.database.dialect == "sqlite"
+        else f"WITH n(i) AS (SELECT generate_series(1, {MANY}))"
+    )
+    columns = {
+        "job": "id, batch_id, seq, custom_id, state, model_group, estimated_input_tokens, estimated_output_tokens,"
+        " dispatch, token, attempts, changed_at",
+        "prompt": "job_id, fingerprint, body",
+        "reply": "job_id, attempt_id, model, simulated, created_at, text, message",
+        "attempt": "id, job_id, batch_id, number, token, worker_id, key_label, account, model, model_group, lane,"
+        " opened_at, outcome, input_tokens, output_tokens, cache_write_5m_tokens, cache_write_1h_tokens,"
+        " cache_read_tokens, web_searches, simulated",
+    }
+    values = {
+        "job": f"'old' || i, '{made.id}', i, i || '', 'succeeded', 'g', 1, 1, 1, 1, 1, '2020-01-01T00:00:00.000000Z'",
+        "prompt": "'old' || i, 'f', '{}'",
+        "reply": "'old' || i, 'a', 'm', '1', '2020-01-01T00:00:00.000000Z', 't', '{}'",
+        "attempt": f"'old' || i, 'old' || i, '{made.id}', 1, 1, 'w', 'k', 'a', 'm', 'g', 'realtime',"
+        " '2020-01-01T00:00:00.000000Z', 'succeeded', 1, 1, 0, 0, 0, 0, '1'",
+    }
+    with world.database.begin() as conn:
+        for table in GROWING:
+            selected = values[table]
+            if world.database.dialect == "postgresql":
+                selected = selected.replace("'2020-01-01T00:00:00.000000Z'", "TIMESTAMPTZ '2020-01-01Z'")
+                selected = selected.replace("'1'", "TRUE")
+            conn.execute(text(f"INSERT INTO {table} ({columns[table]}) {numbers} SELECT {selected} FROM n"))
+        if world.database.dialect == "postgresql":
+            conn.execute(text("ANALYZE"))
+
+
+@pytest.mark.parametrize("table", GROWING)
+def test_the_scan_would_be_noticed(world: Any, table: str) -> None:
+    _fill(world)
+    plans = _sqlite_scans if world.database.dialect == "sqlite" else _postgres_scans
+    with world.database.begin() as conn:
+        assert plans(conn, f"SELECT * FROM {table}", ())

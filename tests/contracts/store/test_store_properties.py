@@ -1,0 +1,136 @@
+"""Whatever happens in whatever order, states change only as the table says and the sums hold.
+
+Several workers with duplicate, late and forgotten callers act on one batch; after every step each job has made
+at most one allowed change, what has ended stays as it ended, and every counter is recounted.
+"""
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import select
+
+from promptmill.errors import InvalidTransition
+from promptmill.states import BATCH_CHANGES, JOB_CHANGES, JobState
+from promptmill.store import batches, jobs
+from promptmill.store.tables import job
+
+JOBS = 6
+WORKERS = ("one", "two")
+
+
+class Life(RuleBasedStateMachine):
+    """One batch of a few jobs, its messages and its leases, old ones included."""
+
+    world: Any  # set by the test, one for all examples
+
+    messages = Bundle("messages")
+    leases = Bundle("leases")
+
+    @initialize(sealed=st.booleans())
+    def admit(self, sealed: bool) -> None:
+        admit = self.world.batch if sealed else self.world.admitting
+        self.made = admit(JOBS, deadline=self.world.tick(100))
+        self.before = self._states()
+        self.batch_before = self.world.row(self.made)
+
+    @rule(target=messages, number=st.integers(1, 4))
+    def dispatch(self, number: int) -> Any:
+        return multiple(*self.world.dispatch(self.made, number))
+
+    @rule(message=messages)
+    def call_back(self, message: Any) -> None:
+        with self.world.database.begin() as conn:
+            jobs.unqueue(conn, [(message.job_id, message.dispatch)], self.world.now)
+
+    @rule(target=leases, some=st.lists(messages, max_size=4), worker=st.sampled_from(WORKERS))
+    def begin(self, some: list[Any], worker: str) -> Any:
+        self.world.alive(worker)
+        return multiple(*{lease.job_id: lease for lease in self.world.begin(some, worker)}.values())
+
+    @rule(some=st.lists(leases, min_size=1, max_size=4))
+    def complete(self, some: list[Any]) -> None:
+        accepted = self.world.complete(*some)
+        assert accepted <= {lease.job_id for lease in some}
+
+    @rule(some=st.lists(leases, min_size=1, max_size=3))
+    def fail(self, some: list[Any]) -> None:
+        self.world.fail(*some)
+
+    @rule(some=st.lists(leases, min_size=1, max_size=3), after=st.sampled_from([0, 30]))
+    def defer(self, some: list[Any], after: float) -> None:
+        self.world.defer(*some, after=after)
+
+    @rule(seconds=st.sampled_from([1, 5, 20]), awake=st.sampled_from([*WORKERS, None]))
+    def time_passes(self, seconds: float, awake: str | None) -> None:
+        self.world.tick(seconds)
+        if awake:
+            self.world.alive(awake)
+        self.world.reap()
+
+    @rule()
+    def deadline(self) -> None:
+        with self.world.database.begin() as conn:
+            jobs.expire_overdue(conn, self.world.now)
+
+    @rule(act=st.sampled_from(["seal", "pause", "resume", "cancel"]))
+    def control(self, act: str) -> None:
+        reason = ["lunch"] if act == "pause" else []
+        with self.world.database.begin() as conn:
+            try:
+                getattr(batches, act)(conn, self.made.id, *reason, self.world.now)
+            except InvalidTransition:
+                assert act != "cancel" or self.world.row(self.made).sealed_at is not None
+
+    @invariant()
+    def sums_hold(self) -> None:
+        self.world.assert_adds_up(self.made)
+
+    @invariant()
+    def jobs_change_as_the_table_says(self) -> None:
+        after = self._states()
+        for job_id, state in after.items():
+            was = self.before[job_id]
+            assert state is was or (state in JOB_CHANGES[was] and not was.is_terminal)
+        self.before = after
+
+    @invariant()
+    def the_batch_changes_as_the_table_says(self) -> None:
+        after = self.world.row(self.made)
+        was = self.batch_before
+        # Sealing or canceling with nothing left to do passes through two changes in one step.
+        reachable = BATCH_CHANGES[was.state] | {
+            each for s in BATCH_CHANGES[was.state] for each in BATCH_CHANGES[s]
+        }
+        assert after.state is was.state or after.state in reachable
+        if was.ended_at is not None:
+            assert (after.ended_at, after.state) == (was.ended_at, was.state)
+        self.batch_before = after
+
+    def _states(self) -> dict[str, JobState]:
+        with self.world.database.read() as conn:
+            rows = conn.execute(select(job.c.id, job.c.state).where(job.c.batch_id == self.made.id))
+            return {row.id: JobState(row.state) for row in rows}
+
+
+def test_states_and_sums_hold_under_any_interleaving(world: Any) -> None:
+    machine = type("LifeInOneDatabase", (Life,), {"world": world})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        ),
+    )

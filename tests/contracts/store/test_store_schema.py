@@ -1,0 +1,116 @@
+"""The schema: migrations and tables say the same, and several processes may migrate at once."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from promptmill.errors import ConfigurationError
+from promptmill.store.database import Database
+from promptmill.store.tables import METADATA
+
+
+@pytest.fixture
+def empty_url(database_url: str, tmp_path: Path) -> Iterator[str]:
+    """A database without a table, of the same kind."""
+    if database_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    server, _, name = database_url.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}_empty".encode())
+        yield f"{server}/{name}_empty"
+        connection.execute(f"DROP DATABASE {name}_empty WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[Database]:
+    opened = Database.open(empty_url)
+    yield opened
+    opened.close()
+
+
+def test_alembic_finds_no_difference_between_migrations_and_tables(database: Database) -> None:
+    with database.read() as conn:
+        assert compare_metadata(MigrationContext.configure(conn), METADATA) == []
+
+
+def test_migrations_make_the_very_tables_and_indexes_that_the_tables_say(
+    database: Database, empty: Database
+) -> None:
+    with empty.begin() as conn:
+        METADATA.create_all(conn)
+        declared = _definitions(conn)
+    with database.read() as conn:
+        migrated = _definitions(conn)
+    assert migrated == declared
+
+
+def _definitions(conn: Connection) -> dict[str, str]:
+    """What the database itself says about tables and indexes, the predicates of partial ones included."""
+    if conn.dialect.name == "sqlite":
+        query = "SELECT name, replace(replace(sql, char(10), ''), char(9), '') FROM sqlite_master"
+    else:
+        query = """
+            SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+            UNION ALL
+            SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT table_name || '.' || column_name, concat_ws(' ', ordinal_position, data_type, is_nullable)
+            FROM information_schema.columns WHERE table_schema = 'public'
+        """
+    return {row[0]: str(row[1]) for row in conn.execute(text(query)) if "alembic" not in row[0]}
+
+
+def test_an_empty_database_is_told_how_to_get_its_tables(empty: Database) -> None:
+    with pytest.raises(ConfigurationError, match="promptmill migrate"):
+        empty.check_schema()
+    empty.migrate()
+    empty.check_schema()
+
+
+def test_migrating_again_changes_nothing(database: Database, world: Any) -> None:
+    made = world.batch()
+    database.migrate()
+    database.check_schema()
+    assert world.row(made).total == 3
+
+
+def test_a_database_of_a_newer_version_is_left_alone(empty: Database) -> None:
+    empty.migrate()
+    with empty.begin() as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match="newer version"):
+        empty.check_schema()
+    with pytest.raises(ConfigurationError, match="newer version"):
+        empty.migrate()
+
+
+def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
+    program = (
+        "import sys; from promptmill.store.database import Database; "
+        "database = Database.open(sys.argv[1]); database.migrate(); database.check_schema(); database.close()"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, empty_url], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty: Database) -> None:
+    with empty.begin() as conn:
+        conn.execute(text("CREATE TABLE worker (id INTEGER)"))  # in the way of the last table to be made
+    with pytest.raises(Exception, match="worker"):
+        empty.migrate()
+    with empty.read() as conn:
+        assert not conn.dialect.has_table(conn, "batch")
+        assert not conn.dialect.has_table(conn, "alembic_version")
