@@ -117,6 +117,8 @@ def _custom_id(row: Mapping[str, Any]) -> str | None:
     given = row.get("custom_id")
     if given is None or given == "":
         return None
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)  # frames make floats of whole numbers where a column has gaps
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str) or not _CUSTOM_ID.fullmatch(given):

@@ -23,16 +23,18 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 def label_of(source: object) -> str | Path | None:
     """What a fault calls the source: the path as it was given; None for rows from Python."""
-    if source == STANDARD_INPUT:
+    if _is_standard_input(source):
         return "standard input"
     return Path(source) if isinstance(source, str | os.PathLike) else None
 
 
 def stem_of(source: object) -> str:
     """A short name for a batch: the file's name without its endings."""
-    if source != STANDARD_INPUT and isinstance(source, str | os.PathLike):
+    if _is_standard_input(source):
+        return "stdin"
+    if isinstance(source, str | os.PathLike):
         return Path(source).name.split(".")[0] or "file"
-    return "stdin" if source == STANDARD_INPUT else "rows"
+    return "rows"
 
 
 def rows_of(source: object, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -46,7 +48,7 @@ def rows_of(source: object, columns: Sequence[str] | None = None) -> Iterator[Ro
     Raises:
         InvalidInput: the source cannot be read at all, or not further.
     """
-    if source == STANDARD_INPUT:
+    if _is_standard_input(source):
         return read_json_lines(sys.stdin.buffer, "standard input")
     if isinstance(source, str | os.PathLike):
         return _file_rows(Path(source), columns)
@@ -55,6 +57,10 @@ def rows_of(source: object, columns: Sequence[str] | None = None) -> Iterator[Ro
     if isinstance(source, Mapping | bytes) or not isinstance(source, Iterable):
         raise InvalidInput(f"a {type(source).__name__} is no iterable of rows; give a path or a list of rows")
     return enumerate(source, 1)
+
+
+def _is_standard_input(source: object) -> bool:
+    return isinstance(source, str) and source == STANDARD_INPUT  # a frame answers == with a frame
 
 
 def _file_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
@@ -69,6 +75,7 @@ def _file_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
 
     try:
         if kind == [".parquet"]:
+            path.open("rb").close()
             yield from enumerate(parquet_rows(path), 1)
         elif kind and (delimiter := _DELIMITERS.get(kind[0])):
             yield from read_delimited(open_file, path, delimiter=delimiter, columns=columns)

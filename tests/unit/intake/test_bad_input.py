@@ -140,6 +140,8 @@ def test_a_broken_line_names_its_column(write: Callable[..., Path]) -> None:
         ('{"prompt": "a", "custom_id": "ümlaut"}', "custom_id", "must be 1 to 64 of"),
         ('{"prompt": "a", "custom_id": "%s"}' % ("x" * 65), "custom_id", "must be 1 to 64 of"),
         ('{"prompt": "a", "custom_id": ["x"]}', "custom_id", "must be 1 to 64 of"),
+        ('{"prompt": "a", "custom_id": 1.5}', "custom_id", "must be 1 to 64 of"),
+        ('{"prompt": "a", "custom_id": 1e999}', "custom_id", "must be 1 to 64 of"),
         ('{"prompt": "a", "model": "claude-sonet-5"}', "model", "did you mean claude-sonnet-5"),
         ('{"prompt": "a", "model": "gpt-4o"}', "model", "unknown model 'gpt-4o'"),
         ('{"prompt": "a", "model": 5}', "model", "not text"),

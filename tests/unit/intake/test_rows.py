@@ -187,11 +187,17 @@ class FakeFrame:
         assert orient == "records"
         return self._rows
 
+    def __eq__(self, other: object) -> Any:
+        raise ValueError("The truth value of a frame is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]  # as pandas has it
+
 
 def test_a_frame_is_read_row_by_row_and_a_gap_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     frame = FakeFrame([{"prompt": f"p{n}", "score": float("nan") if n % 2 else n} for n in range(5_000)])
     rows = list(rows_of(frame))
+    assert stem_of(frame) == "rows"
     assert len(rows) == 5_000
     assert rows[1] == (2, {"prompt": "p1", "score": None})
 
@@ -370,8 +376,9 @@ def test_a_row_without_a_name_is_called_by_its_line_and_its_prompt(tmp_path: Pat
     assert [row.fingerprint for row in rows] == prints
 
 
-def test_a_number_serves_as_custom_id() -> None:
-    _, [row], _ = read([{"custom_id": 17, "prompt": "a"}])
+@pytest.mark.parametrize("number", [17, 17.0])
+def test_a_whole_number_serves_as_custom_id(number: float) -> None:
+    _, [row], _ = read([{"custom_id": number, "prompt": "a"}])
     assert row.custom_id == "17"
 
 
