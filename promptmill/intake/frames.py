@@ -31,7 +31,7 @@ def frame_rows(source: Any) -> Iterator[dict[str, Any]]:
     if pyarrow is not None and hasattr(source, "__arrow_c_stream__"):
         for batch in pyarrow.RecordBatchReader.from_stream(source):
             yield from batch.to_pylist()
-    elif hasattr(source, "to_dicts"):  # polars
+    elif hasattr(source, "collect_schema"):  # polars
         yield from source.iter_rows(named=True)
     elif hasattr(source, "iloc"):
         for start in range(0, len(source), _ROWS_AT_ONCE):
