@@ -47,9 +47,14 @@ def on_loop_stop(hook: Hook) -> Hook:
 
 
 class LoopThread:
-    """An event loop that runs until it is stopped."""
+    """An event loop that runs until it is stopped.
+
+    Attributes:
+        on_death: called, on the dying thread, when the loop ends though nobody has stopped it.
+    """
 
     def __init__(self) -> None:
+        self.on_death: Callable[[], None] = lambda: None
         self._meter = LagMeter()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -100,6 +105,7 @@ class LoopThread:
         except BaseException as error:  # noqa: BLE001  # a thread has nobody above it to tell
             if self._ready.is_set():
                 log.critical("loop_died", error=type(error).__name__)
+                self.on_death()
             else:
                 self._failure = error
         finally:

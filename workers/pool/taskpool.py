@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
-from celery.exceptions import ImproperlyConfigured, WorkerLostError
+from celery.exceptions import ImproperlyConfigured, WorkerLostError, WorkerShutdown
 from kombu.asynchronous import get_event_loop
 
 from promptmill.logs import get_logger
@@ -49,6 +49,7 @@ class TaskPool(BasePool):
         self._reports: deque[Report] = deque()
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
+        self._is_dead = False
         self._doorbell: Doorbell
         self._hub: Any
 
@@ -63,6 +64,7 @@ class TaskPool(BasePool):
             )
         self._doorbell = Doorbell()
         self._loop = start_loop()
+        self._loop.on_death = self._die
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Listen for reports; called again after each reconnection, which empties the hub."""
@@ -163,13 +165,15 @@ class TaskPool(BasePool):
             self._run_on_thread(job)
 
     def _stop(self, job: Job) -> None:
-        if job.number not in self._running or job.is_terminated:
+        if job.number not in self._running or job.is_terminated or self._is_dead:
             return
         job.interrupts.terminated = True
         self._asyncio.call_soon_threadsafe(_cancel, job)
 
     def _on_doorbell(self) -> None:
         self._doorbell.answer()
+        if self._is_dead:
+            raise WorkerShutdown(1)  # a worker that takes messages and answers none is worse than no worker
         while self._reports:
             self._hear(self._reports.popleft())
         self._fill()
@@ -198,7 +202,7 @@ class TaskPool(BasePool):
         turns = self._turns()
         deadline: float | None = None
         while self._running:
-            if self._loop is None or not self._loop.is_alive:
+            if self._loop is None or self._is_dead:
                 log.error("loop_gone_while_draining", jobs=len(self._running))
                 return
             if all(job.is_terminated for job in self._running.values()):
@@ -278,6 +282,10 @@ class TaskPool(BasePool):
             self._report(Report(job, Happened.RAISED, einfo))
         else:
             self._report(Report(job, Happened.RETURNED, future.result()))
+
+    def _die(self) -> None:
+        self._is_dead = True
+        self._doorbell.ring()
 
     def _report(self, report: Report) -> None:
         self._reports.append(report)

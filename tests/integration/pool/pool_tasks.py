@@ -47,6 +47,8 @@ def _shutting_down(how: str, **_: Any) -> None:
 
 @on_loop_start
 async def _loop_starts() -> None:
+    if "POOL_TEST_BREAK_START" in os.environ:
+        raise ConnectionError("no database")
     note("life", "loop starts")
 
 
@@ -106,6 +108,14 @@ async def cancel_itself() -> None:
 @app.task(base=AsyncTask)
 async def leave_the_interpreter() -> None:
     raise SystemExit(3)
+
+
+@app.task(base=AsyncTask)
+async def end_the_loop() -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    await asyncio.gather(asyncio.create_task(leave()))
 
 
 @app.task(base=AsyncTask, soft_time_limit=0.2)

@@ -70,3 +70,16 @@ def test_kill_9_loses_only_what_had_begun(start_worker: Start, subject: str, wai
     wait_until(lambda: len(killed.notes(f"{subject}:done")) == 6)
     assert len(killed.notes(f"{subject}:begun")) == 10
     assert not set(lost) & set(killed.notes(f"{subject}:done"))
+
+
+def test_a_worker_whose_clients_cannot_be_made_does_not_start(start_worker: Start) -> None:
+    worker = start_worker(1, must_be_ready=False, POOL_TEST_BREAK_START="1")
+    assert worker.wait() != 0
+    assert "no database" in worker.log
+
+
+def test_a_worker_whose_loop_has_died_ends(start_worker: Start) -> None:
+    worker = start_worker(2)
+    worker.send("end_the_loop")
+    assert worker.wait() != 0
+    assert "loop_died" in worker.log

@@ -1,4 +1,4 @@
-"""The same tasks under Celery's thread pool: the fallback, on one loop that all threads share."""
+"""The same tasks under Celery's own pools: the fallback, on one loop that all threads share."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,12 @@ from .conftest import Events, Worker
 Wait = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def worker(start_worker: Callable[..., Worker]) -> Worker:
-    return start_worker(8, "-P", "threads")
+@pytest.fixture(scope="module", params=["threads", "solo"])
+def worker(start_worker: Callable[..., Worker], request: pytest.FixtureRequest) -> Worker:
+    return start_worker(8, "-P", request.param)
 
 
-def test_threads_share_one_loop_and_each_body_knows_its_request(
+def test_all_bodies_share_one_loop_and_each_body_knows_its_request(
     worker: Worker, subject: str, wait_until: Wait
 ) -> None:
     ids = worker.send("tell_request", subject, times=20)
@@ -26,9 +26,7 @@ def test_threads_share_one_loop_and_each_body_knows_its_request(
     assert "loop starts" in worker.notes("life")
 
 
-def test_a_task_may_retry_and_fail_under_threads(
-    worker: Worker, subject: str, events: Events, wait_until: Wait
-) -> None:
+def test_a_task_may_retry_and_fail(worker: Worker, subject: str, events: Events, wait_until: Wait) -> None:
     worker.send("retry_until_third", subject)
     (failed,) = worker.send("fail")
     wait_until(lambda: worker.notes(subject) == ["0", "1", "2"])
