@@ -172,7 +172,7 @@ class TaskPool(BasePool):
 
     def _on_doorbell(self) -> None:
         self._doorbell.answer()
-        if self._is_dead:
+        if self._is_dead and self.active:
             raise WorkerShutdown(1)  # a worker that takes messages and answers none is worse than no worker
         while self._reports:
             self._hear(self._reports.popleft())

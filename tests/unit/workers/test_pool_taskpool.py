@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from kombu.asynchronous import Hub, set_event_loop
 from workers.pool import TaskPool
 from workers.pool import loop as pool_loop
 from workers.pool.bridge import AsyncTask, await_here
+from workers.pool.doorbell import Doorbell
 from workers.pool.job import Job
 
 
@@ -194,6 +196,24 @@ def test_stop_waits_for_what_runs(pool: TaskPool, heard: Heard) -> None:
     _send(pool, heard, "job", body)
     pool.close()
     pool.stop()
+    assert heard.ended == [("job", "finished")]
+
+
+def test_stop_waits_for_what_runs_though_the_broker_is_gone(pool: TaskPool, heard: Heard, hub: Hub) -> None:
+    def broken() -> None:
+        raise ConnectionError
+
+    async def body() -> str:
+        await asyncio.sleep(0.05)
+        return "finished"
+
+    with closing(Doorbell()) as transport:
+        transport.ring()
+        hub.add_reader(transport, broken)
+        _send(pool, heard, "job", body)
+        pool.close()
+        pool.stop()
+        hub.remove_reader(transport)
     assert heard.ended == [("job", "finished")]
 
 
