@@ -56,7 +56,8 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=["model"])],  # by name: extras of others may hold anything
+            # By name, because the extras of other libraries may hold anything.
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=["model"])],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub_event, renderer],
         )
     )
