@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 from promptmill.claude.keys import Key
 from promptmill.claude.replies import Reply
@@ -28,6 +29,7 @@ from workers.writer import Write, Writer
 
 log = get_logger(__name__)
 
+INTERRUPTED = "interrupted"
 COUNTED = (ServerFailed.kind, ConnectionFailed.kind)
 
 
@@ -100,7 +102,7 @@ class Outcomes:
             at=self.clock.now(),
         )
 
-    async def put_back(self, job: LoadedJob, *, after: float, why: str) -> None:
+    async def put_back(self, job: LoadedJob, *, after: float, why: str) -> NoReturn:
         """Send a job that was not begun back to `pending`; never before `after` seconds.
 
         Raises:
@@ -116,11 +118,18 @@ class Outcomes:
         )
         raise Deferred(why)
 
+    async def hand_back(self, job: LoadedJob, lease: Lease) -> None:
+        """Send a job whose call was broken off from outside back to `pending`; what it cost is unknown."""
+        attempt = self._closed(lease, INTERRUPTED)
+        await self.writer.put(
+            Write.DEFER, Deferral(job_id=job.id, token=lease.token, attempt=attempt, not_before=None)
+        )
+
     async def hold(self, job: LoadedJob, reason: str) -> None:
         """Pause every batch that calls where this job calls, until a person acts."""
         await self.writer.put(Write.HOLD, Held(endpoint=job.endpoint, reason=scrub(reason)))
 
-    async def refuse(self, job: LoadedJob, error: PromptmillError, kind: str) -> None:
+    async def refuse(self, job: LoadedJob, error: PromptmillError, kind: str) -> NoReturn:
         """End a job that can never be begun.
 
         Raises:
@@ -129,7 +138,7 @@ class Outcomes:
         await self.writer.put(Write.FAIL, Failure(job_id=job.id, dispatch=job.dispatch, error_kind=kind))
         raise Failed(str(error)) from error
 
-    async def follow(self, job: LoadedJob, lease: Lease, key: Key, failure: ClaudeError) -> None:
+    async def follow(self, job: LoadedJob, lease: Lease, key: Key, failure: ClaudeError) -> NoReturn:
         """Do what `retries.decide` says about a failed call.
 
         Raises:
@@ -158,7 +167,7 @@ class Outcomes:
 
     async def _defer(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError, *, after: float
-    ) -> None:
+    ) -> NoReturn:
         deferral = Deferral(
             job_id=job.id,
             token=lease.token,
@@ -171,7 +180,7 @@ class Outcomes:
 
     async def _fail(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError, reason: str
-    ) -> None:
+    ) -> NoReturn:
         await self.writer.put(
             Write.FAIL,
             Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=failure.kind),

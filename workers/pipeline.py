@@ -8,16 +8,28 @@ to Claude, made once.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from promptmill.claude.client import ClaudeClient
 from promptmill.claude.keys import Key, KeyRing
+from promptmill.claude.replies import Reply
 from promptmill.dimensions import Amounts
-from promptmill.errors import ClaudeError, LimitReached, NoUsableKey, Overloaded, RateLimited, RequestTooLarge
+from promptmill.errors import (
+    ClaudeError,
+    ConnectionFailed,
+    LimitReached,
+    NoUsableKey,
+    Overloaded,
+    RateLimited,
+    RequestTooLarge,
+)
 from promptmill.estimates import Estimator
 from promptmill.limits import Limiter, Permit, Pool
 from promptmill.logs import get_logger
+from promptmill.prompts import Prompt
 from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
+from promptmill.store.leases import Lease
 from workers.compose import compose
 from workers.outcomes import Outcomes
 
@@ -27,6 +39,16 @@ WITHOUT_KEY_S = 15.0
 """How long a job rests when there is no key to call with."""
 OTHER_ENDPOINT_S = 5.0
 """How long a job rests that this worker must not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A job with everything that must be settled once its call is over."""
+
+    job: LoadedJob
+    lease: Lease
+    key: Key
+    permit: Permit
 
 
 @dataclass(slots=True)
@@ -67,19 +89,40 @@ class Pipeline:
         if lease is None:
             await self.limiter.release(permit)
             return
+        reply = await self._call(_Begun(job, lease, key, permit), prompt)
+        self.estimator.learn(estimate, reply.usage, family=job.batch_id)
+        await self.outcomes.complete(job, lease, reply)
+
+    async def _call(self, begun: "_Begun", prompt: Prompt) -> Reply:
+        """The one call. Whatever comes of it, the permit is settled; without a reply, so is the job.
+
+        Raises:
+            Deferred, Failed: the call failed, and that is committed.
+            CancelledError: the task was revoked; the job went back.
+        """
         self.in_flight += 1
         try:
-            reply = await self.client.create(prompt, key)
+            reply = await self.client.create(prompt, begun.key)
         except ClaudeError as failure:
-            await self._settle_failure(permit, failure)
-            await self.outcomes.follow(job, lease, key, failure)
+            await self._after_failure(begun, failure)
+        except asyncio.CancelledError:
+            await self.limiter.settle(begun.permit, None)
+            await self.outcomes.hand_back(begun.job, begun.lease)
+            raise
+        except Exception as error:
+            # A time limit of Celery's, or a fault of ours: the lease must not stay with a job nobody works on.
+            log.exception("call_broke", job_id=begun.job.id, error=type(error).__name__)
+            await self._after_failure(begun, ConnectionFailed(f"the call broke off: {type(error).__name__}"))
         else:
             used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
-            await self.limiter.settle(permit, used, reply.headroom)
-            self.estimator.learn(estimate, reply.usage, family=job.batch_id)
-            await self.outcomes.complete(job, lease, reply)
+            await self.limiter.settle(begun.permit, used, reply.headroom)
+            return reply
         finally:
             self.in_flight -= 1
+
+    async def _after_failure(self, begun: "_Begun", failure: ClaudeError) -> NoReturn:
+        await self._settle_failure(begun.permit, failure)
+        await self.outcomes.follow(begun.job, begun.lease, begun.key, failure)
 
     def drain(self) -> None:
         """Begin no further call: what waits for a permit goes back. Call it on the loop."""
@@ -99,7 +142,6 @@ class Pipeline:
             await self.outcomes.refuse(job, error, "request_too_large")
         except LimitReached as error:
             await self.outcomes.put_back(job, after=error.retry_after, why=str(error))
-        raise AssertionError("put_back and refuse always raise")
 
     async def _wait_for_permit(self, pool: Pool, amounts: Amounts) -> Permit:
         task = asyncio.current_task()
@@ -110,7 +152,7 @@ class Pipeline:
         except asyncio.CancelledError:
             if not self._draining:
                 raise
-            task.uncancel()
+            task.uncancel()  # the drain cancelled the wait, not the job
             raise LimitReached("the worker is draining") from None
         finally:
             self._waiting.discard(task)
