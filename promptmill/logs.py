@@ -15,7 +15,7 @@ import structlog
 _SECRET = re.compile(
     r"sk-ant-[A-Za-z0-9_-]{4,}"  # Anthropic keys and tokens
     r"|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{8,}=*"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password in a URL
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password in a URL; Redis has no user
 )
 _SCRUBBED = "[secret]"
 
