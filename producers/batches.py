@@ -29,9 +29,6 @@ from promptmill.store.stats import BatchStatus
 
 PAUSED_BY_A_PERSON = "paused by a person"
 
-_PATIENCE_WITH_NO_WORKER_S = 5.0
-"""A worker that was started together with us takes a few seconds to come up."""
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -200,10 +197,9 @@ class _Warner:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
-        self._silent_until = time.monotonic() + _PATIENCE_WITH_NO_WORKER_S
 
     def __call__(self, moment: Moment) -> None:
         hint = moment.hint
-        if hint and hint not in self._said and time.monotonic() >= self._silent_until:
+        if hint and hint not in self._said:
             self._said.add(hint)
             warnings.warn(hint, stacklevel=4)

@@ -13,6 +13,7 @@ from promptmill.logs import scrub
 
 _POLL_S = 0.05
 _TAIL_BYTES = 16_384
+_LINE_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Child:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(self.log_start, end - _TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
-        return [scrub(line) for line in text.splitlines() if line.strip()][-lines:]
+        words = [scrub(line).rstrip() for line in text.splitlines() if line.strip()]
+        return [word if len(word) <= _LINE_LENGTH else f"{word[:_LINE_LENGTH]}…" for word in words[-lines:]]
 
 
 def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> Child:

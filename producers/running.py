@@ -140,7 +140,11 @@ def _who_is_there(settings: Settings) -> list[WorkerRow]:
 def _raise_if_held(moment: Moment) -> None:
     batch = moment.status.batch
     if batch.state is BatchState.PAUSED and batch.reason != PAUSED_BY_A_PERSON:
-        raise Held(f"{batch.name} is held: {batch.reason}")
+        raise Held(f"{batch.name} is held: {batch.reason}; {_advice(str(batch.reason))}, then run it again")
+
+
+def _advice(reason: str) -> str:
+    return "correct ANTHROPIC_API_KEY" if "key" in reason else "put that right"
 
 
 def _ignore(_: object) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from producers import children
 from producers.children import Child
 from producers.environment import environment_for, with_values
+from producers.redis_address import check_redis
 from promptmill.embedded import redis_server
 from promptmill.errors import PromptmillError
 from promptmill.settings import REAL_API, Settings
@@ -132,12 +133,14 @@ def local_stack(settings: Settings, say: Say) -> Iterator[Stack]:
     An embedded Redis is shared by all that work in the same data folder, and ends with the last of them.
 
     Raises:
-        ConfigurationError: the embedded Redis does not start.
+        ConfigurationError: the embedded Redis does not start, or the one that is set does not answer.
     """
     with ExitStack() as resources:
         if settings.redis_url is None:
             url = resources.enter_context(redis_server(settings.home))
             settings = with_values(settings, "embedded", redis_url=url)
+        else:
+            check_redis(settings.redis_url)
         stack = Stack(settings, say)
         try:
             yield stack

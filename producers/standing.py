@@ -33,9 +33,8 @@ def standing_stack(settings: Settings, *, workers: int, flower_port: int, say: S
         if flower_port:
             _start_flower(stack, flower_port)
         say(f"{several(workers, 'worker process', 'worker processes')}, beat; logs in {stack.logs}")
-        say(
-            f"database {scrub(stack.settings.effective_database_url)}, Redis {scrub(stack.settings.redis_url or '')}"
-        )
+        redis = "embedded" if settings.redis_url is None else scrub(settings.redis_url)
+        say(f"database {scrub(stack.settings.effective_database_url)}, Redis {redis}")
         say("submit with: promptmill submit FILE; Ctrl-C stops when the calls in flight have finished")
         yield stack
 

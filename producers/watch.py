@@ -14,8 +14,11 @@ from promptmill.states import BatchState, JobState
 from promptmill.store import stats, workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
+from promptmill.store.workers import WorkerRow
 
 INTERVAL_S = 0.5
+PATIENCE_S = 15.0
+"""Seconds without a worker before that is worth a word: one that was started with us takes a few to come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Moment:
         status: what the database says.
         workers: worker processes that live and call the endpoint of this batch.
         strangers: the endpoints that other live workers call.
+        alone_s: seconds for which no worker has been seen.
         answers_per_s: jobs ended per second, of late.
         tokens_per_s: tokens read and written per second, of late.
         eta_s: seconds that are left at this pace; None while nobody can tell.
@@ -35,6 +39,7 @@ class Moment:
     status: BatchStatus
     workers: int
     strangers: tuple[str, ...]
+    alone_s: float
     answers_per_s: float
     tokens_per_s: float
     eta_s: float | None
@@ -51,7 +56,7 @@ class Moment:
         batch = self.status.batch
         if batch.state is BatchState.PAUSED:
             return f"{batch.name} is paused ({batch.reason}); go on with: promptmill resume {batch.name}"
-        if batch.state is not BatchState.ACTIVE or self.workers:
+        if batch.state is not BatchState.ACTIVE or self.workers or self.alone_s < PATIENCE_S:
             return None
         if self.strangers:
             theirs = ", ".join(self.strangers)
@@ -65,7 +70,11 @@ def look(database: Database, batch_id: str, bottleneck: Bottleneck) -> Moment:
     Raises:
         NotFound: there is no such batch.
     """
-    return _moment(database, batch_id, bottleneck, None)
+    seen = _see(database, batch_id)
+    pace = Pace()
+    pace.note(0.0, done=0, tokens=0)
+    pace.note(seen.status.elapsed_s, done=seen.status.batch.done, tokens=seen.tokens)
+    return _moment(seen, pace, bottleneck, alone_s=PATIENCE_S)
 
 
 def watch(
@@ -77,39 +86,58 @@ def watch(
         NotFound: there is no such batch.
     """
     pace = Pace()
+    accompanied_at = time.monotonic()
     with Bottleneck(settings, database) as bottleneck:
         while True:
-            moment = _moment(database, batch_id, bottleneck, pace)
+            seen, now = _see(database, batch_id), time.monotonic()
+            pace.note(now, done=seen.status.batch.done, tokens=seen.tokens)
+            accompanied_at = now if seen.serving else accompanied_at
+            moment = _moment(seen, pace, bottleneck, alone_s=now - accompanied_at)
             yield moment
             if moment.has_ended:
                 return
             time.sleep(every_s)
 
 
-def _moment(database: Database, batch_id: str, bottleneck: Bottleneck, pace: Pace | None) -> Moment:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look at the database shows."""
+
+    status: BatchStatus
+    serving: list[WorkerRow]
+    strangers: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        batch = self.status.batch
+        return batch.input_tokens + batch.output_tokens + batch.cache_read_tokens + batch.cache_write_tokens
+
+
+def _see(database: Database, batch_id: str) -> _Seen:
     with database.read() as connection:
         now = database_now(connection)
         status = stats.status(connection, batch_id, now)
         alive = workers.live(connection, now)
-    batch = status.batch
-    tokens = batch.input_tokens + batch.output_tokens + batch.cache_read_tokens + batch.cache_write_tokens
-    if pace is None:
-        pace = Pace()
-        pace.note(0.0, done=0, tokens=0)
-        pace.note(status.elapsed_s, done=batch.done, tokens=tokens)
-    else:
-        pace.note(time.monotonic(), done=batch.done, tokens=tokens)
-    serving = [worker for worker in alive if worker.endpoint == batch.endpoint]
-    moves = batch.state is BatchState.ACTIVE and bool(serving)
-    running = status.jobs[JobState.RUNNING]
-    return Moment(
+    endpoint = status.batch.endpoint
+    return _Seen(
         status=status,
-        workers=len(serving),
-        strangers=tuple(sorted({str(worker.endpoint) for worker in alive} - {batch.endpoint})),
+        serving=[worker for worker in alive if worker.endpoint == endpoint],
+        strangers=tuple(sorted({str(worker.endpoint) for worker in alive} - {endpoint})),
+    )
+
+
+def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) -> Moment:
+    batch = seen.status.batch
+    running = seen.status.jobs[JobState.RUNNING]
+    slots = sum(worker.slots for worker in seen.serving)
+    moves = batch.state is BatchState.ACTIVE and bool(seen.serving)
+    return Moment(
+        status=seen.status,
+        workers=len(seen.serving),
+        strangers=seen.strangers,
+        alone_s=0.0 if seen.serving else alone_s,
         answers_per_s=pace.answers_per_s,
         tokens_per_s=pace.tokens_per_s,
         eta_s=pace.seconds_for(batch.total - batch.done) if moves else None,
-        bound_by=bottleneck.of(batch, running=running, slots=sum(w.slots for w in serving))
-        if moves
-        else None,
+        bound_by=bottleneck.of(batch, running=running, slots=slots) if moves else None,
     )

@@ -1,0 +1,83 @@
+"""The command line as a person types it: a process of its own, in a folder of its own, against real servers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptmill.simulator.process import SimulatorHandle
+from promptmill.testing import simulated_claude
+
+PROMPTMILL = [sys.executable, "-m", "producers.cli"]
+NO_LIMITS = {"PROMPTMILL_RPM": "0", "PROMPTMILL_ITPM": "0", "PROMPTMILL_OTPM": "0"}
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`promptmill` in `folder`, with `environment` over ours."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def __call__(
+        self, *words: str, timeout: float = 60, stdin: str = "", **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Type a command and wait for its end."""
+        return subprocess.run(
+            [*PROMPTMILL, *words],
+            cwd=self.folder,
+            env={**os.environ, **self.environment, **extra},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def json(self, *words: str) -> Any:
+        """Type a command with --json; its document."""
+        done = self(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:
+        """Type a command that goes on."""
+        return subprocess.Popen(
+            [*PROMPTMILL, *words],
+            cwd=self.folder,
+            env={**os.environ, **self.environment, **extra},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def file(self, name: str, *rows: object) -> str:
+        """A file of JSON lines in the folder; its name."""
+        text = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return name
+
+
+@pytest.fixture
+def claude() -> Iterator[SimulatorHandle]:
+    """A simulated Claude without limits and latency."""
+    with simulated_claude() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def cli(tmp_path: Path, claude: SimulatorHandle) -> Cli:
+    """The command line, with that Claude as its endpoint."""
+    return Cli(tmp_path, {"ANTHROPIC_BASE_URL": claude.url, **NO_LIMITS})
+
+
+@pytest.fixture
+def bare_cli(tmp_path: Path) -> Cli:
+    """The command line of somebody who has set nothing."""
+    return Cli(tmp_path, {})
