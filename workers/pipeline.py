@@ -37,6 +37,9 @@ log = get_logger(__name__)
 
 WITHOUT_KEY_S = 15.0
 """How long a job rests when there is no key to call with."""
+LONGEST_REST_S = 5.0
+"""How long a job rests whose permit would come too late. What the limiter foresees for it may be hours and
+change with the next reply; the dispatcher knows the pace, and sends it out again when there is room."""
 OTHER_ENDPOINT_S = 5.0
 """How long a job rests that this worker must not answer."""
 
@@ -141,7 +144,7 @@ class Pipeline:
         except RequestTooLarge as error:
             await self.outcomes.refuse(job, error, "request_too_large")
         except LimitReached as error:
-            await self.outcomes.put_back(job, after=error.retry_after, why=str(error))
+            await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
 
     async def _wait_for_permit(self, pool: Pool, amounts: Amounts) -> Permit:
         task = asyncio.current_task()
