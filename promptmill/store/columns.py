@@ -78,25 +78,29 @@ def time_text(moment: datetime) -> str:
 
 def storable(text: str) -> str:
     """The text with U+FFFD for what no database can hold."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return _UNSTORABLE.sub(_REPLACEMENT, text)
 
 
 def json_text(value: Any) -> str:
     """Compact JSON of any value; a number JSON does not know (NaN, infinity) becomes null."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = _encode(value)
     except ValueError:
-        text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
-    # U+0000 is always escaped by `dumps`; a lone surrogate only when everything is.
+        text = _encode(_finite(value))
+    # U+0000 is always escaped; a lone surrogate only when everything is that is not ASCII.
     return text if _is_utf8(text) else json.dumps(json.loads(text), separators=(",", ":"))
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _is_utf8(text: str) -> bool:
     try:
-        text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _finite(value: Any) -> Any:

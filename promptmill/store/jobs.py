@@ -14,6 +14,7 @@ from promptmill.prompts import Prompt, merge
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.admission import NewJob, insert_many
 from promptmill.store.columns import UTCDateTime
+from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, SUCCEEDED
 from promptmill.store.outcomes import Completion, Deferral, Failure, complete, defer, expire_overdue, fail
 from promptmill.store.rowsets import Rowset
@@ -177,10 +178,9 @@ def _load(dialect: str) -> Select[Any]:
 @cache
 def _queue(dialect: str) -> ReturningUpdate[Any]:
     given = _IDS.on(dialect)
-    served = select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.state == BatchState.ACTIVE)
     return (
         update(job)
-        .where(job.c.id == given.c.id, job.c.state == JobState.PENDING, served.exists())
+        .where(job.c.id == given.c.id, is_in(JobState.PENDING), BATCH_IS_ACTIVE)
         .values(
             state=JobState.QUEUED,
             dispatch=job.c.dispatch + 1,

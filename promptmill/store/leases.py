@@ -10,14 +10,15 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill.states import BatchState, JobState, Lane
+from promptmill.states import JobState, Lane
 from promptmill.store.columns import UTCDateTime
+from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, USAGE_COLUMNS
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import attempt, batch, job
+from promptmill.store.tables import attempt, job
 from promptmill.store.tallies import Tallies, add, lock_batches_of
 
 
@@ -87,14 +88,13 @@ _UNUSED: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0)
 @cache
 def _grant(dialect: str) -> ReturningUpdate[Any]:
     given = _CLAIMS.on(dialect)
-    served = select(batch.c.id).where(batch.c.id == job.c.batch_id, batch.c.state == BatchState.ACTIVE)
     return (
         update(job)
         .where(
             job.c.id == given.c.id,
             job.c.dispatch == given.c.dispatch,
-            job.c.state == JobState.QUEUED,
-            served.exists(),
+            is_in(JobState.QUEUED),
+            BATCH_IS_ACTIVE,
         )
         .values(
             state=JobState.RUNNING,

@@ -4,9 +4,10 @@ Its sum is what the account was billed; the totals on the batch are kept equal t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, Update, and_, case, func, not_, select, update
@@ -29,7 +30,6 @@ _FACTS = (
     "status",
     "error_type",
     "error_code",
-    "error_message",
     "request_id",
     "stop_reason",
     "usage_raw",
@@ -37,7 +37,11 @@ _FACTS = (
     "price_version",
 )
 _IDS = Rowset(attempt.c.id)
-_CLOSED = Rowset(*(attempt.c[name] for name in ("id", *_FACTS, *USAGE_COLUMNS)))
+_CLOSED_COLUMNS = ("error_message", *_FACTS, *USAGE_COLUMNS)
+_CLOSED = Rowset(attempt.c.id, *(attempt.c[name] for name in _CLOSED_COLUMNS))
+_NOTHING = Usage()
+_facts_of = attrgetter(*_FACTS)
+_usage_of = attrgetter(*USAGE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +177,12 @@ def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAtt
         tally.unpriced_attempts += 1
     else:
         tally.cost_nanos += closed.cost_nanos
-    tally.use(closed.usage or Usage())
+    tally.use(closed.usage or _NOTHING)
 
 
 def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
     message = closed.error_message and closed.error_message[:_LONGEST_MESSAGE]
-    facts = (message if name == "error_message" else getattr(closed, name) for name in _FACTS)
-    return (closed.attempt_id, *facts, *astuple(closed.usage or Usage()))
+    return (closed.attempt_id, message, *_facts_of(closed), *_usage_of(closed.usage or _NOTHING))
 
 
 @cache
@@ -198,7 +201,7 @@ def _close(dialect: str) -> Update:
     return (
         update(attempt)
         .where(attempt.c.id == given.c.id)
-        .values({name: given.c[name] for name in (*_FACTS, *USAGE_COLUMNS)})
+        .values({name: given.c[name] for name in _CLOSED_COLUMNS})
     )
 
 

@@ -17,11 +17,12 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
+from promptmill.store.guards import PENDING_OR_CANCELED, is_in
 from promptmill.store.ledger import ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import SERVED, batch, job, reply
 from promptmill.store.tallies import Tallies, add, lock_batches_of
-from promptmill.store.waiting import PENDING_OR_CANCELED, end_waiting
+from promptmill.store.waiting import end_waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,7 @@ def _succeed(dialect: str) -> ReturningUpdate[Any]:
     given = _TOKENS.on(dialect)
     return (
         _free(state=JobState.SUCCEEDED, not_before=None, error_kind=None)
-        .where(job.c.id == given.c.id, job.c.token == given.c.token, job.c.state.in_(_OPEN_STATES))
+        .where(job.c.id == given.c.id, job.c.token == given.c.token, is_in(*_OPEN_STATES))
         .returning(job.c.id, job.c.batch_id, job.c.token)
     )
 
@@ -166,8 +167,8 @@ def _end(dialect: str) -> ReturningUpdate[Any]:
         .where(
             job.c.id == given.c.id,
             or_(
-                and_(job.c.token == given.c.token, job.c.state.in_(_OPEN_STATES)),
-                and_(job.c.dispatch == given.c.dispatch, job.c.state == JobState.QUEUED),
+                and_(job.c.token == given.c.token, is_in(*_OPEN_STATES)),
+                and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
         .returning(job.c.id, job.c.batch_id, job.c.state)
@@ -182,8 +183,8 @@ def _send_back(dialect: str) -> ReturningUpdate[Any]:
         .where(
             job.c.id == given.c.id,
             or_(
-                and_(job.c.token == given.c.token, job.c.state == JobState.RUNNING),
-                and_(job.c.dispatch == given.c.dispatch, job.c.state == JobState.QUEUED),
+                and_(job.c.token == given.c.token, is_in(JobState.RUNNING)),
+                and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
         .returning(job.c.id, job.c.batch_id, job.c.state)

@@ -7,16 +7,17 @@ one update be the one that reaches the total and ends it.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Select,
     Update,
     and_,
+    any_,
     bindparam,
     case,
     column,
@@ -76,6 +77,7 @@ class Tallies(defaultdict[str, Tally]):
 
 
 _COUNTERS = tuple(each.name for each in fields(Tally) if each.name != "started_at")
+_values_of = attrgetter(*_COUNTERS, "started_at")
 _TALLIES = Rowset(batch.c.id, *(column(name, BigInteger) for name in _COUNTERS), batch.c.started_at)
 _IDS = Rowset(job.c.id)
 _TERMINAL = sorted(state.value for state in TERMINAL_JOB_STATES)
@@ -87,41 +89,26 @@ def lock_batches_of(conn: Connection, job_ids: Iterable[str]) -> None:
     A transaction that calls several functions of the store does this first, once for all their jobs.
     """
     if conn.dialect.name != "sqlite":  # whose transactions that write hold the whole database
-        conn.execute(_lock_of_jobs(conn.dialect.name), _IDS.parameters((each,) for each in job_ids))
-
-
-def lock_batches(conn: Connection, batch_ids: Iterable[str]) -> None:
-    """Hold the rows of these batches until the transaction ends."""
-    if conn.dialect.name != "sqlite":
-        conn.execute(_lock(conn.dialect.name), _IDS.parameters((each,) for each in batch_ids))
+        conn.execute(_LOCK, _IDS.parameters((each,) for each in job_ids))
 
 
 def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
     """Add to the counters of the batches, by id; a batch that is sealed and complete ends."""
     if tallies:
-        rows = ((batch_id, *astuple(tallies[batch_id])) for batch_id in sorted(tallies))
+        rows = ((batch_id, *_values_of(tallies[batch_id])) for batch_id in sorted(tallies))
         conn.execute(_add(conn.dialect.name), _TALLIES.parameters(rows, now=now))
 
 
-@cache
-def _lock_of_jobs(dialect: str) -> Select[tuple[str]]:
-    given = _IDS.on(dialect)
-    return _locked(select(job.c.batch_id).join_from(given, job, job.c.id == given.c.id))
-
-
-@cache
-def _lock(dialect: str) -> Select[tuple[str]]:
-    return _locked(select(_IDS.on(dialect).c.id))
-
-
-def _locked(batch_ids: Select[tuple[str]]) -> Select[tuple[str]]:
+_GIVEN = _IDS.on("postgresql")
+_OWNERS = select(job.c.batch_id).join_from(_GIVEN, job, job.c.id == _GIVEN.c.id).scalar_subquery()
+_LOCK = (
+    select(batch.c.id)
+    # An array, because a subselect would be joined with, and perhaps from the side of the batches.
+    .where(batch.c.id == any_(func.array(_OWNERS)))
+    .order_by(batch.c.id)
     # Not FOR UPDATE: that would also hold up whoever inserts a row that refers to the batch.
-    return (
-        select(batch.c.id)
-        .where(batch.c.id.in_(batch_ids))
-        .order_by(batch.c.id)
-        .with_for_update(key_share=True)
-    )
+    .with_for_update(key_share=True)
+)
 
 
 @cache

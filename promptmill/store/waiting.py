@@ -6,20 +6,11 @@ that of the batch. The caller holds the lock of the batch.
 
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, case, select, text, update
+from sqlalchemy import Connection, bindparam, text, update
 
-from promptmill.states import BatchState, JobState
+from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.tables import OUT, PENDING_DEFERRED, PENDING_FRESH, QUEUED, batch, job
-
-# Where a job goes that has to wait again: in a batch that is being canceled nothing waits any more.
-PENDING_OR_CANCELED = case(
-    (
-        select(batch.c.state).where(batch.c.id == job.c.batch_id).scalar_subquery() == BatchState.CANCELING,
-        JobState.CANCELED,
-    ),
-    else_=JobState.PENDING,
-)
+from promptmill.store.tables import OUT, PENDING_DEFERRED, PENDING_FRESH, QUEUED, job
 
 _IN_BATCH = (
     update(job)

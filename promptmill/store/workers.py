@@ -13,11 +13,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
+from promptmill.store.guards import PENDING_OR_CANCELED
 from promptmill.store.ledger import LOST, OPEN, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import RUNNING, attempt, job, worker
 from promptmill.store.tallies import Tallies, add, lock_batches_of
-from promptmill.store.waiting import PENDING_OR_CANCELED
 
 FRESH_FOR = timedelta(seconds=10)
 
