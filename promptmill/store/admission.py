@@ -100,11 +100,11 @@ def _is_taken(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> bool:
 
 def _unknown(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> Sequence[NewJob]:
     """The rows whose custom_id is not in the batch yet."""
-    given = _CUSTOM_IDS.on(conn.dialect.name)
+    are_given = _CUSTOM_IDS.among(conn.dialect.name, job.c.custom_id)
     query = (
         select(job.c.custom_id, prompt.c.fingerprint)
         .join_from(job, prompt, prompt.c.job_id == job.c.id)
-        .where(job.c.batch_id == batch_id, job.c.custom_id.in_(select(given.c.custom_id)))
+        .where(job.c.batch_id == batch_id, are_given)
     )
     found = conn.execute(query, _CUSTOM_IDS.parameters((row.custom_id,) for row in rows))
     known: dict[str, str] = {row.custom_id: row.fingerprint for row in found}

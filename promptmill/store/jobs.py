@@ -235,7 +235,7 @@ def _batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[A
 
 @cache
 def _load_batches(dialect: str) -> Select[Any]:
-    return select(batch).where(batch.c.id.in_(select(_IDS.on(dialect).c.id)))
+    return select(batch).where(_IDS.among(dialect, batch.c.id))
 
 
 @dataclass(slots=True)
@@ -269,7 +269,7 @@ def _attempts(dialect: str) -> Select[Any]:
             func.count().label("times"),
             func.min(attempt.c.opened_at).label("first"),
         )
-        .where(attempt.c.job_id.in_(select(_IDS.on(dialect).c.id)))
+        .where(_IDS.among(dialect, attempt.c.job_id))
         .group_by(attempt.c.job_id, attempt.c.outcome)
     )
 

@@ -66,16 +66,16 @@ def iterate(
         only: the states wanted; all when None.
         page: rows read at once.
     """
-    query = _PAGE if only is None else _PAGE.where(job.c.state.in_(sorted(only)))
-    after = -1
-    while True:
-        rows = conn.execute(query, {"of_batch": batch_id, "after": after, "page": page}).all()
+    states = sorted(JobState if only is None else only)
+    places = page if only is None else page * _SPARSE
+    seen = -1
+    while (first := conn.scalar(_NEXT, {"of_batch": batch_id, "seen": seen})) is not None:
+        window = {"of_batch": batch_id, "first": first, "last": first + places - 1}
+        rows = conn.execute(_PAGE, {**window, "page": page, "states": states}).all()
         ledgers = _ledgers(conn, [row.id for row in rows])
         for row in rows:
             yield _result(row, ledgers[row.id])
-        if len(rows) < page:
-            return
-        after = rows[-1].seq
+        seen = rows[-1].seq if len(rows) == page else window["last"]
 
 
 @dataclass(slots=True)
@@ -105,14 +105,32 @@ class _Ledger:
             )
 
 
+# Pages of places looked at for one page of some states. A page is looked for between two places, because Postgres
+# may think that a batch just submitted holds ten jobs, and sort all that come after.
+_SPARSE = 10
+_NEXT = select(func.min(job.c.seq)).where(
+    job.c.batch_id == bindparam("of_batch"), job.c.seq > bindparam("seen")
+)
+# Narrow rows first: the large ones are fetched for a page only.
+_JOBS = (
+    select(job)
+    .where(
+        job.c.batch_id == bindparam("of_batch"),
+        job.c.seq.between(bindparam("first"), bindparam("last")),
+        job.c.state.in_(bindparam("states", expanding=True)),
+    )
+    .order_by(job.c.seq)
+    .limit(bindparam("page"))
+    .subquery()
+)
 _PAGE: Select[Any] = (
     select(
-        job.c.id,
-        job.c.seq,
-        job.c.custom_id,
-        job.c.state,
-        job.c.attempts,
-        job.c.error_kind,
+        _JOBS.c.id,
+        _JOBS.c.seq,
+        _JOBS.c.custom_id,
+        _JOBS.c.state,
+        _JOBS.c.attempts,
+        _JOBS.c.error_kind,
         func.coalesce(reply.c.simulated, batch.c.simulated).label("simulated"),
         prompt.c.source,
         reply.c.message,
@@ -120,12 +138,10 @@ _PAGE: Select[Any] = (
         reply.c.stop_reason,
         reply.c.parsed,
     )
-    .join_from(job, batch, batch.c.id == job.c.batch_id)
-    .join(prompt, prompt.c.job_id == job.c.id)
-    .outerjoin(reply, reply.c.job_id == job.c.id)
-    .where(job.c.batch_id == bindparam("of_batch"), job.c.seq > bindparam("after"))
-    .order_by(job.c.seq)
-    .limit(bindparam("page"))
+    .join_from(_JOBS, batch, batch.c.id == _JOBS.c.batch_id)
+    .join(prompt, prompt.c.job_id == _JOBS.c.id)
+    .outerjoin(reply, reply.c.job_id == _JOBS.c.id)
+    .order_by(_JOBS.c.seq)
 )
 _IDS = Rowset(job.c.id)
 
@@ -134,7 +150,7 @@ _IDS = Rowset(job.c.id)
 def _attempts(dialect: str) -> Select[Any]:
     return (
         select(attempt)
-        .where(attempt.c.job_id.in_(select(_IDS.on(dialect).c.id)))
+        .where(_IDS.among(dialect, attempt.c.job_id))
         .order_by(attempt.c.job_id, attempt.c.number)
     )
 

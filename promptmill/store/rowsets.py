@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, cast, column, func, literal_column, select
+from sqlalchemy import ColumnElement, any_, bindparam, cast, column, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.sql.selectable import NamedFromClause
 from sqlalchemy.types import String, TypeDecorator, TypeEngine
@@ -41,6 +41,15 @@ class Rowset:
             .table_valued(*(column(name, kind) for name, kind in self._types.items()))
             .render_derived(name=_NAME, with_types=True)
         )
+
+    def among(self, dialect: str, wanted: ColumnElement[Any]) -> ColumnElement[bool]:
+        """True where `wanted` is one of the values of the first column, which is looked up in an index."""
+        name = next(iter(self._types))
+        values = select(self.on(dialect).c[name])
+        if dialect == "sqlite":
+            return wanted.in_(values)
+        # An array: a subselect would be joined with, by the plan for a table that was empty a moment ago.
+        return wanted == any_(func.array(values.scalar_subquery()))
 
     def parameters(self, rows: Iterable[Sequence[Any]], **others: Any) -> dict[str, Any]:
         """The parameters of a statement over `rows`, with its other parameters."""

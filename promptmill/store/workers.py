@@ -122,7 +122,8 @@ def _is_alive(now: datetime, fresh_for: timedelta) -> ColumnElement[bool]:
 
 def _lost(conn: Connection, job_ids: Iterable[str], now: datetime) -> list[ClosedAttempt]:
     """The open attempts of these jobs, closed without anybody knowing what they used."""
-    given = _IDS.on(conn.dialect.name)
-    query = select(attempt.c.id).where(attempt.c.job_id.in_(select(given.c.id)), attempt.c.outcome == OPEN)
+    query = select(attempt.c.id).where(
+        _IDS.among(conn.dialect.name, attempt.c.job_id), attempt.c.outcome == OPEN
+    )
     ids = conn.scalars(query, _IDS.parameters((each,) for each in job_ids))
     return [ClosedAttempt(attempt_id=each, outcome=LOST, closed_at=now) for each in ids]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -13,15 +14,16 @@ from promptmill.store import batches, jobs, ledger, results, stats, workers
 
 GROWING = ("job", "prompt", "reply", "attempt")
 MANY = 5_000
+FEW = 200
 # These hold only what is out or running at the moment, and may be read whole.
 SMALL_INDEXES = ("INDEX job_out", "INDEX job_running")
 
 Statement = tuple[str, Any]
 
 
-def _walk(world: Any) -> None:
-    """Do everything that is done while a batch runs."""
-    made = world.batch(8, deadline=world.now + timedelta(seconds=500))
+def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
+    """Do everything that is done while a batch runs; read only the first `pages` pages of its results."""
+    made = world.batch(many, deadline=world.now + timedelta(seconds=500))
     with world.database.begin() as conn:
         assert jobs.insert_many(conn, made.id, [world.new_job(0)], world.now) == 0
     first, second, third, fourth = world.running(made, 4)
@@ -45,12 +47,15 @@ def _walk(world: Any) -> None:
     world.reap()
     world.complete(fourth)
     with world.database.begin() as conn:
-        list(results.iterate(conn, made.id, page=3))
-        list(results.iterate(conn, made.id, only=[JobState.SUCCEEDED], page=3))
-        jobs.expire_overdue(conn, world.tick(500))
+        list(islice(results.iterate(conn, made.id, page=3), 3 * pages))
+        list(islice(results.iterate(conn, made.id, only=[JobState.SUCCEEDED], page=3), 1))
+    other = world.batch(2, deadline=world.now)
+    with world.database.begin() as conn:
+        jobs.expire_overdue(conn, world.now)
     other = world.batch(2)
     with world.database.begin() as conn:
         batches.cancel(conn, other.id, world.now)
+    return made
 
 
 def test_no_statement_scans_a_table_that_grows(world: Any) -> None:
@@ -62,6 +67,23 @@ def test_no_statement_scans_a_table_that_grows(world: Any) -> None:
         scans = [(scan, sql) for sql, parameters in statements for scan in plans(conn, sql, parameters)]
     assert len(statements) > 40
     assert scans == []
+
+
+def test_postgres_looks_at_few_rows_of_a_batch_it_has_no_statistics_of(
+    postgres_url: str, world_of: Any
+) -> None:
+    """A batch is worked on at once after it was submitted, and statistics come a minute later."""
+    world = world_of(postgres_url)
+    with _recorded(world) as statements:
+        made = _walk(world, MANY, pages=1)
+    with world.database.begin() as conn:
+        touched = {
+            sql: _rows_touched(conn, sql, parameters)
+            for sql, parameters in statements
+            if not sql.startswith("INSERT")
+        }
+    assert world.row(made).total == MANY
+    assert {sql: rows for sql, rows in touched.items() if rows > FEW} == {}
 
 
 @contextmanager
@@ -88,6 +110,23 @@ def _sqlite_scans(conn: Any, sql: str, parameters: Any) -> list[str]:
     return [
         step for step in plan if step.startswith(grown) and not any(small in step for small in SMALL_INDEXES)
     ]
+
+
+def _rows_touched(conn: Any, sql: str, parameters: Any) -> int:
+    """How many rows the steps of a plan had in hand, those they threw away included."""
+    savepoint = conn.begin_nested()
+    # As for a table of millions, where reading through it all is no way.
+    conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    [[[explained]]] = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", parameters).all()
+    savepoint.rollback()
+    return _rows_of(explained["Plan"])
+
+
+def _rows_of(step: dict[str, Any]) -> int:
+    rows = step["Actual Rows"] + sum(
+        number for fact, number in step.items() if fact.startswith("Rows Removed")
+    )
+    return int(rows * step["Actual Loops"]) + sum(_rows_of(below) for below in step.get("Plans", []))
 
 
 def _postgres_scans(conn: Any, sql: str, parameters: Any) -> list[str]:

@@ -121,5 +121,16 @@ def test_a_job_given_up_before_any_attempt_says_why(world: Any) -> None:
     assert (row.error.kind, row.error.status, row.attempts) == ("request_too_large", None, 0)
 
 
+def test_places_left_free_are_passed_over(world: Any) -> None:
+    made = world.admitting(0)
+    rows = [world.new_job(seq) for seq in (0, 3, 4, 1_000_000, 1_000_001)]
+    with world.database.begin() as conn:
+        jobs.insert_many(conn, made.id, rows, world.now)
+    for only in (None, [JobState.PENDING]):
+        found = _results(world, made, only=only, page=2)
+        assert [row.seq for row in found] == [0, 3, 4, 1_000_000, 1_000_001]
+    assert _results(world, made, only=[JobState.ERRORED], page=2) == []
+
+
 def test_no_jobs_give_no_results(world: Any) -> None:
     assert _results(world, world.batch(0)) == []
