@@ -41,12 +41,15 @@ class Leader:
         self._thread = threading.Thread(target=self._run, name="promptmill-leader", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Send out nothing more, and let another lead."""
+    def step_down(self) -> None:
+        """Send out nothing more, and let another lead. Does not wait: a signal handler may call it."""
         self._stop.set()
+
+    def stop(self) -> None:
+        """Step down, and wait for the round that is under way."""
+        self.step_down()
         if self._thread is not None:
             self._thread.join()
-        self.leadership.resign()
 
     def _run(self) -> None:
         with Nudges(self.redis_url) as nudges:
@@ -57,6 +60,7 @@ class Leader:
                     self._stop.wait(BUSY_S)
                 else:
                     nudges.wait(IDLE_S)
+        self.leadership.resign()
 
     def _lead(self) -> int:
         """One round; how many ids went out."""

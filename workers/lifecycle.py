@@ -1,7 +1,7 @@
 """A worker process from start to end: opens what jobs need, and closes it in the right order.
 
-Order of the end: nothing new goes out, what waits goes back, calls already sent finish, the writer writes
-what is left, the process signs off. Celery's signals say when; `current()` is how a task finds its pipeline.
+Order of the end: nothing new goes out, what waits goes back, calls already sent finish, the clients close,
+the writer writes what is left, the process signs off. Celery's signals say when; `current()` is how a task finds its pipeline.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ from typing import Any
 
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from promptmill import logs, settings
 from promptmill.broker import celery_app, publish, queued_ids
@@ -39,6 +41,7 @@ log = get_logger(__name__)
 
 LIMITER_BEAT_S = 5.0
 PEEK_S = 2.0
+REDIS_PATIENCE_S = 5.0
 
 
 class WorkerProcess:
@@ -55,7 +58,12 @@ class WorkerProcess:
             rows=worker.commit_rows,
             delay=worker.commit_delay_s,
         )
-        self.redis = Redis.from_url(runtime.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        self.redis = Redis.from_url(
+            runtime.redis_url,
+            socket_timeout=REDIS_PATIENCE_S,
+            socket_connect_timeout=REDIS_PATIENCE_S,
+            retry=Retry(NoBackoff(), 0),  # the next round is the retry
+        )
         self.keys = runtime.keys()
         self.heartbeat = Heartbeat(
             database=runtime.database,
@@ -68,6 +76,7 @@ class WorkerProcess:
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Sign in and begin to write; jobs come only after this."""
@@ -107,15 +116,19 @@ class WorkerProcess:
                 await self._beating
         await self.client.aclose()
         await self.limiter.aclose()
+        await asyncio.to_thread(self.stop)
 
     def drain(self) -> None:
-        """Begin nothing more."""
-        self.leader.stop()
+        """Begin nothing more. Runs in Celery's signal handler, so it must not wait."""
+        self.leader.step_down()
         if self.pipeline is not None:
             pool.current_loop().call_soon_threadsafe(self.pipeline.drain)
 
     def stop(self) -> None:
-        """Write what is left and sign off."""
+        """Write what is left and sign off; once."""
+        if self._stopped:
+            return
+        self._stopped = True
         self.leader.stop()
         self.writer.stop()
         self.heartbeat.stop()
@@ -233,5 +246,6 @@ async def _close_on_loop() -> None:
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
+    # After a cold shutdown Celery does not send this; the loop's stop hook has done the work by then.
     current().stop()
     _resources.close()

@@ -1,5 +1,6 @@
 """Worker processes as they are started: batches are answered, exactly, whatever ends or fails."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -160,3 +161,17 @@ def test_a_worker_signs_in_and_signs_off(start_mill: Start, sqlite_url: str) -> 
         worker.terminate()
         worker.wait(30)
         assert live() == 0
+
+
+def test_sigquit_hands_the_running_jobs_back_at_once(start_mill: Start, sqlite_url: str) -> None:
+    with simulated_claude(first_token_s=30) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_CONCURRENCY="5")
+        batch = a_batch(mill.database, 5)
+        worker = mill.start_worker()
+        mill.wait_until(lambda: claude.ledger()["in_flight"] == 5, timeout=60)
+        worker.send_signal(signal.SIGQUIT)
+        worker.wait(20)
+        status = mill.status(batch.id)
+    assert status.jobs[JobState.PENDING] == 5
+    assert status.failures == {"interrupted": 5}
+    assert status.batch.unpriced_attempts == 5
