@@ -167,11 +167,10 @@ _IDS = Rowset(job.c.id)
 
 @cache
 def _load(dialect: str) -> Select[Any]:
-    given = _IDS.on(dialect)
     return (
         select(job, prompt.c.body)
-        .join_from(given, job, job.c.id == given.c.id)
-        .join(prompt, prompt.c.job_id == job.c.id)
+        .join_from(job, prompt, prompt.c.job_id == job.c.id)
+        .where(_IDS.among(dialect, job.c.id))
     )
 
 

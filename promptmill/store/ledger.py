@@ -187,11 +187,8 @@ def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
 
 @cache
 def _find_closable(dialect: str) -> Select[tuple[str, str, str, int | None]]:
-    given = _IDS.on(dialect)
-    return (
-        select(attempt.c.id, attempt.c.batch_id, attempt.c.outcome, attempt.c.reserved_nanos)
-        .join_from(given, attempt, attempt.c.id == given.c.id)
-        .where(attempt.c.outcome.in_([OPEN, LOST]))
+    return select(attempt.c.id, attempt.c.batch_id, attempt.c.outcome, attempt.c.reserved_nanos).where(
+        _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([OPEN, LOST])
     )
 
 

@@ -99,12 +99,11 @@ def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
         conn.execute(_add(conn.dialect.name), _TALLIES.parameters(rows, now=now))
 
 
-_GIVEN = _IDS.on("postgresql")
-_OWNERS = select(job.c.batch_id).join_from(_GIVEN, job, job.c.id == _GIVEN.c.id).scalar_subquery()
+_OWNERS = select(job.c.batch_id).where(_IDS.among("postgresql", job.c.id))
 _LOCK = (
     select(batch.c.id)
     # An array, because a subselect would be joined with, and perhaps from the side of the batches.
-    .where(batch.c.id == any_(func.array(_OWNERS)))
+    .where(batch.c.id == any_(func.array(_OWNERS.scalar_subquery())))
     .order_by(batch.c.id)
     # Not FOR UPDATE: that would also hold up whoever inserts a row that refers to the batch.
     .with_for_update(key_share=True)
