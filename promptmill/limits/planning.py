@@ -75,7 +75,7 @@ def bankable(record: PoolRecord, index: int, pacing: Pacing) -> float:
 
 def unproduced_share(record: PoolRecord, pacing: Pacing) -> float:
     """The share of the output in flight that is still to come, on average; less for uneven answers."""
-    if record.output_mean <= 0:
+    if record.output_mean < 1:
         return 0.5
     return max(0.0, 1 - output_variance(record, pacing) / record.output_mean**2) / 2
 

@@ -1,8 +1,8 @@
 """The words of the limiter: whose limits, how high, how fast to go, and what is granted.
 
 A limit the user configured is a ceiling: the pace follows min(configured, learned), and over any span of
-`w` seconds what was granted minus what was settled back stays at most `burst + limit * w`, with `burst`
-as `PoolState` states it. Limits are per minute here and per second inside the pool's record.
+`w` seconds what was granted minus what was settled back stays at most `burst + limit * w` and one call, with
+`burst` as `PoolState` states it: what may be caught up, and what is granted a second ahead. Limits are per minute here and per second inside the pool's record.
 """
 
 from collections.abc import Callable, Iterator
@@ -108,7 +108,7 @@ class Pacing:
     guard: tuple[float, float, float] = (0.06, 0.25, 0.50)
     """s worth kept as the floor of the mirror."""
     tolerance: tuple[float, float, float] = (0.0, 10.0, 10.0)
-    """s of unused pace that may be caught up: the burst of the ceiling promise, beside one call."""
+    """s of unused pace that may be caught up: most of the burst of the ceiling promise."""
     refill_floor: float = 0.05
     """share of the limit that is ours whatever another program takes."""
     input_sigmas: float = 3.0

@@ -27,8 +27,8 @@ class DimensionState:
         limit: in force; None when there is none.
         level: what the server's bucket is thought to hold now.
         capacity: the most it is known to hold.
-        burst: the `B` of the promise "granted - settled back <= B + limit * w", beside the largest call;
-            it is kept for configured limits.
+        burst: the `B` of the promise "granted - settled back <= B + limit * w", beside one call; it is kept
+            for configured limits.
         foreign: what other programs take.
         pace: what may be granted now, after ramp, easing and foreign use.
     """
@@ -118,7 +118,7 @@ def _dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> Di
         source=_source(record, index),
         level=min(level, max(record.level[index], bankable(record, index, pacing))),
         capacity=record.capacity[index],
-        burst=pacing.tolerance[index] * rate,
+        burst=(pacing.tolerance[index] + pacing.horizon) * rate,
         foreign=record.foreign[index] * MINUTE,
         pace=min(rate, refilled) * share * MINUTE,
     )

@@ -169,7 +169,7 @@ local function output_variance(record)
 end
 
 local function unproduced_share(record)
-  if record.output_mean <= 0 then return 0.5 end
+  if record.output_mean < 1 then return 0.5 end
   return max(0, 1 - output_variance(record) / record.output_mean ^ 2) / 2
 end
 
