@@ -45,8 +45,17 @@ class Bottleneck:
                 self._runner.run(self._limiter.aclose())
         self._runner.close()
 
-    def of(self, batch: BatchRow, *, running: int, slots: int) -> str | None:
-        """What binds a batch with `running` calls in flight, where all workers together hold `slots`."""
+    def of(self, batch: BatchRow, *, waiting: int, running: int, slots: int) -> str | None:
+        """What binds a batch.
+
+        Args:
+            batch: which.
+            waiting: its jobs that could begin.
+            running: its calls in flight.
+            slots: calls that all its workers together can hold.
+        """
+        if not waiting:
+            return None
         if slots and running >= _NEARLY_ALL * slots:
             return CONCURRENCY
         if self._runtime.settings.redis_url is None:
@@ -60,8 +69,6 @@ class Bottleneck:
         try:
             state = self._runner.run(self._peek(batch.model))
         except (PromptmillError, TimeoutError):
-            return None
-        if not state.processes_waiting and not state.paused_for:
             return None
         return state.binding()
 

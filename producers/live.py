@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producers.watch import Moment
-from producers.wording import duration, money
+from producers.wording import duration, money, several
 from promptmill.states import JobState
 
 _STYLES = {
@@ -61,7 +61,7 @@ def _title(moment: Moment) -> Text:
         f"  {batch.model}  ",
         ("simulated Claude", "bold yellow") if batch.simulated else ("Claude", "bold"),
         f"  {batch.state.value}" if batch.state.value != "active" else "",
-        f"  {moment.workers} worker{'' if moment.workers == 1 else 's'}",
+        f"  {several(moment.workers, 'worker')}" if moment.workers else "",
     )
 
 

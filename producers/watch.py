@@ -128,8 +128,6 @@ def _see(database: Database, batch_id: str) -> _Seen:
 
 def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) -> Moment:
     batch = seen.status.batch
-    running = seen.status.jobs[JobState.RUNNING]
-    slots = sum(worker.slots for worker in seen.serving)
     moves = batch.state is BatchState.ACTIVE and bool(seen.serving)
     return Moment(
         status=seen.status,
@@ -139,5 +137,15 @@ def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) 
         answers_per_s=pace.answers_per_s,
         tokens_per_s=pace.tokens_per_s,
         eta_s=pace.seconds_for(batch.total - batch.done) if moves else None,
-        bound_by=bottleneck.of(batch, running=running, slots=slots) if moves else None,
+        bound_by=_bound_by(seen, bottleneck) if moves else None,
+    )
+
+
+def _bound_by(seen: _Seen, bottleneck: Bottleneck) -> str | None:
+    jobs = seen.status.jobs
+    return bottleneck.of(
+        seen.status.batch,
+        waiting=jobs[JobState.PENDING] + jobs[JobState.QUEUED],
+        running=jobs[JobState.RUNNING],
+        slots=sum(worker.slots for worker in seen.serving),
     )

@@ -1,0 +1,197 @@
+"""What people are shown while a batch goes on, and when it has ended."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from producers.answers import Result
+from producers.live import LiveView, live_view
+from producers.progress import Lines, line_of, view_for_terminal
+from producers.summary import summary_lines
+from producers.watch import PATIENCE_S, Moment
+from producers.wording import duration
+from promptmill.states import BatchState, JobState, Lane
+from promptmill.store.batches import BatchRow
+from promptmill.store.results import ResultError
+from promptmill.store.stats import BatchStatus
+from promptmill.usage import Usage
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+BATCH = BatchRow(
+    id="batch_1",
+    name="sums",
+    state=BatchState.ACTIVE,
+    reason=None,
+    lane=Lane.REALTIME,
+    model="claude-haiku-5-5",
+    endpoint="simulated",
+    simulated=True,
+    priority=1.0,
+    tags={},
+    options={},
+    content_hash=None,
+    deadline=None,
+    total=300,
+    succeeded=118,
+    errored=2,
+    canceled=0,
+    expired=0,
+    input_tokens=1000,
+    output_tokens=5000,
+    cache_write_tokens=0,
+    cache_read_tokens=200,
+    attempts=123,
+    unpriced_attempts=0,
+    cost_nanos=1_234_000,
+    reserved_nanos=0,
+    estimate_nanos=None,
+    budget_nanos=None,
+    created_at=NOW,
+    sealed_at=NOW,
+    started_at=NOW,
+    ended_at=None,
+)
+JOBS = dict.fromkeys(JobState, 0) | {
+    JobState.SUCCEEDED: 118,
+    JobState.ERRORED: 2,
+    JobState.RUNNING: 50,
+    JobState.PENDING: 130,
+}
+MOMENT = Moment(
+    status=BatchStatus(batch=BATCH, jobs=JOBS, failures={"rate_limited": 1}, elapsed_s=12.0),
+    workers=2,
+    strangers=(),
+    alone_s=0.0,
+    answers_per_s=10.04,
+    tokens_per_s=512.6,
+    eta_s=18.0,
+    bound_by="output_tokens",
+)
+
+
+def at(moment: Moment, **changes: object) -> Moment:
+    """The moment with other facts of its batch."""
+    return replace(moment, status=replace(moment.status, batch=replace(moment.status.batch, **changes)))
+
+
+def test_a_line_is_key_value_pairs_that_a_machine_can_search() -> None:
+    words = line_of(MOMENT).split()
+
+    assert words[0] == "progress"
+    facts = dict(word.split("=", 1) for word in words[1:])
+    assert facts["done"] == "120/300"
+    assert facts["running"] == "50"
+    assert facts["answers_per_s"] == "10.0"
+    assert facts["input_tokens"] == "1200"
+    assert facts["cost_usd"] == "0.001234000"
+    assert facts["refused_429"] == "1"
+    assert facts["bound_by"] == "output_tokens"
+    assert facts["eta_s"] == "18"
+    assert facts["simulated"] == "true"
+
+
+def test_lines_come_every_few_seconds_and_at_every_change_of_state() -> None:
+    written: list[str] = []
+    lines = Lines(written.append, every_s=3600)
+
+    lines.show(MOMENT)
+    lines.show(MOMENT)
+    lines.show(at(MOMENT, state=BatchState.PAUSED, reason="paused by a person"))
+
+    assert len(written) == 2
+    assert "state=paused" in written[1]
+
+
+def test_a_stream_that_is_no_terminal_gets_plain_lines() -> None:
+    stream = StringIO()
+
+    with view_for_terminal(stream) as view:
+        view.show(MOMENT)
+        view.say("and a word")
+
+    assert stream.getvalue().splitlines()[1] == "and a word"
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_on_a_terminal_everything_is_drawn_in_place() -> None:
+    stream = StringIO()
+
+    with live_view(stream) as view:
+        assert isinstance(view, LiveView)
+        view.show(MOMENT)
+        view.show(at(MOMENT, state=BatchState.ENDED))
+
+    drawn = stream.getvalue()
+    for words in ("sums", "simulated Claude", "120 of 300", "10.0 answers/s", "bound by output tokens"):
+        assert words in drawn
+    assert Console(file=stream).is_terminal is False
+
+
+def test_a_paused_batch_says_how_to_go_on() -> None:
+    hint = at(MOMENT, state=BatchState.PAUSED, reason="no usable key").hint
+
+    assert hint is not None
+    assert "no usable key" in hint
+    assert "promptmill resume sums" in hint
+
+
+def test_a_batch_that_nobody_works_on_says_so_after_a_while() -> None:
+    alone = replace(MOMENT, workers=0, alone_s=1.0)
+
+    assert alone.hint is None
+    hint = replace(alone, alone_s=PATIENCE_S).hint
+    assert hint is not None
+    assert "promptmill up" in hint
+
+
+def test_workers_that_call_another_claude_are_named() -> None:
+    hint = replace(MOMENT, workers=0, alone_s=PATIENCE_S, strangers=("https://api.anthropic.com",)).hint
+
+    assert hint is not None
+    assert "https://api.anthropic.com" in hint
+
+
+def a_failure(custom_id: str, kind: str, message: str) -> Result:
+    return Result(
+        custom_id=custom_id,
+        job_id="job_1",
+        state=JobState.ERRORED,
+        text=None,
+        message=None,
+        parsed=None,
+        usage=Usage(),
+        cost=None,
+        attempts=1,
+        error=ResultError(kind=kind, status=400, type=None, code=None, message=message, request_id=None),
+        input=None,
+        simulated=False,
+    )
+
+
+def test_the_summary_names_answers_failures_tokens_cost_and_429s() -> None:
+    ended = at(MOMENT, state=BatchState.ENDED, total=120)
+    failed = [a_failure("a", "prompt_rejected", "too\nlong"), a_failure("b", "prompt_rejected", "other")]
+
+    text = "\n".join(summary_lines(ended.status, failed))
+
+    assert "118 answers of 120 prompts in 12.0 s (10.0 a second), from the simulated Claude" in text
+    assert "not answered: 2 prompt_rejected, as a: too long" in text
+    assert "1,200 in, 5,000 out" in text
+    assert "$0.001234000 (nothing was paid: simulated)" in text
+    assert "123 attempts, 1 refused with 429" in text
+
+
+def test_a_cost_that_is_not_wholly_known_says_so() -> None:
+    text = "\n".join(summary_lines(at(MOMENT, unpriced_attempts=2).status, []))
+
+    assert "and 2 attempts of unknown cost" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(4.23, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (0, "0.0 s")]
+)
+def test_durations_are_said_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
