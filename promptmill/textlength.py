@@ -74,7 +74,7 @@ def count_text(text: str) -> float:
     """Tokens of `text` as Claude 5 would count them, about; 0.0 for no text. Any string is accepted."""
     if text.isascii():
         kinds = text.encode("ascii").translate(_KINDS)
-        weights = _ASCII_WEIGHTS
+        weights: tuple[tuple[bytes, float], ...] = _ASCII_WEIGHTS
     else:
         kinds = text.encode("utf-8", "surrogatepass").translate(_KINDS, _CONTINUATION)
         weights = _ASCII_WEIGHTS + _OTHER_WEIGHTS
