@@ -34,7 +34,7 @@ from workers.leadership import Leadership
 from workers.outcomes import Outcomes
 from workers.pipeline import Pipeline
 from workers.reaper import Reaper
-from workers.statements import store_statements
+from workers.statements import lock_jobs, store_statements
 from workers.writer import Writer
 
 log = get_logger(__name__)
@@ -55,6 +55,7 @@ class WorkerProcess:
         self.writer = Writer(
             runtime.database.begin,
             store_statements(self.id, self.clock),
+            prepare=lock_jobs,
             rows=worker.commit_rows,
             delay=worker.commit_delay_s,
         )

@@ -58,6 +58,13 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
     }
 
 
+def lock_jobs(connection: Connection, values: Sequence[object]) -> None:
+    """Take the locks of one commit at once, so that two workers never wait for each other in a ring."""
+    changed = {v.job_id for v in values if isinstance(v, Claim | Completion | Deferral | Failure)}
+    if changed:
+        jobs.lock_batches_of(connection, changed)
+
+
 def _granted_to(claim: Claim, lease: Lease | None) -> Lease | None:
     """The lease, unless another claim for the same job in the same group got it."""
     return lease if lease is not None and lease.attempt_id == claim.attempt_id else None

@@ -55,6 +55,7 @@ class Writer:
     Args:
         begin: opens a transaction; committed when the block ends.
         statements: what each kind runs.
+        prepare: called with all values of a commit before the first statement.
         rows: the most writes in one commit.
         delay: seconds to gather more before committing.
     """
@@ -64,11 +65,13 @@ class Writer:
         begin: Callable[[], AbstractContextManager[Connection]],
         statements: Mapping[Write, Statement],
         *,
+        prepare: Callable[[Connection, Sequence[Any]], None] = lambda _connection, _values: None,
         rows: int = 100,
         delay: float = 0.02,
     ) -> None:
         self._begin = begin
         self._statements = statements
+        self._prepare = prepare
         self._rows = rows
         self._delay = delay
         self._entries: deque[_Entry] = deque()
@@ -142,6 +145,7 @@ class Writer:
             places[entry.kind].append(place)
         results: list[Any] = [None] * len(entries)
         with self._begin() as connection:
+            self._prepare(connection, [entry.value for entry in entries])
             for kind in sorted(places):
                 values = [entries[place].value for place in places[kind]]
                 for place, result in zip(

@@ -35,6 +35,7 @@ __all__ = [
     "fail",
     "insert_many",
     "load",
+    "lock_batches_of",
     "lost_queued",
     "model_groups_pending",
     "queue",
