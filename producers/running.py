@@ -12,11 +12,11 @@ from typing import Any
 from producers.batches import PAUSED_BY_A_PERSON, Batch
 from producers.progress import view_for_terminal
 from producers.stack import Say, Stack, local_stack, needs_simulator
-from producers.submission import options_for, submit_with
+from producers.submission import Submission, options_for, submit_with
 from producers.watch import Moment
 from producers.wording import several
-from promptmill.claude.endpoints import identify_now
 from promptmill.errors import PromptmillError
+from promptmill.intake.options import SubmitOptions
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
 from promptmill.states import BatchState
@@ -53,50 +53,59 @@ def run(
         InvalidInput: as `submit`.
         Held: the batch waits for a person; run it again afterwards.
     """
+    settings = settings or load()
+    batch = submit_for_here(source, options_for(**options), settings=settings).batch
     with view_for_terminal() as view:
         say, show = (view.say, view.show) if progress else (_ignore, _ignore)
-        with at_work(settings or load(), workers=workers, say=say) as crew:
-            submission = submit_with(
-                source, options_for(**options), settings=crew.settings, simulated=crew.simulated
-            )
-            crew.finish(submission.batch, show)
-    return submission.batch
+        finish(batch, workers=workers, say=say, show=show)
+    return batch
+
+
+def submit_for_here(source: object, options: SubmitOptions, *, settings: Settings) -> Submission:
+    """Submit what workers of this machine will answer: with nothing set, the simulated Claude."""
+    return submit_with(source, options, settings=settings, simulated=needs_simulator(settings) or None)
+
+
+def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], object]) -> Moment:
+    """See to it that a batch is worked on until it has ended; starts nothing for one that has.
+
+    Args:
+        batch: which.
+        workers: how many worker processes to start where none runs.
+        say: told what is started.
+        show: called with every moment; the last one is also what comes back.
+
+    Raises:
+        Held: only a person can help.
+        StackFailed: our workers die.
+    """
+    moment = batch.look()
+    if moment.has_ended:
+        show(moment)
+        return moment
+    if moment.status.batch.state is BatchState.PAUSED:
+        batch.resume()
+    with at_work(batch.settings, workers=workers, say=say) as crew:
+        for moment in batch.watch():
+            show(moment)
+            _raise_if_held(moment)
+            crew.look_after(moment)
+    return moment
 
 
 @dataclass(slots=True)
 class Crew:
-    """The workers that answer a batch: those that ran already, or ours.
-
-    Attributes:
-        simulated: whether the simulated Claude answers.
-    """
+    """Who works: those that ran already, or ours."""
 
     stack: Stack
     count: int
-    simulated: bool
 
-    @property
-    def settings(self) -> Settings:
-        """The settings under which everything works."""
-        return self.stack.settings
-
-    def finish(self, batch: Batch, show: Callable[[Moment], object]) -> Moment:
-        """Wait until a batch has ended, and see to it that somebody works on it.
+    def look_after(self, moment: Moment) -> None:
+        """Replace workers that have gone, ours or not.
 
         Raises:
-            Held: only a person can help.
-            StackFailed: our workers die.
+            StackFailed: ours die as soon as they are started.
         """
-        moment = batch.look()
-        if moment.status.batch.state is BatchState.PAUSED:
-            batch.resume()
-        for moment in batch.watch():
-            show(moment)
-            _raise_if_held(moment)
-            self._look_after(moment)
-        return moment
-
-    def _look_after(self, moment: Moment) -> None:
         self.stack.look_after()
         if not self.stack.workers and not moment.workers and not moment.has_ended:
             self.stack.say("the workers that ran have gone; starting our own")
@@ -104,7 +113,7 @@ class Crew:
 
     def start(self) -> None:
         """Start workers of our own, and what they call where that is missing."""
-        if needs_simulator(self.settings):
+        if needs_simulator(self.stack.settings):
             self.stack.use_simulator()
             self.stack.say(
                 "no key is set, so a simulated Claude answers: nothing is sent to Anthropic and nothing is paid"
@@ -116,15 +125,12 @@ class Crew:
 def at_work(settings: Settings, *, workers: int, say: Say) -> Iterator[Crew]:
     """Somebody at work on this database for the length of the block; what was started is stopped at its end."""
     with local_stack(settings, say) as stack:
-        alive = _who_is_there(settings)
-        if alive:
+        crew = Crew(stack, workers)
+        if alive := _who_is_there(settings):
             hosts = ", ".join(sorted({worker.host for worker in alive}))
             say(f"using {several(len(alive), 'worker process', 'worker processes')} running on {hosts}")
-            yield Crew(stack, workers, simulated=alive[0].endpoint == SIMULATED)
-            return
-        crew = Crew(stack, workers, simulated=False)
-        crew.start()
-        crew.simulated = identify_now(stack.settings.claude.base_url).simulated
+        else:
+            crew.start()
         yield crew
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from producers.running import Crew
-from producers.stack import Say, Stack, celery, local_stack, needs_simulator
+from producers.stack import Say, Stack, celery, local_stack
 from producers.wording import several
 from promptmill.embedded.process import LOOPBACK
 from promptmill.logs import scrub
@@ -28,7 +28,7 @@ def standing_stack(settings: Settings, *, workers: int, flower_port: int, say: S
     with open_database(settings):  # the tables are there before a worker asks for them
         pass
     with local_stack(settings, say) as stack:
-        Crew(stack, workers, simulated=needs_simulator(settings)).start()
+        Crew(stack, workers).start()
         stack.start_other("beat", celery("beat", "--schedule", str(stack.settings.home / "beat-schedule")))
         if flower_port:
             _start_flower(stack, flower_port)

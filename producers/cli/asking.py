@@ -70,13 +70,14 @@ def options_from(asked: Asked) -> "SubmitOptions":
 def tell(admission: "Admission") -> None:
     """Say what was admitted, and what a person should know of it."""
     from producers.submission import notices  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.wording import several  # noqa: PLC0415  # likewise
     from promptmill.pricing import usd  # noqa: PLC0415  # likewise
 
     for notice in notices(admission):
         say(f"note: {notice}")
     cost = usd(admission.estimate.cost_nanos)
     say(
-        f"{admission.name}: {admission.jobs:,} prompts"
+        f"{admission.name}: {several(admission.jobs, 'prompt')}"
         + (", submitted before: going on with them" if admission.resumed else "")
         + f"; estimated {admission.estimate.input_tokens:,} tokens in, {admission.estimate.output_tokens:,} out, "
         + (f"${cost}" if cost else "cost unknown")

@@ -65,18 +65,15 @@ def run(
 
 def _work(source: str, asked: Asked, workers: int, *, announce_model: bool) -> "tuple[Batch, Moment]":
     from producers.progress import view_for_terminal  # noqa: PLC0415  # the database layer takes 0.5 s
-    from producers.running import at_work  # noqa: PLC0415  # likewise
-    from producers.submission import submit_with  # noqa: PLC0415  # likewise
+    from producers.running import finish, submit_for_here  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
-    options = options_from(asked)
-    with at_work(settings.load(), workers=workers, say=say) as crew:
-        submission = submit_with(source, options, settings=crew.settings, simulated=crew.simulated)
-        tell(submission.admission)
-        if announce_model:
-            say(f"model: {asked.model} for rows that name none; choose another with --model")
-        with view_for_terminal() as view, _draining(submission.batch):
-            return submission.batch, crew.finish(submission.batch, view.show)
+    submission = submit_for_here(source, options_from(asked), settings=settings.load())
+    tell(submission.admission)
+    if announce_model:
+        say(f"model: {asked.model} for rows that name none; choose another with --model")
+    with view_for_terminal() as view, _draining(submission.batch):
+        return submission.batch, finish(submission.batch, workers=workers, say=view.say, show=view.show)
 
 
 def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from promptmill.simulator.process import SimulatorHandle
+from promptmill.testing import simulated_claude
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -72,6 +73,25 @@ def test_run_uses_the_workers_that_are_there(cli: Any, wait_until: Callable[...,
 
     assert done.returncode == 0, done.stderr
     assert "using 1 worker process" in done.stderr
+
+
+def test_run_goes_on_with_workers_of_its_own_when_those_it_used_have_gone(
+    cli: Any, wait_until: Callable[..., None]
+) -> None:
+    with simulated_claude(first_token_s=2.0, jitter=0) as slow:
+        environment = {"ANTHROPIC_BASE_URL": slow.url, "PROMPTMILL_CONCURRENCY": "2"}
+        with standing(cli, "--flower-port", "0", **environment):
+            wait_until(lambda: "1 running" in cli("doctor", **environment).stdout, timeout=60)
+            running = cli.start(
+                "run", cli.file("rows.jsonl", *[{"prompt": f"{n}"} for n in range(12)]), **environment
+            )
+            wait_until(lambda: slow.ledger()["in_flight"] > 0, timeout=60)
+
+        _, said = running.communicate(timeout=120)
+
+        assert running.returncode == 0, said
+        assert "starting our own" in said
+        assert slow.ledger()["answered"] == {"1": 12}
 
 
 def test_without_a_key_submit_and_up_agree_on_the_simulated_claude(
