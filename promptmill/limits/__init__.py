@@ -1,5 +1,6 @@
 """The one rate limiter: permits in all dimensions at once, shared by every process of an account."""
 
+from promptmill.limits.desk import DeskUnavailable
 from promptmill.limits.limiter import Limiter
 from promptmill.limits.local import LocalLimiter, LocalPools
 from promptmill.limits.policy import Ceilings, Pacing, Permit, Pool, check_size, learn_everything
@@ -8,6 +9,7 @@ from promptmill.limits.redis_limiter import RedisLimiter
 
 __all__ = [
     "Ceilings",
+    "DeskUnavailable",
     "DimensionState",
     "LimitSource",
     "Limiter",

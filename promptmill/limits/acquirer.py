@@ -155,6 +155,10 @@ class Acquirer:
                     failures += 1
                     pause = self._backoff(failures)
                 await self._rest(pause)
+        except Exception as error:
+            for waiter in self._waiting:
+                self._turn_away(waiter, error)
+            raise
         finally:
             self._serving = None
 

@@ -8,11 +8,11 @@ and no two clocks are compared. `lua/settle.lua` and `lua/penalise.lua` are this
 from dataclasses import dataclass
 from math import exp, sqrt
 
-from promptmill.dimensions import DIMENSIONS, Headroom
+from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.desk import Penalty, Settlement
 from promptmill.limits.planning import output_variance, unproduced_share
 from promptmill.limits.policy import MINUTE, Pacing
-from promptmill.limits.rates import hold_pace_until, ramp, recover, server_rate, update_rates
+from promptmill.limits.rates import hold_pace_until, ramp, recover, server_rate
 from promptmill.limits.records import INPUT, NEVER, OUTPUT, PoolRecord, Reservation
 
 
@@ -54,16 +54,21 @@ def settle_output(record: PoolRecord, held: Reservation, used: float, now: float
 def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float) -> None:
     """Credit what was reserved too much, or charge what was too little, to mirror and pacer.
 
-    The pacer gets exactly the time that this surplus was charged, so that it never grants more than the
-    ceiling's rate.
+    The pacer gets exactly the time that this surplus was charged, at the limit in force now, so that it never
+    grants more than the ceiling's rate.
     """
     if record.rate[index] <= 0:
         return
     record.level[index] = min(record.capacity[index], record.level[index] + surplus)
     record.corrected[index] += surplus
     asked = held.amounts[index]
-    per_unit = held.pace[index] / asked if asked > 0 else 1 / record.rate[index]
+    per_unit = pace_charged(record, held, index) / asked if asked > 0 else 1 / record.rate[index]
     record.pacer[index] -= surplus * per_unit
+
+
+def pace_charged(record: PoolRecord, held: Reservation, index: int) -> float:
+    """Seconds of pace that a permit was charged, in seconds of the limit in force now."""
+    return held.pace[index] * held.rate[index] / record.rate[index]
 
 
 def leave(record: PoolRecord, held: Reservation) -> None:
@@ -85,7 +90,7 @@ def take_back(record: PoolRecord, held: Reservation) -> None:
         level = record.level[index] + held.amounts[index]
         record.level[index] = min(record.capacity[index], level)
         if index > 0:
-            record.pacer[index] -= held.pace[index]
+            record.pacer[index] -= pace_charged(record, held, index)
 
 
 def count_answer_without_headers(record: PoolRecord, pacing: Pacing) -> None:
@@ -97,15 +102,6 @@ def count_answer_without_headers(record: PoolRecord, pacing: Pacing) -> None:
         for index in range(3):
             enough = pacing.headerless_capacity * record.rate[index]
             record.capacity[index] = max(record.capacity[index], enough)
-
-
-def learn_limits(record: PoolRecord, headroom: Headroom, now: float, pacing: Pacing) -> None:
-    """Take over the limits that a header states."""
-    for index, dimension in enumerate(DIMENSIONS):
-        limit = headroom.limit(dimension)
-        if limit is not None and limit > 0:
-            record.learned[index] = limit / MINUTE
-    update_rates(record, now, pacing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from promptmill.limits.desk import Answer, Ask, Denial, Penalty, Pulse, Release,
 from promptmill.limits.line import Line, due_after, others_in_line
 from promptmill.limits.planning import Plan, commit, plan
 from promptmill.limits.policy import MINUTE, Ceilings, Pacing
-from promptmill.limits.rates import adopt_ceilings, recover, restart_when_cold
+from promptmill.limits.rates import adopt_ceilings, learn_limits, recover, restart_when_cold
 from promptmill.limits.records import (
     INPUT,
     PoolRecord,
@@ -141,7 +141,7 @@ class Mirror:
     def _settle(self, process: str, report: Settlement, now: float) -> None:
         record, pacing = self.record, self.pacing
         if report.headroom is not None:
-            learning.learn_limits(record, report.headroom, now, pacing)
+            learn_limits(record, report.headroom, now, pacing)
         held = self._held(process, report.permit)
         if held is None:
             return
@@ -159,7 +159,7 @@ class Mirror:
     def _penalise(self, process: str, report: Penalty, now: float) -> None:
         record, pacing = self.record, self.pacing
         if report.headroom is not None:
-            learning.learn_limits(record, report.headroom, now, pacing)
+            learn_limits(record, report.headroom, now, pacing)
         held = self._close(process, report.permit)
         if held is not None:
             learning.take_back(record, held)

@@ -154,6 +154,7 @@ def commit(record: PoolRecord, outcome: Plan, amounts: list[float], pacing: Paci
         start=outcome.start,
         amounts=list(amounts),
         pace=charged,
+        rate=list(record.rate),
         level_before=list(outcome.level),
         level_after=list(record.level),
         corrected=list(record.corrected),

@@ -142,9 +142,11 @@ class Pacing:
     """s without a grant after which the next start is gentle again."""
 
     first_capacity: float = 0.5
+    default_capacity: float = 60.0
     headerless_capacity: float = 5.0
     headerless_answers: int = 10
-    """s worth of bucket believed in: before any header, and after this many answers without one."""
+    """s worth of bucket believed in before any header; the same of the default limits, which are small; and
+    after this many answers without a header."""
     observer_down: float = 1.0
     observer_up: float = 20.0
     """s in which the mirror follows a header that shows less, or more."""

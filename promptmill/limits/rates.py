@@ -5,8 +5,19 @@ A limit that rises is approached as a start is; one that falls holds at once.
 
 from collections.abc import Sequence
 
+from promptmill.dimensions import DIMENSIONS, Headroom
 from promptmill.limits.policy import MINUTE, Pacing
-from promptmill.limits.records import LEARN, UNLIMITED, PoolRecord, open_dimension, rate_in_force
+from promptmill.limits.records import (
+    LEARN,
+    UNLIMITED,
+    PoolRecord,
+    default_in_force,
+    open_dimension,
+    rate_in_force,
+)
+
+_SAME = 1e-9
+"""Relative difference below which two limits are the same."""
 
 
 def ramp(record: PoolRecord, at: float, pacing: Pacing) -> float:
@@ -51,41 +62,57 @@ def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pac
     """Take over a changed configuration."""
     if list(ceiling) == record.ceiling:
         return
+    guessed = [default_in_force(record, index) for index in range(3)]
     for index, wanted in enumerate(ceiling):
         if wanted != record.ceiling[index]:
             record.overdrive[index] = pacing.overdrive[index] if wanted == LEARN else 0.0
     record.ceiling = list(ceiling)
-    update_rates(record, now, pacing)
+    _update_rates(record, guessed, now, pacing)
 
 
-def update_rates(record: PoolRecord, now: float, pacing: Pacing) -> None:
+def learn_limits(record: PoolRecord, headroom: Headroom, now: float, pacing: Pacing) -> None:
+    """Take over the limits that a header states."""
+    guessed = [default_in_force(record, index) for index in range(3)]
+    for index, dimension in enumerate(DIMENSIONS):
+        limit = headroom.limit(dimension)
+        if limit is not None and limit > 0:
+            record.learned[index] = limit / MINUTE
+    _update_rates(record, guessed, now, pacing)
+
+
+def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacing: Pacing) -> None:
     """Put the limits in force after a ceiling or a learned limit changed."""
     growth = 1.0
     for index in range(3):
-        growth = max(growth, _update_rate(record, index, now, pacing))
-    if growth > 1.0:
+        before = record.rate[index]
+        known = guessed[index] and not default_in_force(record, index)
+        _update_rate(record, index, now, pacing, begin=known or before == UNLIMITED)
+        if before > 0:
+            growth = max(growth, record.rate[index] / before)
+    if growth > 1.0 + _SAME:
         reached = ramp(record, now, pacing)
         record.ramp_from = min(reached, max(pacing.ramp_start, reached / growth))
         record.ramp_at = now
 
 
-def _update_rate(record: PoolRecord, index: int, now: float, pacing: Pacing) -> float:
-    """Put one limit in force; return by what factor it rose."""
+def _update_rate(record: PoolRecord, index: int, now: float, pacing: Pacing, *, begin: bool) -> None:
+    """Put one limit in force. What was a guess, or no limit at all, tells nothing: the dimension begins anew."""
     before, after = record.rate[index], rate_in_force(record, index)
-    factor = 1.0
     if after == UNLIMITED:
         record.rate[index] = UNLIMITED
-    elif before == UNLIMITED:
+        return
+    if begin:
         open_dimension(record, index, now, pacing)
-    elif abs(after - before) > 1e-9 * before:
-        factor = after / before
+    elif abs(after - before) > _SAME * before:
         record.rate[index] = after
-        record.capacity[index] = _at_least_one(index, record.capacity[index] * factor)
-    if after != UNLIMITED and record.learned[index] > 0:
+        record.capacity[index] = _at_least_one(index, record.capacity[index] * after / before)
+        # The pacer counts seconds: what it still owes is worth as many tokens as before.
+        owed = max(0.0, record.pacer[index] - pacing.tolerance[index] - now)
+        record.pacer[index] += owed * (before / after - 1)
+    if record.learned[index] > 0:
         most = _at_least_one(index, MINUTE * record.learned[index])
         record.capacity[index] = min(record.capacity[index], most)
     record.level[index] = min(record.level[index], record.capacity[index])
-    return factor
 
 
 def _at_least_one(index: int, capacity: float) -> float:

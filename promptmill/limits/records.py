@@ -100,6 +100,7 @@ class Reservation:
     start: float
     amounts: list[float]
     pace: list[float]  # s of pace it was charged
+    rate: list[float]  # the limits then in force
     level_before: list[float]
     level_after: list[float]
     corrected: list[float]
@@ -132,6 +133,7 @@ EMPTY_RESERVATION = Reservation(
     _three(),
     _three(),
     _three(),
+    _three(),
     in_flight=0.0,
     output_in_flight=0.0,
     input_variance=0.0,
@@ -139,12 +141,16 @@ EMPTY_RESERVATION = Reservation(
 
 
 def fresh_record(now: float, ceilings: Ceilings, pacing: Pacing) -> PoolRecord:
-    """A pool of which nothing is known: half a second of capacity, a gentle start, no burst."""
-    record = PoolRecord(epoch=now, moment=now, ramp_from=pacing.ramp_start, ramp_at=now)
+    """A pool of which nothing is known: half a second of capacity, a gentle start, no burst.
+
+    Where not even a limit is known, the default limits are gentle enough without a ramp.
+    """
+    record = PoolRecord(epoch=now, moment=now, ramp_at=now)
+    record.ceiling = ceilings_per_second(ceilings)
+    record.ramp_from = pacing.ramp_start if max(record.ceiling) > 0 else 1.0
     record.eased_at = now
     record.cut_at = now - pacing.easing_interval
     record.request_jitter = pacing.request_jitter
-    record.ceiling = ceilings_per_second(ceilings)
     record.overdrive = [
         wanted if ceiling == LEARN else 0.0
         for wanted, ceiling in zip(pacing.overdrive, record.ceiling, strict=True)
@@ -157,13 +163,20 @@ def fresh_record(now: float, ceilings: Ceilings, pacing: Pacing) -> PoolRecord:
 def open_dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> None:
     """Begin to limit one dimension, at the rate that is in force for it."""
     rate = rate_in_force(record, index)
+    seconds = pacing.default_capacity if default_in_force(record, index) else pacing.first_capacity
     record.rate[index] = rate
-    record.capacity[index] = max(1.0 if index == 0 else 0.0, pacing.first_capacity * rate)
+    record.capacity[index] = max(1.0 if index == 0 else 0.0, seconds * rate)
+    record.corrected[index] += record.capacity[index] - record.level[index]
     record.level[index] = record.capacity[index]
     record.pacer[index] = now + pacing.tolerance[index]
     record.seen_at[index] = NEVER
     record.full_seen[index] = 0.0
     record.foreign[index] = 0.0
+
+
+def default_in_force(record: PoolRecord, index: int) -> bool:
+    """Whether nothing is known of a limit."""
+    return record.ceiling[index] == LEARN and record.learned[index] == 0
 
 
 def rate_in_force(record: PoolRecord, index: int) -> float:

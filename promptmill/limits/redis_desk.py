@@ -157,7 +157,7 @@ class RedisDesk:
                 continue
             if parcel.kept:
                 parcel.reply.set_result(None)
-            elif isinstance(error, DeskUnavailable):
+            elif isinstance(error, Exception):
                 parcel.reply.set_exception(error)
             else:
                 parcel.reply.cancel()
@@ -170,11 +170,11 @@ class RedisDesk:
 
     def _deliver(self, parcel: _Parcel, reply: Any) -> None:
         failed = isinstance(reply, ResponseError)
-        if failed and parcel.kept:
+        if failed:
             log.error("limiter_script_failed", script=parcel.call.script, error=str(reply))
         if parcel.reply.done():
             return
         if failed and not parcel.kept:
-            parcel.reply.set_exception(reply)
+            parcel.reply.set_exception(DeskUnavailable(f"Redis refused the script {parcel.call.script}"))
         else:
             parcel.reply.set_result(reply)

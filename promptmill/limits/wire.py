@@ -16,13 +16,8 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
 )
 
 from promptmill.limits.desk import DeskUnavailable
@@ -62,7 +57,7 @@ class Wire:
                 loaded = await self._run(repeated, load=True)
                 for place, reply in zip(unknown, loaded, strict=True):
                     replies[place] = reply
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        except (RedisError, OSError) as error:
             raise DeskUnavailable(f"Redis does not answer: {type(error).__name__}") from error
         away = next((reply for reply in replies if isinstance(reply, AWAY)), None)
         if away is not None:

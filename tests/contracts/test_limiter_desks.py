@@ -130,6 +130,32 @@ async def test_an_unknown_account_begins_with_the_smallest_limits(office: Office
     assert [each.limit for each in state.dimensions] == pytest.approx([50, 30_000, 8_000])
 
 
+async def test_a_large_first_call_of_an_unknown_account_does_not_wait(office: Office) -> None:
+    office.ceilings = Ceilings()
+    _, answer = await office.ask(Amounts(1, 18_000, 4000))
+    assert answer.waits == pytest.approx((0.0,), abs=0.1)
+
+
+async def test_what_was_charged_on_a_guess_does_not_hold_up_what_is_known(office: Office) -> None:
+    office.ceilings = Ceilings()
+    permits, _ = await office.ask(Amounts(1, 18_000, 4000))
+    office.now += 5
+    known = Headroom(1000, 999, 450_000, 432_000, 90_000, 90_000)
+    await office.settle(permits[0], Amounts(1, 18_000, 4000), known)
+    _, answer = await office.ask(CALL, CALL)
+    assert len(answer.waits) == 2
+    assert max(answer.waits) < 0.7  # the gentle start, and nothing else
+
+
+async def test_a_start_with_learned_limits_makes_no_burst(office: Office) -> None:
+    office.ceilings = Ceilings()
+    permits, _ = await office.ask(CALL)
+    office.now += 5
+    await office.settle(permits[0], CALL, Headroom(10_000, 9_999, 450_000, 450_000, 90_000, 90_000))
+    _, answer = await office.ask(*[Amounts(1, 3000, 100)] * 20)
+    assert len(answer.waits) <= 2 + 0.3 * 450_000 / 60 / 3000
+
+
 async def test_limits_are_learned_from_the_first_header(office: Office) -> None:
     office.ceilings = Ceilings()
     permits, _ = await office.ask(CALL)

@@ -13,7 +13,7 @@ local record = load_record(KEYS[1], now, ceilings(3))
 local FIRST, WIDTH = 6, 5
 
 local function adopt_ceilings(wanted)
-  local changed = false
+  local changed, guessed = false, guesses(record)
   for index = 1, 3 do
     if wanted[index] ~= record.ceiling[index] then
       changed = true
@@ -22,7 +22,7 @@ local function adopt_ceilings(wanted)
   end
   if changed then
     record.ceiling = wanted
-    update_rates(record, now)
+    update_rates(record, guessed, now)
   end
 end
 
@@ -144,7 +144,7 @@ local function commit(permit, outcome, amounts)
   record.input_variance = record.input_variance + variance
   return pack_reservation({
     epoch = record.epoch, generation = record.generation, start = outcome.start, amounts = amounts, pace = charged,
-    level_before = outcome.level, level_after = record.level, corrected = record.corrected,
+    rate = record.rate, level_before = outcome.level, level_after = record.level, corrected = record.corrected,
     in_flight = record.in_flight, output_in_flight = record.output_in_flight, input_variance = variance,
     input_settled = 0,
   })

@@ -38,25 +38,28 @@ local function rate_in_force(record, index)
   return learned > 0 and learned or default_limits[index] / MINUTE
 end
 
+local function default_in_force(record, index) return record.ceiling[index] == LEARN and record.learned[index] == 0 end
+
+-- Begin to limit one dimension, at the rate that is in force for it.
 local function open_dimension(record, index, now)
   local rate = rate_in_force(record, index)
-  record.rate[index] = rate
-  record.capacity[index] = max(index == 1 and 1 or 0, pacing_first_capacity * rate)
-  record.level[index] = record.capacity[index]
+  local seconds = default_in_force(record, index) and pacing_default_capacity or pacing_first_capacity
+  local capacity = max(index == 1 and 1 or 0, seconds * rate)
+  record.corrected[index] = record.corrected[index] + (capacity - record.level[index])
+  record.rate[index], record.capacity[index], record.level[index] = rate, capacity, capacity
   record.pacer[index] = now + pacing_tolerance[index]
-  record.seen_at[index] = NEVER
-  record.full_seen[index] = 0
-  record.foreign[index] = 0
+  record.seen_at[index], record.full_seen[index], record.foreign[index] = NEVER, 0, 0
 end
 
--- A pool of which nothing is known: half a second of capacity, a gentle start, no burst.
+-- A pool of which nothing is known: half a second of capacity, a gentle start, no burst. Where not even a limit is
+-- known, the default limits are gentle enough without a ramp.
 local function fresh_record(now, ceiling)
   local record = {
     layout = LAYOUT, epoch = now, moment = now, generation = 1, paused_until = 0,
     ceiling = ceiling, learned = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
     pacer = { 0, 0, 0 }, corrected = { 0, 0, 0 }, foreign = { 0, 0, 0 }, seen_at = { 0, 0, 0 },
     full_seen = { 0, 0, 0 }, overdrive = { 0, 0, 0 }, mean_cost = { 0, 0, 0 },
-    ramp_from = pacing_ramp_start, ramp_at = now, easing = 1, eased_at = now, cut_at = now - pacing_easing_interval,
+    ramp_from = max(unpack(ceiling)) > 0 and pacing_ramp_start or 1, ramp_at = now, easing = 1, eased_at = now, cut_at = now - pacing_easing_interval,
     in_flight = 0, output_in_flight = 0, input_variance = 0, interval = 0.5,
     request_jitter = pacing_request_jitter, input_answers = 0, input_asked = 0, input_used = 0, input_error = 0,
     output_answers = 0, output_asked = 0, output_used = 0, output_variance = 0, output_mean = 0, latency = 0,
@@ -124,29 +127,44 @@ end
 
 local function at_least_one(index, capacity) return index == 1 and max(1, capacity) or capacity end
 
-local function update_rate(record, index, now)
-  local before, after, factor = record.rate[index], rate_in_force(record, index), 1
+local SAME = 1e-9 -- relative difference below which two limits are the same
+
+-- Put one limit in force. What was a guess, or no limit at all, tells nothing: the dimension begins anew.
+local function update_rate(record, index, now, begin)
+  local before, after = record.rate[index], rate_in_force(record, index)
   if after == 0 then
     record.rate[index] = 0
-  elseif before == 0 then
-    open_dimension(record, index, now)
-  elseif abs(after - before) > 1e-9 * before then
-    factor = after / before
-    record.rate[index] = after
-    record.capacity[index] = at_least_one(index, record.capacity[index] * factor)
+    return
   end
-  if after ~= 0 and record.learned[index] > 0 then
+  if begin then
+    open_dimension(record, index, now)
+  elseif abs(after - before) > SAME * before then
+    record.rate[index] = after
+    record.capacity[index] = at_least_one(index, record.capacity[index] * after / before)
+    -- The pacer counts seconds: what it still owes is worth as many tokens as before.
+    local owed = max(0, record.pacer[index] - pacing_tolerance[index] - now)
+    record.pacer[index] = record.pacer[index] + owed * (before / after - 1)
+  end
+  if record.learned[index] > 0 then
     record.capacity[index] = min(record.capacity[index], at_least_one(index, MINUTE * record.learned[index]))
   end
   record.level[index] = min(record.level[index], record.capacity[index])
-  return factor
+end
+
+local function guesses(record)
+  return { default_in_force(record, 1), default_in_force(record, 2), default_in_force(record, 3) }
 end
 
 -- A limit that rises is approached as a start is; one that falls holds at once.
-local function update_rates(record, now)
+local function update_rates(record, guessed, now)
   local growth = 1
-  for index = 1, 3 do growth = max(growth, update_rate(record, index, now)) end
-  if growth > 1 then
+  for index = 1, 3 do
+    local before = record.rate[index]
+    local known = guessed[index] and not default_in_force(record, index)
+    update_rate(record, index, now, known or before == 0)
+    if before > 0 then growth = max(growth, record.rate[index] / before) end
+  end
+  if growth > 1 + SAME then
     local reached = ramp(record, now)
     record.ramp_from = min(reached, max(pacing_ramp_start, reached / growth))
     record.ramp_at = now
@@ -155,11 +173,12 @@ end
 
 -- Limits per minute from a header; an empty argument says nothing.
 local function learn_limits(record, first, now)
+  local guessed = guesses(record)
   for index = 1, 3 do
     local limit = tonumber(ARGV[first + index - 1])
     if limit and limit > 0 then record.learned[index] = limit / MINUTE end
   end
-  update_rates(record, now)
+  update_rates(record, guessed, now)
 end
 
 --------------------------------------------------------------------------------------------- what is known
@@ -182,13 +201,16 @@ local function leave(record, held)
   if held.input_settled == 0 then record.input_variance = max(0, record.input_variance - held.input_variance) end
 end
 
+-- Seconds of pace that a permit was charged, in seconds of the limit in force now.
+local function pace_charged(record, held, index) return held.pace[index] * held.rate[index] / record.rate[index] end
+
 -- Undo a grant of which the server counted nothing. Requests keep their pace: two calls may never start closer
 -- than the limit's interval.
 local function take_back(record, held)
   for index = 1, 3 do
     if record.rate[index] > 0 then
       record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
-      if index > 1 then record.pacer[index] = record.pacer[index] - held.pace[index] end
+      if index > 1 then record.pacer[index] = record.pacer[index] - pace_charged(record, held, index) end
     end
   end
 end

@@ -20,7 +20,7 @@ local function give_back(held, index, surplus)
   record.level[index] = min(record.capacity[index], record.level[index] + surplus)
   record.corrected[index] = record.corrected[index] + surplus
   local asked = held.amounts[index]
-  local per_unit = asked > 0 and held.pace[index] / asked or 1 / record.rate[index]
+  local per_unit = asked > 0 and pace_charged(record, held, index) / asked or 1 / record.rate[index]
   record.pacer[index] = record.pacer[index] - surplus * per_unit
 end
 
