@@ -120,7 +120,10 @@ def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]
 
 
 def expire_overdue(conn: Connection, now: datetime) -> int:
-    """End the `pending` and `queued` jobs of batches whose deadline has passed; how many. Running ones finish."""
+    """End the `pending` and `queued` jobs of batches whose deadline has passed; how many. Running ones finish.
+
+    To be called again and again: a batch that somebody writes to at the moment is left to the next time.
+    """
     overdue = [row.id for row in conn.execute(_OVERDUE, {"now": now})]
     tallies = Tallies()
     for batch_id in overdue:
@@ -140,7 +143,8 @@ _OVERDUE = (
     select(batch.c.id)
     .where(text(SERVED), batch.c.deadline <= _NOW)
     .order_by(batch.c.id)
-    .with_for_update(key_share=True)
+    # One that is being written to is left to the next call: waiting for it could close a ring.
+    .with_for_update(key_share=True, skip_locked=True)
 )
 
 

@@ -88,7 +88,9 @@ def reap(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> S
     if not found:
         return []
     lock_batches_of(conn, found)
-    reaped = conn.execute(_TAKE_BACK.where(*orphans), {"now": now}).all()
+    are_found = _IDS.among(conn.dialect.name, job.c.id)
+    values = _IDS.parameters(((each,) for each in found), now=now)
+    reaped = conn.execute(_TAKE_BACK.where(*orphans, are_found), values).all()
     tallies = Tallies()
     close(conn, _lost(conn, [row.id for row in reaped], now), tallies)
     for row in reaped:

@@ -127,7 +127,7 @@ def test_states_and_sums_hold_under_any_interleaving(world: Any) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=40,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
