@@ -53,7 +53,7 @@ def main() -> int:
         print(f"{'none':<14}{1:>8}  {totals} in {seconds:.1f} s", flush=True)
     cases = [(binding, workers) for workers in options.workers for binding in options.bindings]
     with ThreadPoolExecutor(options.at_once) as threads:
-        kept = list(threads.map(lambda case: run_case(options, *case, totals), cases))
+        kept = list(threads.map(lambda case: run_case(options, case[0], case[1], totals), cases))
     return 0 if all(kept) else 1
 
 
