@@ -7,6 +7,7 @@ the writer writes what is left, the process signs off. Celery's signals say when
 import asyncio
 import contextlib
 import random
+import resource
 from http import HTTPStatus
 from typing import Any
 
@@ -42,6 +43,8 @@ log = get_logger(__name__)
 LIMITER_BEAT_S = 5.0
 PEEK_S = 2.0
 REDIS_PATIENCE_S = 5.0
+SPARE_FILES = 256
+"""Files and sockets beside those of the calls: database, Redis, logs."""
 
 
 class WorkerProcess:
@@ -218,11 +221,23 @@ def _open(**_: Any) -> None:
         config = settings.load()
         logs.configure(level=config.log_level, style=config.log_format)
         runtime = _resources.enter_context(Runtime.open(config))
+        _raise_file_limit(config.worker.concurrency)
         _process = WorkerProcess(runtime)
         _process.start()
     except PromptmillError as error:
         # Celery logs and forgets an exception of a signal, and would run a worker that can do nothing.
         raise SystemExit(f"promptmill worker: {logs.scrub(str(error))}") from error
+
+
+def _raise_file_limit(calls: int) -> None:
+    """Every call in flight is a socket; the usual soft limit of 1,024 files would end a worker of that size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = calls + SPARE_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        log.warning("file_limit_too_low", limit=hard, wanted=wanted)
+        wanted = hard
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @pool.on_loop_start

@@ -35,6 +35,7 @@ from workers.outcomes import Outcomes
 
 log = get_logger(__name__)
 
+KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, restart the workers, then resume the batch"
 WITHOUT_KEY_S = 15.0
 """How long a job rests when there is no key to call with."""
 LONGEST_REST_S = 5.0
@@ -139,7 +140,7 @@ class Pipeline:
             key = self.keys.pick(job.model_group)
             return key, await self._wait_for_permit(Pool(key.account, job.model_group), amounts)
         except NoUsableKey as error:
-            await self.outcomes.hold(job, str(error))
+            await self.outcomes.hold(job, f"{error}; {KEY_ADVICE}")
             await self.outcomes.put_back(job, after=WITHOUT_KEY_S, why=str(error))
         except RequestTooLarge as error:
             await self.outcomes.refuse(job, error, "request_too_large")

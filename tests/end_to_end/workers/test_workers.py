@@ -121,6 +121,17 @@ def test_a_wrong_key_pauses_the_batch_with_the_reason_and_loses_nothing(
     assert "sk-wrong" not in mill.logs()
 
 
+def test_without_a_key_the_batch_is_paused_and_says_what_to_set(start_mill: Start, sqlite_url: str) -> None:
+    with simulated_claude() as claude:
+        mill = start_mill(sqlite_url, claude)
+    del mill.environment["ANTHROPIC_BASE_URL"]  # the real API, which is never called without a key
+    batch = a_batch(mill.database, 3, endpoint="https://api.anthropic.com", simulated=False)
+    mill.start_worker()
+    mill.wait_until(lambda: mill.status(batch.id).batch.state == "paused", timeout=60)
+    assert "set ANTHROPIC_API_KEY" in str(mill.status(batch.id).batch.reason)
+    assert mill.status(batch.id).batch.attempts == 0
+
+
 def test_a_batch_for_the_real_claude_is_not_answered_by_a_simulated_one(
     start_mill: Start, sqlite_url: str
 ) -> None:
