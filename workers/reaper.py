@@ -20,6 +20,9 @@ log = get_logger(__name__)
 PUBLISHING_S = 2.0
 """Seconds a dispatcher may take between its commit and its publish."""
 
+GOES = 20
+"""Transactions in one sweep that end waiting jobs, of 20,000 jobs each."""
+
 
 @dataclass(slots=True)
 class Reaper:
@@ -49,13 +52,20 @@ class Reaper:
             fresh = timedelta(seconds=self.dead_after)
             reaped = store_workers.reap(connection, now, fresh)
             live = {worker.id for worker in store_workers.live(connection, now, fresh)}
-            jobs.expire_overdue(connection, now)
+        self._end_overdue(now)
         died, self._live = self._live - live, live
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped), workers=sorted(died))
         # What a dead process had taken and not begun is nowhere now, so there is no reason to wait for it.
         wait = PUBLISHING_S if died else self.taken_for
         return len(reaped) + self._put_back_lost(now, timedelta(seconds=wait))
+
+    def _end_overdue(self, now: datetime) -> None:
+        """End what waits in overdue and canceled batches, in short transactions; the rest at the next sweep."""
+        for _ in range(GOES):
+            with self.database.begin() as connection:
+                if not jobs.expire_overdue(connection, now):
+                    return
 
     def _put_back_lost(self, now: datetime, age: timedelta) -> int:
         try:

@@ -227,6 +227,9 @@ def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:  # noqa:
 def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """Cancel what has not begun; running jobs finish and are recorded, then the batch ends.
 
+    Nothing of it begins from now on. A batch of more than MOST_AT_ONCE waiting jobs is canceled job by job in
+    the calls of `jobs.expire_overdue` that follow.
+
     Raises:
         InvalidTransition: it is canceled or ended already.
         NotFound: there is no such batch.

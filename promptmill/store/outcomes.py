@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill.states import JobState
+from promptmill.states import BatchState, JobState
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, is_in
 from promptmill.store.ledger import ClosedAttempt, close
@@ -120,17 +120,20 @@ def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]
 
 
 def expire_overdue(conn: Connection, now: datetime) -> int:
-    """End the `pending` and `queued` jobs of batches whose deadline has passed; how many. Running ones finish.
+    """End the `pending` and `queued` jobs of a batch whose deadline has passed; how many. Running ones finish.
 
-    To be called again and again: a batch that somebody writes to at the moment is left to the next time.
+    To be called until it returns 0, and then again and again: each call sees to one batch, a large one is ended
+    in several goes, one that somebody writes to at the moment is left to the next call, and a cancel that was
+    too large for one transaction goes on here.
     """
-    overdue = [row.id for row in conn.execute(_OVERDUE, {"now": now})]
-    tallies = Tallies()
-    for batch_id in overdue:
-        if expired := end_waiting(conn, batch_id, JobState.EXPIRED, now):
-            tallies[batch_id].expired += expired
-    add(conn, tallies, now)
-    return sum(tally.expired for tally in tallies.values())
+    for row in conn.execute(_OVERDUE, {"now": now}).all():
+        state = JobState.CANCELED if row.state == BatchState.CANCELING else JobState.EXPIRED
+        if ended := end_waiting(conn, row.id, state, now):
+            tallies = Tallies()
+            tallies[row.id].count(state, ended)
+            add(conn, tallies, now)
+            return ended
+    return 0
 
 
 _TOKENS = Rowset(job.c.id, job.c.token)
@@ -140,8 +143,8 @@ _DEFERRALS = Rowset(*_REPORT, job.c.not_before)
 _OPEN_STATES = (JobState.RUNNING, JobState.PENDING, JobState.QUEUED)
 _NOW = bindparam("now", type_=UTCDateTime())
 _OVERDUE = (
-    select(batch.c.id)
-    .where(text(SERVED), batch.c.deadline <= _NOW)
+    select(batch.c.id, batch.c.state)
+    .where(text(SERVED), or_(batch.c.deadline <= _NOW, batch.c.state == BatchState.CANCELING))
     .order_by(batch.c.id)
     # One that is being written to is left to the next call: waiting for it could close a ring.
     .with_for_update(key_share=True, skip_locked=True)

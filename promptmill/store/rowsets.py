@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, any_, bindparam, cast, column, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, any_, bindparam, cast, column, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.sql.selectable import NamedFromClause
 from sqlalchemy.types import String, TypeDecorator, TypeEngine
@@ -45,11 +45,7 @@ class Rowset:
     def among(self, dialect: str, wanted: ColumnElement[Any]) -> ColumnElement[bool]:
         """True where `wanted` is one of the values of the first column, which is looked up in an index."""
         name = next(iter(self._types))
-        values = select(self.on(dialect).c[name])
-        if dialect == "sqlite":
-            return wanted.in_(values)
-        # An array: a subselect would be joined with, by the plan for a table that was empty a moment ago.
-        return wanted == any_(func.array(values.scalar_subquery()))
+        return among(dialect, wanted, select(self.on(dialect).c[name]))
 
     def parameters(self, rows: Iterable[Sequence[Any]], **others: Any) -> dict[str, Any]:
         """The parameters of a statement over `rows`, with its other parameters."""
@@ -61,6 +57,14 @@ class Rowset:
             for row in rows
         ]
         return {_PARAMETER: json.dumps(encoded, separators=(",", ":")), **others}
+
+
+def among(dialect: str, wanted: ColumnElement[Any], values: Select[Any]) -> ColumnElement[bool]:
+    """True where `wanted`, which has an index, is one of the values selected."""
+    if dialect == "sqlite":
+        return wanted.in_(values)
+    # An array: a subselect would be joined with, by the plan for a table that was empty a moment ago.
+    return wanted == any_(func.array(values.scalar_subquery()))
 
 
 def _encoder(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Connection,
     Update,
     and_,
-    any_,
     bindparam,
     case,
     column,
@@ -31,7 +30,7 @@ from sqlalchemy import (
 
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.rowsets import Rowset
+from promptmill.store.rowsets import Rowset, among
 from promptmill.store.tables import SERVED, batch, job
 from promptmill.usage import Usage
 
@@ -57,9 +56,9 @@ class Tally:
     reserved_nanos: int = 0
     started_at: datetime | None = None
 
-    def count(self, state: JobState) -> None:
-        """One more job has ended in a terminal state."""
-        setattr(self, state.value, getattr(self, state.value) + 1)
+    def count(self, state: JobState, number: int = 1) -> None:
+        """So many more jobs have ended in a terminal state."""
+        setattr(self, state.value, getattr(self, state.value) + number)
 
     def use(self, usage: Usage) -> None:
         """Add the tokens of one attempt."""
@@ -102,8 +101,7 @@ def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
 _OWNERS = select(job.c.batch_id).where(_IDS.among("postgresql", job.c.id))
 _LOCK = (
     select(batch.c.id)
-    # An array, because a subselect would be joined with, and perhaps from the side of the batches.
-    .where(batch.c.id == any_(func.array(_OWNERS.scalar_subquery())))
+    .where(among("postgresql", batch.c.id, _OWNERS))
     .order_by(batch.c.id)
     # Not FOR UPDATE: that would also hold up whoever inserts a row that refers to the batch.
     .with_for_update(key_share=True)

@@ -5,33 +5,44 @@ that of the batch. The caller holds the lock of the batch.
 """
 
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import Connection, bindparam, text, update
+from sqlalchemy import Connection, Update, bindparam, select, text, update
 
 from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
+from promptmill.store.rowsets import among
 from promptmill.store.tables import OUT, PENDING_DEFERRED, PENDING_FRESH, QUEUED, job
 
-_IN_BATCH = (
-    update(job)
-    .where(job.c.batch_id == bindparam("of_batch"))
-    .values(
-        state=bindparam("new_state"),
-        queued_at=None,
-        changed_at=bindparam("now", type_=UTCDateTime()),
-    )
+MOST_AT_ONCE = 20_000
+"""Jobs ended in one transaction: 60 ms on SQLite and 170 ms on Postgres, for which other writers wait."""
+
+_CHANGE = update(job).values(
+    state=bindparam("new_state"), queued_at=None, changed_at=bindparam("now", type_=UTCDateTime())
 )
-_FRESH = _IN_BATCH.where(text(PENDING_FRESH))
-_DEFERRED = _IN_BATCH.where(text(PENDING_DEFERRED))
-_QUEUED = _IN_BATCH.where(text(OUT), text(QUEUED))
+_CALL_BACK = _CHANGE.where(job.c.batch_id == bindparam("of_batch"), text(OUT), text(QUEUED))
 
 
 def end_waiting(conn: Connection, batch_id: str, state: JobState, now: datetime) -> int:
-    """`pending` and `queued` jobs of a batch go to a terminal state; how many."""
-    values = {"of_batch": batch_id, "new_state": state, "now": now}
-    return sum(conn.execute(statement, values).rowcount for statement in (_FRESH, _DEFERRED, _QUEUED))
+    """`queued` and `pending` jobs of a batch go to a terminal state, at most MOST_AT_ONCE; how many."""
+    ended = 0
+    for predicate in (f"{OUT} AND {QUEUED}", PENDING_FRESH, PENDING_DEFERRED):
+        values = {"of_batch": batch_id, "new_state": state, "now": now, "most": MOST_AT_ONCE - ended}
+        ended += conn.execute(_end(conn.dialect.name, predicate), values).rowcount
+    return ended
 
 
 def call_back(conn: Connection, batch_id: str, now: datetime) -> int:
     """`queued` jobs of a batch go back to `pending`; how many. Their messages will be refused."""
-    return conn.execute(_QUEUED, {"of_batch": batch_id, "new_state": JobState.PENDING, "now": now}).rowcount
+    values = {"of_batch": batch_id, "new_state": JobState.PENDING, "now": now}
+    return conn.execute(_CALL_BACK, values).rowcount
+
+
+@cache
+def _end(dialect: str, predicate: str) -> Update:
+    waiting = (
+        select(job.c.id)
+        .where(job.c.batch_id == bindparam("of_batch"), text(predicate))
+        .limit(bindparam("most"))
+    )
+    return _CHANGE.where(among(dialect, job.c.id, waiting))

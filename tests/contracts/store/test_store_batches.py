@@ -7,7 +7,7 @@ import pytest
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.states import BATCH_CHANGES, BatchState, JobState, Lane
-from promptmill.store import batches
+from promptmill.store import batches, jobs
 
 
 def test_a_new_batch_comes_back_as_it_was_given(world: Any) -> None:
@@ -148,6 +148,24 @@ def test_a_job_deferred_in_a_canceled_batch_is_canceled(world: Any) -> None:
         batches.cancel(conn, made.id, world.now)
     assert world.defer(lease) == {lease.job_id}
     assert (world.row(made).state, world.row(made).canceled) == (BatchState.ENDED, 1)
+    world.assert_adds_up(made)
+
+
+def test_a_large_batch_is_canceled_in_several_goes(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptmill.store.waiting.MOST_AT_ONCE", 4)
+    made = world.batch(10)
+    [lease] = world.running(made, 1)
+    queued = world.dispatch(made, 2)
+    with world.database.begin() as conn:
+        canceling = batches.cancel(conn, made.id, world.now)
+    assert (canceling.state, canceling.canceled) == (BatchState.CANCELING, 4)
+    assert world.begin(queued) == []
+    assert world.dispatch(made) == []
+    with world.database.begin() as conn:
+        assert [jobs.expire_overdue(conn, world.now) for _ in range(3)] == [4, 1, 0]
+    world.assert_adds_up(made)
+    world.complete(lease)
+    assert (world.row(made).state, world.row(made).canceled) == (BatchState.ENDED, 9)
     world.assert_adds_up(made)
 
 

@@ -4,6 +4,7 @@ Several workers with duplicate, late and forgotten callers act on one batch; aft
 at most one allowed change, what has ended stays as it ended, and every counter is recounted.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -39,7 +40,8 @@ class Life(RuleBasedStateMachine):
     @initialize(sealed=st.booleans())
     def admit(self, sealed: bool) -> None:
         admit = self.world.batch if sealed else self.world.admitting
-        self.made = admit(JOBS, deadline=self.world.tick(100))
+        began = self.world.tick(100)  # long enough for the workers of the example before to be dead
+        self.made = admit(JOBS, deadline=began + timedelta(seconds=40))
         self.before = self._states()
         self.batch_before = self.world.row(self.made)
 
@@ -80,7 +82,8 @@ class Life(RuleBasedStateMachine):
     @rule()
     def deadline(self) -> None:
         with self.world.database.begin() as conn:
-            jobs.expire_overdue(conn, self.world.now)
+            while jobs.expire_overdue(conn, self.world.now):
+                pass
 
     @rule(act=st.sampled_from(["seal", "pause", "resume", "cancel"]))
     def control(self, act: str) -> None:
