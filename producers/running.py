@@ -146,11 +146,7 @@ def _who_is_there(settings: Settings) -> list[WorkerRow]:
 def _raise_if_held(moment: Moment) -> None:
     batch = moment.status.batch
     if batch.state is BatchState.PAUSED and batch.reason != PAUSED_BY_A_PERSON:
-        raise Held(f"{batch.name} is held: {batch.reason}; {_advice(str(batch.reason))}, then run it again")
-
-
-def _advice(reason: str) -> str:
-    return "correct ANTHROPIC_API_KEY" if "key" in reason else "put that right"
+        raise Held(f"{batch.name} is held: {batch.reason}. Put that right, then run it again")
 
 
 def _ignore(_: object) -> None:

@@ -1,5 +1,6 @@
 """`promptmill results`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +47,12 @@ def write(
 
     answers = handle.results(only)
     if path is None:
-        written = export.to_stream(answers, sys.stdout, format_)
+        try:
+            written = export.to_stream(answers, sys.stdout, format_)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `… | head`: the reader has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
     else:
         written = export.to_file(answers, path, format_)
         say(f"{written.results:,} results are in {path}")

@@ -214,6 +214,23 @@ def test_results_come_in_every_format(cli: Any) -> None:
     assert cli("results", "--only", "errored").stdout == ""
 
 
+def test_a_reader_that_has_enough_is_no_failure(cli: Any) -> None:
+    cli(
+        "submit",
+        cli.file("rows.jsonl", *[{"prompt": f"row {n} " * 200} for n in range(300)]),
+        "--model",
+        MODEL,
+    )
+    reading = cli.start("results")
+    assert reading.stdout.readline()
+
+    reading.stdout.close()
+
+    assert reading.wait(30) == 0
+    assert reading.stderr.read() == ""
+    reading.stderr.close()
+
+
 def test_an_answer_with_a_schema_is_read(cli: Any) -> None:
     (cli.folder / "labels.py").write_text(
         "from pydantic import BaseModel\n\nclass Label(BaseModel):\n    sure: bool\n    count: int\n"
