@@ -7,6 +7,7 @@ as a net under that rule, anything that looks like a secret is replaced before a
 import logging
 import re
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
@@ -78,6 +79,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for a module; events are constant strings, data goes into fields."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def where(error: BaseException) -> dict[str, Any]:
+    """Fields for an unexpected error: its type and place, never its text, which may quote a prompt."""
+    return {"error": type(error).__name__, "where": traceback.format_tb(error.__traceback__)}
 
 
 def _scrub_event(_logger: Any, _method: str, event: Event) -> Event:

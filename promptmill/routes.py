@@ -5,6 +5,6 @@ ANSWER_TASK = "promptmill.answer"
 ANSWER_QUEUE = "promptmill"
 
 KEY_PREFIX = "promptmill:"
-DISPATCHER_LOCK = KEY_PREFIX + "dispatcher:lock"
-DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times"
+DISPATCHER_LOCK = KEY_PREFIX + "dispatcher:lock:"  # + the endpoint it dispatches for
+DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times:"  # likewise
 NUDGE_CHANNEL = KEY_PREFIX + "nudge"

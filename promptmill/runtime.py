@@ -90,19 +90,29 @@ class Runtime:
         """What a batch remembers, and a worker compares."""
         return SIMULATED if self.endpoint.simulated else self.endpoint.url
 
-    def keys(self) -> "KeyRing":
-        """The keys of the settings; a simulator is called with any key, so it needs none.
+    def read_keys(self) -> "tuple[Key, ...]":
+        """The keys as the settings and their files give them now; a simulator needs none.
 
         Raises:
             ConfigurationError: a key or a file of keys is wrong.
         """
-        from promptmill.claude.keys import KeyRing, load_keys  # noqa: PLC0415  # only workers call
+        from promptmill.claude.keys import load_keys  # noqa: PLC0415  # only workers call
 
         claude = self.settings.claude
         keys = load_keys(claude.read_api_key(), claude.keys_file)
         if not keys and self.endpoint.simulated:
             keys = (_simulated_key(),)
-        return KeyRing(keys)
+        return keys
+
+    def keys(self) -> "KeyRing":
+        """A ring of those keys.
+
+        Raises:
+            ConfigurationError: see `read_keys`.
+        """
+        from promptmill.claude.keys import KeyRing  # noqa: PLC0415  # only workers call
+
+        return KeyRing(self.read_keys())
 
     def client(self) -> "ClaudeClient":
         """A client for the running event loop; whoever asks closes it."""

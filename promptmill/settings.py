@@ -44,11 +44,16 @@ class LimitSettings(GroupLimits):
     groups: Mapping[str, GroupLimits] = {}
 
     def of(self, group: str) -> GroupLimits:
-        """The ceilings that hold for a model group; `rate_limit` is requests per second."""
+        """The ceilings that hold for a model group; `rate_limit` is requests per second.
+
+        Of `rpm` and `rate_limit` the lower one holds; an `rpm` of 0 states no limit, so it lifts no other.
+        """
         if group in self.groups:
             return self.groups[group]
-        stated = [rpm for rpm in (self.rpm, self.rate_limit and self.rate_limit * 60) if rpm is not None]
-        return GroupLimits(rpm=min(stated, default=None), itpm=self.itpm, otpm=self.otpm)
+        if self.rate_limit is None:
+            return GroupLimits(rpm=self.rpm, itpm=self.itpm, otpm=self.otpm)
+        rpm = min(self.rpm or float("inf"), self.rate_limit * 60)
+        return GroupLimits(rpm=rpm, itpm=self.itpm, otpm=self.otpm)
 
 
 class ClaudeSettings(_Group):

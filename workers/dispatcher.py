@@ -135,9 +135,13 @@ class Dispatcher:
                 jobs.unqueue(connection, [(job.job_id, job.dispatch) for job in queued], now)
             raise
 
+    @property
+    def _times_key(self) -> str:
+        return DISPATCHER_VIRTUAL_TIMES + self.endpoint
+
     def _read_times(self) -> dict[str, float]:
         try:
-            stored = self.redis.hgetall(DISPATCHER_VIRTUAL_TIMES)
+            stored = self.redis.hgetall(self._times_key)
         except RedisError:
             return dict(self._times)
         return {key.decode(): float(value) for key, value in stored.items()}  # type: ignore[union-attr]  # the sync client
@@ -146,11 +150,9 @@ class Dispatcher:
         self._times = dict(times)
         try:
             with self.redis.pipeline(transaction=True) as pipe:
-                pipe.delete(DISPATCHER_VIRTUAL_TIMES)
-                pipe.hset(
-                    DISPATCHER_VIRTUAL_TIMES, mapping={key: repr(value) for key, value in times.items()}
-                )
-                pipe.expire(DISPATCHER_VIRTUAL_TIMES, TIMES_KEPT_S)
+                pipe.delete(self._times_key)
+                pipe.hset(self._times_key, mapping={key: repr(value) for key, value in times.items()})
+                pipe.expire(self._times_key, TIMES_KEPT_S)
                 pipe.execute()
         except RedisError as error:
             log.warning("virtual_times_not_kept", error=type(error).__name__)

@@ -1,12 +1,14 @@
 """One row per process, kept fresh on a thread of its own: a process lives while its row is fresh.
 
 The thread has a connection of its own and the database's clock, so neither a busy loop nor a wrong local
-clock makes a live worker look dead.
+clock makes a live worker look dead. It ends for nothing but `stop`: a worker that works and does not beat
+would have its jobs taken away and called again.
 """
 
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +18,7 @@ from promptmill.logs import get_logger
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
+from workers.timekeeping import DatabaseClock
 
 log = get_logger(__name__)
 
@@ -29,9 +32,12 @@ class Heartbeat:
     endpoint: str
     slots: int
     running: Callable[[], int]
+    clock: DatabaseClock
     every: float = 3.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _beaten_at: float = float("-inf")
+    _steady_since: float = float("inf")
 
     def start(self) -> None:
         """Register at once, then beat on a thread.
@@ -58,14 +64,32 @@ class Heartbeat:
         while not self._stop.wait(self.every):
             try:
                 self._beat()
-            except Unavailable as error:
-                log.warning("heartbeat_missed", worker_id=self.worker_id, error=str(error))
+            except Exception as error:  # noqa: BLE001  # see the module's docstring
+                log.warning("heartbeat_missed", worker_id=self.worker_id, error=type(error).__name__)
+
+    def steady_for(self) -> float:
+        """Seconds since which every beat was on time; 0 while they are not.
+
+        After the database was away all heartbeats are old, those of live processes too. Who judges them by
+        their age must first have seen that beats go through again.
+        """
+        now = time.monotonic()
+        return 0.0 if now - self._beaten_at > 2 * self.every else now - self._steady_since
 
     def _beat(self) -> None:
         with self.database.begin() as connection:
-            known = store_workers.beat(connection, self.worker_id, self.running(), database_now(connection))
+            now = database_now(connection)
+            self.clock.set(now)
+            known = store_workers.beat(connection, self.worker_id, self.running(), now)
         if not known:
             self._register()
+        self._note_beat()
+
+    def _note_beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten_at > 2 * self.every:
+            self._steady_since = now
+        self._beaten_at = now
 
     def _register(self) -> None:
         worker = NewWorker(
@@ -77,4 +101,7 @@ class Heartbeat:
             slots=self.slots,
         )
         with self.database.begin() as connection:
-            store_workers.register(connection, worker, database_now(connection))
+            now = database_now(connection)
+            self.clock.set(now)
+            store_workers.register(connection, worker, now)
+        self._note_beat()

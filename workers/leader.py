@@ -1,12 +1,13 @@
 """The thread that leads when it is this worker's turn: it keeps the window full and looks for lost work."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from promptmill.broker import Nudges
 from promptmill.clock import Clock
 from promptmill.errors import Unavailable
-from promptmill.logs import get_logger
+from promptmill.logs import get_logger, where
 from workers.dispatcher import Dispatcher
 from workers.leadership import Leadership
 from workers.reaper import Reaper
@@ -63,16 +64,18 @@ class Leader:
         self.leadership.resign()
 
     def _lead(self) -> int:
-        """One round; how many ids went out."""
+        """One round; how many ids went out. A broker that is away must not keep lost work from being found."""
+        if self.clock.monotonic() - self._swept_at >= SWEEP_S:
+            self._swept_at = self.clock.monotonic()
+            self._try(self.reaper.sweep)
+        return self._try(self.dispatcher.fill_window)
+
+    @staticmethod
+    def _try(act: Callable[[], int]) -> int:
         try:
-            sent = self.dispatcher.fill_window()
-            if self.clock.monotonic() - self._swept_at >= SWEEP_S:
-                self._swept_at = self.clock.monotonic()
-                self.reaper.sweep()
+            return act()
         except Unavailable as error:
-            log.warning("dispatcher_waits", error=str(error))
-            return 0
-        except Exception:
-            log.exception("dispatcher_failed")
-            return 0
-        return sent
+            log.warning("leader_waits", act=act.__name__, error=str(error))
+        except Exception as error:  # noqa: BLE001  # the next round may go well, and nobody else leads
+            log.error("leader_failed", act=act.__name__, **where(error))  # noqa: TRY400  # its text may quote a row
+        return 0

@@ -18,7 +18,6 @@ from redis.retry import Retry
 
 from promptmill import logs, settings
 from promptmill.broker import celery_app, publish, queued_ids
-from promptmill.clock import SystemClock
 from promptmill.dimensions import Amounts
 from promptmill.errors import ClaudeError, PromptmillError
 from promptmill.estimates import Estimator
@@ -35,7 +34,8 @@ from workers.leadership import Leadership
 from workers.outcomes import Outcomes
 from workers.pipeline import Pipeline
 from workers.reaper import Reaper
-from workers.statements import lock_jobs, store_statements
+from workers.statements import lock_jobs, pause_held, store_statements
+from workers.timekeeping import DatabaseClock
 from workers.writer import Writer
 
 log = get_logger(__name__)
@@ -53,7 +53,7 @@ class WorkerProcess:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.id = new_id("worker")
-        self.clock = SystemClock()
+        self.clock = DatabaseClock()
         worker = runtime.settings.worker
         self.writer = Writer(
             runtime.database.begin,
@@ -74,6 +74,7 @@ class WorkerProcess:
             worker_id=self.id,
             endpoint=runtime.endpoint_name,
             slots=worker.concurrency,
+            clock=self.clock,
             running=lambda: self.pipeline.in_flight if self.pipeline else 0,
             every=worker.heartbeat_s,
         )
@@ -100,6 +101,7 @@ class WorkerProcess:
             clock=self.clock,
             rng=rng,
             retire=self._retire,
+            pause=lambda held: pause_held(self.runtime.database, held, self.clock),
         )
         self.pipeline = Pipeline(
             outcomes=outcomes,
@@ -108,6 +110,7 @@ class WorkerProcess:
             keys=self.keys,
             estimator=Estimator(self.runtime.prices, self.runtime.catalogue),
             serves=lambda job: job.endpoint == self.runtime.endpoint_name,
+            read_keys=self.runtime.read_keys,
             patience=self.runtime.settings.worker.patience_s,
         )
         self._beating = asyncio.create_task(self._beat())
@@ -154,11 +157,13 @@ class WorkerProcess:
             database=runtime.database,
             present=lambda: queued_ids(self.redis),
             clock=self.clock,
+            steady_for=self.heartbeat.steady_for,
+            settle_s=2 * worker.heartbeat_s,
             taken_for=worker.patience_s + worker.dead_after_s,
             dead_after=worker.dead_after_s,
         )
         return Leader(
-            leadership=Leadership(self.redis, self.id),
+            leadership=Leadership(self.redis, self.id, runtime.endpoint_name),
             dispatcher=dispatcher,
             reaper=reaper,
             redis_url=runtime.redis_url,
@@ -186,8 +191,8 @@ class WorkerProcess:
         while True:
             try:
                 await self.limiter.beat()
-            except PromptmillError as error:
-                log.warning("limiter_beat_missed", error=str(error))
+            except Exception as error:  # noqa: BLE001  # without a beat, its permits would be taken away
+                log.warning("limiter_beat_missed", error=type(error).__name__)
             await asyncio.sleep(LIMITER_BEAT_S)
 
 

@@ -1,13 +1,16 @@
 """A reply or a failure becomes rows: complete, put back, fail, hold. Acts on what `retries` decided.
 
 Every way out of a begun job closes its attempt, with whatever usage is known. A cost that nobody can know
-is None: the answer was cut or lost on the wire after the server may have billed it.
+is None: the answer was cut or lost on the wire after the server may have billed it. Unknown stays unknown: what a
+cut stream had told of its usage is kept, but it is not the bill.
 """
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from typing import NoReturn
 
 from promptmill.claude.keys import Key
@@ -43,6 +46,7 @@ class Outcomes:
     clock: Clock
     rng: random.Random
     retire: Callable[[Key, str, ClaudeError], None]
+    pause: Callable[[Held], None]
 
     async def load(self, job_id: str) -> LoadedJob | None:
         """The job and its prompt."""
@@ -75,27 +79,27 @@ class Outcomes:
                 SUCCEEDED,
                 usage=reply.usage,
                 usage_raw=reply.message.get("usage"),
-                cost_nanos=self.price(reply.usage, reply.message),
+                cost_nanos=self.price(reply.usage, reply.message, model=reply.model or job.prompt.model),
                 request_id=reply.request_id,
                 stop_reason=reply.stop_reason,
             ),
             message=reply.message,
             text=reply.text,
             stop_reason=reply.stop_reason,
-            model=reply.model,
+            model=reply.model or job.prompt.model,
             simulated=reply.simulated,
         )
         if not await self.writer.put(Write.COMPLETE, completion):
             log.warning("late_answer_not_taken", job_id=job.id, attempt=lease.number)
 
-    def price(self, usage: Usage, message: dict[str, object]) -> int | None:
-        """Nano-dollars of a reply, priced by the model that served it."""
+    def price(self, usage: Usage, message: Mapping[str, object], *, model: str) -> int | None:
+        """Nano-dollars of a reply; `model` is the one that served it."""
         raw = message.get("usage")
         facts = raw if isinstance(raw, dict) else {}
         lane = Lane.BULK if facts.get("service_tier") == "batch" else Lane.REALTIME
         return self.prices.price_of(
             usage,
-            model=str(message["model"]),
+            model=model,
             lane=lane,
             inference_geo=facts.get("inference_geo"),
             speed=facts.get("speed"),
@@ -118,16 +122,29 @@ class Outcomes:
         )
         raise Deferred(why)
 
-    async def hand_back(self, job: LoadedJob, lease: Lease) -> None:
-        """Send a job whose call was broken off from outside back to `pending`; what it cost is unknown."""
-        attempt = self._closed(lease, INTERRUPTED)
+    async def hand_back(self, job: LoadedJob, lease: Lease, *, sent: bool) -> None:
+        """Send a job that was broken off from outside back to `pending`; once sent, what it cost is unknown."""
+        attempt = self._closed(lease, INTERRUPTED, cost_nanos=None if sent else 0)
         await self.writer.put(
             Write.DEFER, Deferral(job_id=job.id, token=lease.token, attempt=attempt, not_before=None)
         )
 
-    async def hold(self, job: LoadedJob, reason: str) -> None:
-        """Pause every batch that calls where this job calls, until a person acts."""
-        await self.writer.put(Write.HOLD, Held(endpoint=job.endpoint, reason=scrub(reason)))
+    async def hold(self, job: LoadedJob, reason: str, *, whole_account: bool = False) -> None:
+        """Pause the batch, or every batch that calls where this job calls, until a person acts."""
+        held = Held(job.batch_id, job.endpoint if whole_account else None, scrub(reason))
+        await asyncio.to_thread(self.pause, held)
+
+    async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
+        """End a job whose answer was paid for and cannot be stored: asking again would only cost again.
+
+        Raises:
+            Failed: always, once it is committed.
+        """
+        attempt = self._closed(lease, kind, usage=usage)
+        await self.writer.put(
+            Write.FAIL, Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=kind)
+        )
+        raise Failed(kind)
 
     async def refuse(self, job: LoadedJob, error: PromptmillError, kind: str) -> NoReturn:
         """End a job that can never be begun.
@@ -152,7 +169,7 @@ class Outcomes:
             deadline=job.deadline,
         )
         decision = decide(failure, tries, self.policy, now=self.clock.now(), rng=self.rng)
-        attempt = self._failed(lease, job, failure)
+        attempt = self._failed(lease, failure)
         match decision:
             case Retry(after=after):
                 await self._defer(job, lease, attempt, failure, after=after)
@@ -160,10 +177,11 @@ class Outcomes:
                 self.retire(key, job.model_group, failure)
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case Hold(reason=reason):
-                await self.hold(job, reason)
+                await self.hold(job, reason, whole_account=True)
                 await self._defer(job, lease, attempt, failure, after=0.0)
-            case GiveUp(reason=reason):
-                await self._fail(job, lease, attempt, failure, reason)
+            case GiveUp():
+                log.info("job_given_up", job_id=job.id, kind=failure.kind, request_id=failure.request_id)
+                await self._fail(job, lease, attempt, failure)
 
     async def _defer(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError, *, after: float
@@ -179,21 +197,20 @@ class Outcomes:
         raise Deferred(f"{failure.kind}, again in {after:.1f} s")
 
     async def _fail(
-        self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError, reason: str
+        self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError
     ) -> NoReturn:
         await self.writer.put(
             Write.FAIL,
             Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=failure.kind),
         )
-        raise Failed(scrub(reason)) from failure
+        # The server's words stay in the attempt: a gateway may quote the prompt in them, and Flower shows this.
+        raise Failed(f"{failure.kind}, status {failure.status}, request {failure.request_id}") from None
 
-    def _failed(self, lease: Lease, job: LoadedJob, failure: ClaudeError) -> ClosedAttempt:
-        """The attempt of a failed call: a refusal cost nothing, what an answer that got lost cost is unknown."""
-        cost: int | None = 0
-        if failure.usage is not None:
-            cost = self.price(failure.usage, {"model": job.prompt.model})
-        elif isinstance(failure, ConnectionFailed) and failure.sent and failure.status in {None, 200}:
-            cost = None
+    def _failed(self, lease: Lease, failure: ClaudeError) -> ClosedAttempt:
+        """The attempt of a failed call. A refusal cost nothing; what an answer that broke off cost is unknown."""
+        refused = failure.status is not None and failure.status >= HTTPStatus.BAD_REQUEST
+        never_sent = isinstance(failure, ConnectionFailed) and not failure.sent
+        cost = 0 if refused or never_sent else None
         return self._closed(
             lease,
             failure.kind,

@@ -6,9 +6,10 @@ to Claude, made once.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from http import HTTPStatus
+from typing import Any, NoReturn
 
 from promptmill.claude.client import ClaudeClient
 from promptmill.claude.keys import Key, KeyRing
@@ -23,19 +24,20 @@ from promptmill.errors import (
     RateLimited,
     RequestTooLarge,
 )
-from promptmill.estimates import Estimator
+from promptmill.estimates import Estimate, Estimator
 from promptmill.limits import Limiter, Permit, Pool
-from promptmill.logs import get_logger
+from promptmill.logs import get_logger, where
 from promptmill.prompts import Prompt
 from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease
+from promptmill.usage import Usage
 from workers.compose import compose
 from workers.outcomes import Outcomes
 
 log = get_logger(__name__)
 
-KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, restart the workers, then resume the batch"
+KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, then resume the batch (restart workers that have a variable of their own)"
 WITHOUT_KEY_S = 15.0
 """How long a job rests when there is no key to call with."""
 LONGEST_REST_S = 5.0
@@ -53,6 +55,7 @@ class _Begun:
     lease: Lease
     key: Key
     permit: Permit
+    estimate: Estimate
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class Pipeline:
     keys: KeyRing
     estimator: Estimator
     serves: Callable[[LoadedJob], bool]
+    read_keys: Callable[[], Iterable[Key]]
     patience: float = 15.0
     in_flight: int = 0
     _waiting: set["asyncio.Task[object]"] = field(default_factory=set)
@@ -89,16 +93,29 @@ class Pipeline:
         key, permit = await self._permit(
             job, Amounts(1, estimate.limited_input_tokens, estimate.output_tokens)
         )
-        lease = await self.outcomes.begin(job, key, reserved_nanos=estimate.cost_nanos)
-        if lease is None:
-            await self.limiter.release(permit)
-            return
-        reply = await self._call(_Begun(job, lease, key, permit), prompt)
-        self.estimator.learn(estimate, reply.usage, family=job.batch_id)
-        await self.outcomes.complete(job, lease, reply)
+        lease = await self._begin(job, key, permit, estimate)
+        if lease is not None:
+            await self._call(_Begun(job, lease, key, permit, estimate), prompt)
 
-    async def _call(self, begun: "_Begun", prompt: Prompt) -> Reply:
-        """The one call. Whatever comes of it, the permit is settled; without a reply, so is the job.
+    async def _begin(self, job: LoadedJob, key: Key, permit: Permit, estimate: Estimate) -> Lease | None:
+        """The lease, or None for a job that is not ours; the permit is released where no call follows."""
+        beginning = asyncio.ensure_future(self.outcomes.begin(job, key, reserved_nanos=estimate.cost_nanos))
+        lease: Lease | None = None
+        try:
+            lease = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # What was handed to the writer is written: a lease that nobody waited for must be given back.
+            unwanted = await beginning
+            if unwanted is not None:
+                await self.outcomes.hand_back(job, unwanted, sent=False)
+            raise
+        finally:
+            if lease is None:
+                await self.limiter.release(permit)
+        return lease
+
+    async def _call(self, begun: "_Begun", prompt: Prompt) -> None:
+        """The one call, and whatever comes of it: every way out of here closes the attempt.
 
         Raises:
             Deferred, Failed: the call failed, and that is committed.
@@ -108,25 +125,42 @@ class Pipeline:
         try:
             reply = await self.client.create(prompt, begun.key)
         except ClaudeError as failure:
-            await self._after_failure(begun, failure)
+            await _to_the_end(self._after_failure(begun, failure))
         except asyncio.CancelledError:
-            await self.limiter.settle(begun.permit, None)
-            await self.outcomes.hand_back(begun.job, begun.lease)
+            await _to_the_end(self._after_interruption(begun))
             raise
-        except Exception as error:
-            # A time limit of Celery's, or a fault of ours: the lease must not stay with a job nobody works on.
-            log.exception("call_broke", job_id=begun.job.id, error=type(error).__name__)
-            await self._after_failure(begun, ConnectionFailed(f"the call broke off: {type(error).__name__}"))
+        except Exception as error:  # noqa: BLE001  # a time limit of Celery's, or a fault of ours
+            log.error("call_broke", job_id=begun.job.id, **where(error))  # noqa: TRY400  # its text may quote a prompt
+            broke = ConnectionFailed(f"the call broke off: {type(error).__name__}")
+            await _to_the_end(self._after_failure(begun, broke))
         else:
-            used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
-            await self.limiter.settle(begun.permit, used, reply.headroom)
-            return reply
+            await _to_the_end(self._after_reply(begun, reply))
         finally:
             self.in_flight -= 1
 
+    async def _after_reply(self, begun: "_Begun", reply: Reply) -> None:
+        """The answer is stored first: it is paid for, and all else can be made good."""
+        try:
+            await self.outcomes.complete(begun.job, begun.lease, reply)
+        except Exception as error:  # noqa: BLE001  # no error may leave a lease with a job nobody works on
+            log.error("reply_not_stored", job_id=begun.job.id, **where(error))  # noqa: TRY400  # likewise
+            await self.outcomes.give_up(begun.job, begun.lease, "reply_not_stored", reply.usage)
+        finally:
+            used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
+            await self.limiter.settle(begun.permit, used, reply.headroom)
+        self.estimator.learn(begun.estimate, reply.usage, family=begun.job.batch_id)
+
     async def _after_failure(self, begun: "_Begun", failure: ClaudeError) -> NoReturn:
-        await self._settle_failure(begun.permit, failure)
-        await self.outcomes.follow(begun.job, begun.lease, begun.key, failure)
+        try:
+            await self._settle_failure(begun.permit, failure)
+        finally:
+            await self.outcomes.follow(begun.job, begun.lease, begun.key, failure)
+
+    async def _after_interruption(self, begun: "_Begun") -> None:
+        try:
+            await self.limiter.settle(begun.permit, None)
+        finally:
+            await self.outcomes.hand_back(begun.job, begun.lease, sent=True)
 
     def drain(self) -> None:
         """Begin no further call: what waits for a permit goes back. Call it on the loop."""
@@ -137,7 +171,7 @@ class Pipeline:
     async def _permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """A key and the right to call now; or the job goes back, or fails."""
         try:
-            key = self.keys.pick(job.model_group)
+            key = self._pick_key(job.model_group)
             return key, await self._wait_for_permit(Pool(key.account, job.model_group), amounts)
         except NoUsableKey as error:
             await self.outcomes.hold(job, f"{error}; {KEY_ADVICE}")
@@ -146,6 +180,13 @@ class Pipeline:
             await self.outcomes.refuse(job, error, "request_too_large")
         except LimitReached as error:
             await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
+
+    def _pick_key(self, group: str) -> Key:
+        try:
+            return self.keys.pick(group)
+        except NoUsableKey:
+            self.keys.refresh(self.read_keys())  # a person may have replaced the file meanwhile
+            return self.keys.pick(group)
 
     async def _wait_for_permit(self, pool: Pool, amounts: Amounts) -> Permit:
         task = asyncio.current_task()
@@ -162,30 +203,39 @@ class Pipeline:
             self._waiting.discard(task)
 
     async def _settle_failure(self, permit: Permit, failure: ClaudeError) -> None:
-        """Tell the limiter what a failed call used: nothing when refused, the estimate when nobody knows."""
-        match failure:
-            case RateLimited(status=429):
-                await self.limiter.penalise(
-                    permit,
-                    status=429,
-                    retry_after=failure.retry_after,
-                    dimension=failure.dimension,
-                    ramp=failure.ramp,
-                    headroom=failure.headroom,
-                )
-            case Overloaded():
-                await self.limiter.penalise(
-                    permit,
-                    status=529,
-                    retry_after=failure.retry_after,
-                    dimension=None,
-                    ramp=False,
-                    headroom=failure.headroom,
-                )
-            case _ if failure.usage is not None:
-                used = Amounts(1, failure.usage.limited_input_tokens, failure.usage.output_tokens)
-                await self.limiter.settle(permit, used, failure.headroom)
-            case _ if failure.status is not None:
-                await self.limiter.settle(permit, Amounts(1, 0, 0), failure.headroom)
-            case _:
-                await self.limiter.settle(permit, None, None)
+        """Tell the limiter what a failed call used, and what the server thinks of our pace."""
+        if isinstance(failure, RateLimited | Overloaded):
+            if failure.usage is not None:
+                # Refused in the middle of its answer: the server counted it, so it is not taken back.
+                await self.limiter.settle(permit, _counted(permit, failure.usage), failure.headroom)
+            refused = isinstance(failure, RateLimited)
+            await self.limiter.penalise(
+                permit,
+                status=429 if refused else 529,
+                retry_after=failure.retry_after,
+                dimension=failure.dimension if isinstance(failure, RateLimited) else None,
+                ramp=isinstance(failure, RateLimited) and failure.ramp,
+                headroom=failure.headroom,
+            )
+        elif failure.usage is not None:
+            await self.limiter.settle(permit, _counted(permit, failure.usage), failure.headroom)
+        elif failure.status is not None and failure.status >= HTTPStatus.BAD_REQUEST:
+            await self.limiter.settle(permit, Amounts(1, 0, 0), failure.headroom)
+        else:
+            await self.limiter.settle(permit, None, failure.headroom)
+
+
+def _counted(permit: Permit, partial: Usage) -> Amounts:
+    """What the server counted of an answer that broke off: its input is known, of its output only a part."""
+    produced = max(permit.amounts.output_tokens, partial.output_tokens)
+    return Amounts(1, partial.limited_input_tokens, produced)
+
+
+async def _to_the_end(concluding: Coroutine[Any, Any, None]) -> None:
+    """Run what must not be left half done, whatever is cancelled meanwhile."""
+    task = asyncio.ensure_future(concluding)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -5,8 +5,8 @@ nowhere), and both are guarded: a worker that was only thought dead loses its le
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 from promptmill.clock import Clock
 from promptmill.errors import Unavailable
@@ -30,16 +30,20 @@ class Reaper:
 
     Args:
         present: the ids at the broker; raises Unavailable when it cannot say.
+        steady_for: seconds since which heartbeats have gone through; see `Heartbeat.steady_for`.
         taken_for: seconds a worker may hold an id before it begins the job (its patience and some).
         dead_after: seconds without a heartbeat after which a process counts as dead.
+        settle_s: seconds of steady heartbeats before an old one means anything.
     """
 
     database: Database
     present: Callable[[], set[str]]
     clock: Clock
+    steady_for: Callable[[], float]
     taken_for: float = 25.0
     dead_after: float = 10.0
-    _live: set[str] = field(default_factory=set)
+    settle_s: float = 6.0
+    _live: set[str] | None = None
 
     def sweep(self) -> int:
         """Put back what is lost; how many jobs.
@@ -47,33 +51,36 @@ class Reaper:
         Raises:
             Unavailable: the database is away.
         """
+        reaped = self._take_back() if self.steady_for() >= self.settle_s else 0
+        with self.database.begin() as connection:
+            jobs.expire_overdue(connection, self.clock.now())
+        # What a dead process had taken and not begun is nowhere now, so there is no reason to wait for it.
+        # A new leader has not seen who died before it: most likely its predecessor.
+        wait = PUBLISHING_S if self._somebody_died() else self.taken_for
+        return reaped + self._put_back_lost(timedelta(seconds=wait))
+
+    def _take_back(self) -> int:
         with self.database.begin() as connection:
             now = database_now(connection)
-            fresh = timedelta(seconds=self.dead_after)
-            reaped = store_workers.reap(connection, now, fresh)
-            live = {worker.id for worker in store_workers.live(connection, now, fresh)}
-        self._end_overdue(now)
-        died, self._live = self._live - live, live
+            reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after))
         if reaped:
-            log.warning("jobs_taken_back", jobs=len(reaped), workers=sorted(died))
-        # What a dead process had taken and not begun is nowhere now, so there is no reason to wait for it.
-        wait = PUBLISHING_S if died else self.taken_for
-        return len(reaped) + self._put_back_lost(now, timedelta(seconds=wait))
+            log.warning("jobs_taken_back", jobs=len(reaped))
+        return len(reaped)
 
-    def _end_overdue(self, now: datetime) -> None:
-        """End what waits in overdue and canceled batches, in short transactions; the rest at the next sweep."""
-        for _ in range(GOES):
-            with self.database.begin() as connection:
-                if not jobs.expire_overdue(connection, now):
-                    return
+    def _somebody_died(self) -> bool:
+        with self.database.read() as connection:
+            now = database_now(connection)
+            fresh = store_workers.live(connection, now, timedelta(seconds=self.dead_after))
+        before, self._live = self._live, {worker.id for worker in fresh}
+        return before is None or bool(before - self._live)
 
-    def _put_back_lost(self, now: datetime, age: timedelta) -> int:
+    def _put_back_lost(self, age: timedelta) -> int:
         try:
             present = self.present()
         except Unavailable:
             return 0
         with self.database.read() as connection:
-            lost = jobs.lost_queued(connection, present, now - age)
+            lost = jobs.lost_queued(connection, present, self.clock.now() - age)
         if not lost:
             return 0
         with self.database.begin() as connection:

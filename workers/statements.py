@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from promptmill.clock import Clock
 from promptmill.store import Connection, batches, jobs, leases
+from promptmill.store.database import Database
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease
 from workers.writer import Statement, Write
@@ -12,10 +13,21 @@ from workers.writer import Statement, Write
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Why nothing can be called at an endpoint until a person acts."""
+    """Why a batch, or everything at an endpoint, waits until a person acts."""
 
-    endpoint: str
+    batch_id: str
+    endpoint: str | None
     reason: str
+
+
+def pause_held(database: Database, held: Held, clock: Clock) -> None:
+    """Pause what is held, one batch a transaction, so that no two workers lock batches in a ring."""
+    with database.read() as connection:
+        active = batches.active(connection)
+    for batch in active:
+        if held.batch_id == batch.id or held.endpoint == batch.endpoint:
+            with database.begin() as connection:
+                batches.hold(connection, batch.id, held.reason, clock.now())
 
 
 def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
@@ -41,15 +53,7 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
         accepted = jobs.fail(connection, values, clock.now())
         return [value.job_id in accepted for value in values]
 
-    def hold(connection: Connection, values: Sequence[Held]) -> list[None]:
-        reasons = {value.endpoint: value.reason for value in values}
-        for batch in batches.active(connection):
-            if batch.endpoint in reasons:
-                batches.hold(connection, batch.id, reasons[batch.endpoint], clock.now())
-        return [None] * len(values)
-
     return {
-        Write.HOLD: hold,
         Write.LOAD: load,
         Write.BEGIN: begin,
         Write.COMPLETE: complete,

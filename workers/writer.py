@@ -33,9 +33,8 @@ class Write(IntEnum):
     COMPLETE = 1
     FAIL = 2
     DEFER = 3
-    HOLD = 4
-    BEGIN = 5
-    LOAD = 6
+    BEGIN = 4
+    LOAD = 5
 
 
 Statement = Callable[[Connection, Sequence[Any]], Sequence[Any]]

@@ -28,8 +28,9 @@ _POSTGRES_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-# Connection lost, deadlock or conflict, out of disk or memory, lock not to be had, shutdown, system error.
-_PASSING_SQLSTATES = ("08", "40", "53", "55P03", "57", "58")
+# Connection lost, a standby that is being promoted, deadlock or conflict, out of disk or memory, lock not to
+# be had, shutdown, system error.
+_PASSING_SQLSTATES = ("08", "25006", "40", "53", "55P03", "57", "58")
 _PASSING_SQLITE_CODES = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -38,6 +39,7 @@ _PASSING_SQLITE_CODES = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
     }
 )
 _DUPLICATE_SQLSTATE = "23505"
@@ -187,7 +189,8 @@ def _take_over_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # FULL: a committed outcome outlives a power cut too. Commits are grouped, so it costs little.
+        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.states import JobState, Lane
@@ -59,6 +59,7 @@ def begin(conn: Connection, claims: Sequence[Claim], worker_id: str, now: dateti
 
     Refused is a job that is not `queued` under that dispatch number, or whose batch is not `active`.
     A job claimed twice in one group is granted once, to the first claim: compare `attempt_id`.
+    A claim that is repeated because nobody knew whether its commit went through gets the lease it has.
     """
     first = {claim.job_id: claim for claim in reversed(claims)}
     if not first:
@@ -68,16 +69,35 @@ def begin(conn: Connection, claims: Sequence[Claim], worker_id: str, now: dateti
     granted = conn.execute(
         _grant(conn.dialect.name), _CLAIMS.parameters(wanted, worker_id=worker_id, now=now)
     ).all()
-    if not granted:
-        return {}
     opened = [(first[row.id], row) for row in granted]
-    conn.execute(insert(attempt), [_opened(claim, row, worker_id) for claim, row in opened])
-    _count(conn, opened, now)
-    return {
+    leases = {
         claim.job_id: Lease(
             job_id=claim.job_id, token=row.token, attempt_id=claim.attempt_id, number=row.attempts
         )
         for claim, row in opened
+    }
+    if opened:
+        conn.execute(insert(attempt), [_opened(claim, row, worker_id) for claim, row in opened])
+        _count(conn, opened, now)
+    refused = [claim.attempt_id for claim in first.values() if claim.job_id not in leases]
+    return leases | _granted_before(conn, refused) if refused else leases
+
+
+def _granted_before(conn: Connection, attempt_ids: Sequence[str]) -> dict[str, Lease]:
+    """The leases of attempts that are open already: their commit went through, and its answer was lost."""
+    rows = conn.execute(
+        select(attempt.c.id, attempt.c.job_id, attempt.c.token, attempt.c.number)
+        .join(job, job.c.id == attempt.c.job_id)
+        .where(
+            attempt.c.id.in_(attempt_ids),
+            attempt.c.outcome == OPEN,
+            job.c.token == attempt.c.token,
+            job.c.state == JobState.RUNNING,
+        )
+    )
+    return {
+        row.job_id: Lease(job_id=row.job_id, token=row.token, attempt_id=row.id, number=row.number)
+        for row in rows
     }
 
 

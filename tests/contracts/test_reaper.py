@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,9 @@ LONG_AGO = timedelta(seconds=60)
 
 @pytest.fixture
 def reap(database: Database) -> Callable[..., Reaper]:
-    def make(present: set[str] | None = None, **settings: float) -> Reaper:
-        return Reaper(database=database, present=lambda: present or set(), clock=SystemClock(), **settings)
+    def make(present: set[str] | None = None, **settings: Any) -> Reaper:
+        facts: dict[str, Any] = {"steady_for": lambda: 3600.0, "clock": SystemClock()} | settings
+        return Reaper(database=database, present=lambda: present or set(), **facts)
 
     return make
 
@@ -98,8 +100,10 @@ def test_an_id_that_a_worker_may_just_have_taken_stays(
     database: Database, reap: Callable[..., Reaper]
 ) -> None:
     batch = a_batch(database, 2)
+    reaper = reap(taken_for=25.0)
+    reaper.sweep()
     queue_all(database, batch.id, ago=timedelta(seconds=10))
-    assert reap(taken_for=25.0).sweep() == 0
+    assert reaper.sweep() == 0
 
 
 def test_what_a_dead_process_had_taken_and_not_begun_goes_back_at_once(
@@ -107,8 +111,9 @@ def test_what_a_dead_process_had_taken_and_not_begun_goes_back_at_once(
 ) -> None:
     a_worker(database, "dying")
     batch = a_batch(database, 2)
-    queue_all(database, batch.id, ago=timedelta(seconds=5))
     reaper = reap(taken_for=25.0)
+    reaper.sweep()
+    queue_all(database, batch.id, ago=timedelta(seconds=5))
     assert reaper.sweep() == 0
     with database.begin() as connection:
         store_workers.leave(connection, "dying", database_now(connection))
@@ -121,4 +126,23 @@ def test_nothing_counts_as_lost_while_the_broker_cannot_be_asked(database: Datab
 
     batch = a_batch(database, 1)
     queue_all(database, batch.id, ago=LONG_AGO)
-    assert Reaper(database=database, present=away, clock=SystemClock()).sweep() == 0
+    reaper = Reaper(database=database, present=away, clock=SystemClock(), steady_for=lambda: 3600.0)
+    assert reaper.sweep() == 0
+
+
+def test_old_heartbeats_mean_nothing_until_beats_have_gone_through_for_a_while(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    a_worker(database, "silent", ago=LONG_AGO)
+    batch = a_batch(database, 2)
+    begin_all(database, queue_all(database, batch.id), "silent")
+    assert reap(steady_for=lambda: 1.0).sweep() == 0
+    assert states_of(database, batch.id) == {JobState.RUNNING: 2}
+
+
+def test_a_new_leader_puts_back_what_its_predecessor_had_taken(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    batch = a_batch(database, 2)
+    queue_all(database, batch.id, ago=timedelta(seconds=5))
+    assert reap(taken_for=25.0).sweep() == 2

@@ -81,3 +81,13 @@ def test_a_group_with_an_entry_of_its_own_keeps_it(tmp_path: Path) -> None:
     limits = load(environ={}, folder=tmp_path).limits
     assert limits.of("claude-opus-4.x").rpm == 99
     assert limits.of("other").rpm == 10
+
+
+def test_an_rpm_of_zero_does_not_lift_the_rate_limit(tmp_path: Path) -> None:
+    limits = load(environ={"PROMPTMILL_RPM": "0", "RATE_LIMIT": "5"}, folder=tmp_path).limits
+    assert limits.of("any").rpm == 300
+
+
+def test_of_rpm_and_rate_limit_the_lower_one_holds(tmp_path: Path) -> None:
+    limits = load(environ={"PROMPTMILL_RPM": "60", "RATE_LIMIT": "5"}, folder=tmp_path).limits
+    assert limits.of("any").rpm == 60

@@ -1,0 +1,39 @@
+"""The database's time, on any machine: what is stamped on one and compared on another must agree.
+
+`not_before`, `queued_at` and heartbeats are written and read by different processes, whose clocks differ and
+jump. So all of them take the time from the database at every heartbeat, and count on from there by the
+monotonic clock.
+"""
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+
+class DatabaseClock:
+    """A Clock whose wall time is the database's, as of the last `set`; the machine's own before the first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set_to = datetime.now(UTC)
+        self._set_at = time.monotonic()
+
+    def set(self, now: datetime) -> None:
+        """Take over the database's time; call it right after it was read."""
+        with self._lock:
+            self._set_to, self._set_at = now, time.monotonic()
+
+    def now(self) -> datetime:
+        """The database's time, about."""
+        with self._lock:
+            return self._set_to + timedelta(seconds=time.monotonic() - self._set_at)
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the event loop."""
+        if seconds > 0:
+            await asyncio.sleep(seconds)
