@@ -1,0 +1,267 @@
+"""The walk of one job: whatever is cancelled or breaks, the job, its attempt and its permit end somewhere."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from promptmill.claude.keys import Key, KeyRing
+from promptmill.claude.replies import Reply
+from promptmill.clock import SystemClock
+from promptmill.errors import ClaudeError, KeyRejected, Overloaded, PromptRejected, SpendCapReached
+from promptmill.estimates import Estimator
+from promptmill.limits import Ceilings, LocalLimiter, Pool
+from promptmill.pricing import PriceBook
+from promptmill.retries import RetryPolicy
+from promptmill.states import BatchState, JobState, Lane
+from promptmill.store.jobs import LoadedJob
+from promptmill.store.leases import Lease
+from promptmill.testing import a_prompt
+from promptmill.usage import Usage
+from workers.outcomes import Outcomes
+from workers.pipeline import Pipeline
+from workers.statements import Held
+from workers.verdicts import Deferred, Failed
+from workers.writer import Write
+
+GROUP = "claude-sonnet-5"
+POOL = Pool("account", GROUP)
+KEY = Key(label="main", secret=SecretStr("sk"), account="account")
+REPLY = Reply(
+    message={"type": "message", "model": GROUP, "content": [{"type": "text", "text": "4"}], "usage": {}},
+    usage=Usage(input_tokens=10, output_tokens=5),
+    headroom=None,
+    request_id="req_1",
+    simulated=True,
+    streamed=False,
+)
+JOB = LoadedJob(
+    id="job",
+    batch_id="batch",
+    batch_name="a batch",
+    batch_state=BatchState.ACTIVE,
+    custom_id="row",
+    state=JobState.QUEUED,
+    dispatch=1,
+    token=0,
+    attempts=0,
+    model_group=GROUP,
+    prompt=a_prompt(),
+    lane=Lane.REALTIME,
+    endpoint="simulated",
+    simulated=True,
+    deadline=None,
+    priority=1.0,
+    estimated_input_tokens=10,
+    estimated_output_tokens=10,
+    options={},
+)
+
+
+class Rows:
+    """Stands for the writer: remembers what was written, and can hold or break one kind of write."""
+
+    def __init__(self, job: LoadedJob) -> None:
+        self.job = job
+        self.written: list[tuple[Write, Any]] = []
+        self.gates: dict[Write, asyncio.Event] = {}
+        self.reached: dict[Write, asyncio.Event] = {kind: asyncio.Event() for kind in Write}
+        self.broken: set[Write] = set()
+
+    async def put(self, kind: Write, value: Any) -> Any:
+        self.reached[kind].set()
+        if kind in self.gates:
+            await self.gates[kind].wait()
+        if kind in self.broken:
+            raise ValueError("a bad row")
+        self.written.append((kind, value))
+        if kind is Write.LOAD:
+            return self.job
+        if kind is Write.BEGIN:
+            return Lease(job_id=value.job_id, token=1, attempt_id=value.attempt_id, number=1)
+        return True
+
+    def only(self, kind: Write) -> Any:
+        [value] = [value for written, value in self.written if written is kind]
+        return value
+
+    def kinds(self) -> list[Write]:
+        return [kind for kind, _ in self.written]
+
+
+class Claude:
+    """Stands for the client: answers, fails, or waits to be cancelled."""
+
+    def __init__(self) -> None:
+        self.outcome: Reply | BaseException | None = REPLY
+        self.called = asyncio.Event()
+
+    async def create(self, _prompt: object, _key: object) -> Reply:
+        self.called.set()
+        if self.outcome is None:
+            await asyncio.Event().wait()
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        assert isinstance(self.outcome, Reply)
+        return self.outcome
+
+
+class Bench:
+    """A pipeline with its surroundings."""
+
+    def __init__(self) -> None:
+        self.rows = Rows(JOB)
+        self.claude = Claude()
+        self.held: list[Held] = []
+        self.limiter = LocalLimiter(ceilings=lambda _pool: Ceilings(0, 0, 0))
+        self.keys = KeyRing([KEY])
+        outcomes = Outcomes(
+            writer=self.rows,  # type: ignore[arg-type]  # all the pipeline asks of it is `put`
+            prices=PriceBook(),
+            policy=RetryPolicy(),
+            clock=SystemClock(),
+            rng=random.Random(1),
+            retire=lambda key, group, failure: self.keys.retire(key, group, str(failure)),
+            pause=self.held.append,
+        )
+        self.pipeline = Pipeline(
+            outcomes=outcomes,
+            limiter=self.limiter,
+            client=self.claude,  # type: ignore[arg-type]  # all the pipeline asks of it is `create`
+            keys=self.keys,
+            estimator=Estimator(),
+            serves=lambda job: job.endpoint == "simulated",
+            read_keys=lambda: [KEY],
+        )
+
+    def start(self) -> "asyncio.Task[None]":
+        return asyncio.create_task(self.pipeline.answer("job", 1))
+
+    async def open_permits(self) -> int:
+        return (await self.limiter.peek(POOL)).in_flight
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def test_an_answer_is_stored_and_the_permit_settled(bench: Bench) -> None:
+    await bench.start()
+    assert bench.rows.kinds() == [Write.LOAD, Write.BEGIN, Write.COMPLETE]
+    assert bench.rows.only(Write.COMPLETE).attempt.cost_nanos == 10 * 2000 + 5 * 10_000
+    assert await bench.open_permits() == 0
+
+
+async def test_a_stale_message_is_dropped_without_a_trace(bench: Bench) -> None:
+    await asyncio.create_task(bench.pipeline.answer("job", 99))
+    assert bench.rows.kinds() == [Write.LOAD]
+
+
+async def test_a_job_cancelled_while_it_begins_is_handed_back_and_cost_nothing(bench: Bench) -> None:
+    bench.rows.gates[Write.BEGIN] = asyncio.Event()
+    task = bench.start()
+    await bench.rows.reached[Write.BEGIN].wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    bench.rows.gates[Write.BEGIN].set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    attempt = bench.rows.only(Write.DEFER).attempt
+    assert (attempt.outcome, attempt.cost_nanos) == ("interrupted", 0)
+    assert await bench.open_permits() == 0
+
+
+async def test_a_job_cancelled_in_its_call_is_handed_back_with_an_unknown_cost(bench: Bench) -> None:
+    bench.claude.outcome = None
+    task = bench.start()
+    await bench.claude.called.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    attempt = bench.rows.only(Write.DEFER).attempt
+    assert (attempt.outcome, attempt.cost_nanos) == ("interrupted", None)
+    assert await bench.open_permits() == 0
+
+
+async def test_an_answer_is_stored_although_the_job_is_cancelled_meanwhile(bench: Bench) -> None:
+    bench.rows.gates[Write.COMPLETE] = asyncio.Event()
+    task = bench.start()
+    await bench.rows.reached[Write.COMPLETE].wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    bench.rows.gates[Write.COMPLETE].set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.rows.only(Write.COMPLETE).text == "4"
+    assert await bench.open_permits() == 0
+
+
+async def test_an_answer_that_cannot_be_stored_ends_the_job_and_is_not_paid_for_again(bench: Bench) -> None:
+    bench.rows.broken.add(Write.COMPLETE)
+    with pytest.raises(Failed, match="reply_not_stored"):
+        await bench.start()
+    assert bench.rows.only(Write.FAIL).attempt.usage == REPLY.usage
+    assert await bench.open_permits() == 0
+
+
+async def test_an_unexpected_error_in_a_call_is_a_failed_connection(bench: Bench) -> None:
+    bench.claude.outcome = RuntimeError("a fault of ours")
+    with pytest.raises(Deferred):
+        await bench.start()
+    attempt = bench.rows.only(Write.DEFER).attempt
+    assert (attempt.outcome, attempt.cost_nanos) == ("connection_failed", None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "verdict", "cost"),
+    [
+        (PromptRejected("bad", status=400), Failed, 0),
+        (Overloaded("busy", status=529), Deferred, 0),
+        (Overloaded("busy", status=200, usage=Usage(input_tokens=10, output_tokens=1)), Deferred, None),
+    ],
+)
+async def test_a_refusal_cost_nothing_and_an_answer_that_broke_off_is_unknown(
+    bench: Bench, failure: ClaudeError, verdict: type[Exception], cost: int | None
+) -> None:
+    bench.claude.outcome = failure
+    with pytest.raises(verdict):
+        await bench.start()
+    ended = bench.rows.only(Write.FAIL if verdict is Failed else Write.DEFER)
+    assert ended.attempt.cost_nanos == cost
+    assert await bench.open_permits() == 0
+
+
+async def test_a_refused_key_is_retired_and_without_another_the_batch_waits(bench: Bench) -> None:
+    bench.claude.outcome = KeyRejected("no", status=401)
+    with pytest.raises(Deferred):
+        await bench.start()
+    with pytest.raises(Deferred):
+        await bench.start()
+    [held] = bench.held
+    assert (held.batch_id, held.endpoint) == ("batch", None)
+    assert "ANTHROPIC_API_KEY" in held.reason
+
+
+async def test_a_replaced_key_is_read_before_anybody_is_told_that_there_is_none(bench: Bench) -> None:
+    bench.keys.retire(KEY, None, "revoked")
+    bench.pipeline.read_keys = lambda: [Key(label="main", secret=SecretStr("new"), account="account")]
+    await bench.start()
+    assert bench.rows.kinds()[-1] is Write.COMPLETE
+
+
+async def test_a_spend_cap_pauses_everything_that_calls_the_same_endpoint(bench: Bench) -> None:
+    bench.claude.outcome = SpendCapReached("until the first", status=429)
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.held[0].endpoint == "simulated"
+
+
+async def test_while_draining_a_job_goes_back_at_once(bench: Bench) -> None:
+    bench.pipeline.drain()
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.rows.only(Write.DEFER).not_before is None
+    assert not bench.claude.called.is_set()
