@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from producers.bottleneck import Bottleneck
 from producers.pace import Pace
+from promptmill.errors import Unavailable
+from promptmill.logs import get_logger
 from promptmill.settings import Settings
 from promptmill.states import BatchState, JobState
 from promptmill.store import stats, workers
@@ -16,7 +18,11 @@ from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
 from promptmill.store.workers import WorkerRow
 
+log = get_logger(__name__)
+
 INTERVAL_S = 0.5
+DATABASE_PATIENCE_S = 120.0
+"""Seconds for which a database may be away before watching ends."""
 PATIENCE_S = 15.0
 """Seconds without a worker before that is worth a word: one that was started with us takes a few to come up."""
 
@@ -89,7 +95,7 @@ def watch(
     accompanied_at = time.monotonic()
     with Bottleneck(settings, database) as bottleneck:
         while True:
-            seen, now = _see(database, batch_id), time.monotonic()
+            seen, now = _see_patiently(database, batch_id), time.monotonic()
             pace.note(now, done=seen.status.batch.done, tokens=seen.tokens)
             accompanied_at = now if seen.serving else accompanied_at
             moment = _moment(seen, pace, bottleneck, alone_s=now - accompanied_at)
@@ -111,6 +117,19 @@ class _Seen:
     def tokens(self) -> int:
         batch = self.status.batch
         return batch.input_tokens + batch.output_tokens + batch.cache_read_tokens + batch.cache_write_tokens
+
+
+def _see_patiently(database: Database, batch_id: str) -> _Seen:
+    """One look, as soon as the database can be asked: it may restart under a batch that runs for hours."""
+    deadline = time.monotonic() + DATABASE_PATIENCE_S
+    while True:
+        try:
+            return _see(database, batch_id)
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("database_unavailable", error=str(error))
+            time.sleep(INTERVAL_S)
 
 
 def _see(database: Database, batch_id: str) -> _Seen:

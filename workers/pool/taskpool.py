@@ -96,7 +96,7 @@ class TaskPool(BasePool):
             self._stop(job)
 
     def flush(self) -> None:
-        """Forget what has not begun: its connection is lost, and the broker delivers it again."""
+        """Forget what has not begun: its connection is lost, and the reaper will send it out again."""
         self._waiting.clear()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002  # Celery's signature; a signal means nothing to a coroutine
