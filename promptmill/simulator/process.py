@@ -98,7 +98,7 @@ class SimulatorProcess(SimulatorHandle):
             SimulatorFailed: it did not start; the message is its own.
         """
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "promptmill.simulator", "--child"],
+            [sys.executable, "-P", "-m", "promptmill.simulator", "--child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
