@@ -21,7 +21,7 @@ from promptmill.broker import nudge
 from promptmill.errors import NotFound
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
-from promptmill.store import Connection, stats
+from promptmill.store import Connection, jobs, stats
 from promptmill.store import batches as stored
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
@@ -110,7 +110,10 @@ class Batch:
         Raises:
             InvalidTransition: it has ended, or is being canceled.
         """
-        return self._change(stored.cancel)
+        self._change(stored.cancel)
+        with open_database(self.settings) as database:
+            _cancel_the_rest(database)
+            return _status(database, self.id)
 
     def _change(self, change: "_Change") -> BatchStatus:
         with open_database(self.settings) as database:
@@ -173,6 +176,14 @@ def tell_dispatcher(settings: Settings) -> None:
 
 def _handle(of: Batch | str) -> Batch:
     return of if isinstance(of, Batch) else batch(of)
+
+
+def _cancel_the_rest(database: Database) -> None:
+    """A large batch is canceled in several short transactions, which workers would do too if there were any."""
+    ended = 1
+    while ended:
+        with database.begin() as connection:
+            ended = jobs.expire_overdue(connection, database_now(connection))
 
 
 def _status(database: Database, batch_id: str) -> BatchStatus:

@@ -27,6 +27,9 @@ Say = Callable[[str], None]
 _IDLE_STOP_S = 5.0
 """Seconds in which a process without calls in flight ends."""
 
+_CELERY = "import celeryconfig, workers.app; from celery.__main__ import main; main()"
+"""Celery looks for both in the working directory first, where a person may have a `workers` of their own."""
+
 _INFANCY_S = 15.0
 """A worker that ends at this age or younger was started in vain: starting it again would not help."""
 
@@ -154,8 +157,8 @@ def needs_simulator(settings: Settings) -> bool:
 
 
 def celery(*arguments: str) -> list[str]:
-    """The command line of a Celery program for our app."""
-    return [sys.executable, "-P", "-m", "celery", "-A", "workers.app", *arguments]
+    """The command line of a Celery program for our app; `celery -A workers.app …` with the imports done first."""
+    return [sys.executable, "-P", "-c", _CELERY, "-A", "workers.app", *arguments]
 
 
 def _failure(child: Child) -> StackFailed:

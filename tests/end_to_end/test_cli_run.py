@@ -1,8 +1,10 @@
 """`promptmill run`: the whole thing on one machine."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,32 @@ def test_a_prompt_that_is_refused_gives_exit_code_3_and_its_reason(cli: Any, cla
     assert sorted(states) == ["errored"] + ["succeeded"] * 4
     error = next(line["error"] for line in lines(cli.folder / "out.jsonl") if line["error"])
     assert error["status"] == 400
+
+
+def test_a_deadline_that_passed_gives_exit_code_4(cli: Any) -> None:
+    done = cli("run", cli.file("sums.jsonl", *SUMS[:5]), "--deadline", "1s")
+
+    assert done.returncode == 4, done.stderr
+    assert "not answered: 5 expired" in done.stderr
+
+
+def test_a_folder_of_the_persons_own_called_workers_is_not_taken_for_ours(cli: Any) -> None:
+    for name in ("workers", "promptmill", "producers"):
+        (cli.folder / name).mkdir()
+        (cli.folder / name / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+    (cli.folder / "celeryconfig.py").write_text("raise RuntimeError('not ours')\n")
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("promptmill"), "run", cli.file("one.jsonl", SUMS[0])],
+        cwd=cli.folder,
+        env={**os.environ, **cli.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_wrong_key_is_said_within_seconds_and_loses_nothing(cli: Any) -> None:
