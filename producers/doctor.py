@@ -21,7 +21,7 @@ from promptmill.store import workers
 from promptmill.store.database import Database, database_now
 
 _PATIENCE_S = 5.0
-_FILES_BESIDE_CALLS = 200
+_FILES_BESIDE_CALLS = 256
 """File descriptors a worker needs beside one for each call: Redis, database, logs, Python itself."""
 
 
@@ -209,12 +209,14 @@ async def _list_models(runtime: Runtime) -> int:
 
 
 def _file_descriptors(settings: Settings) -> list[Check]:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.worker.concurrency + _FILES_BESIDE_CALLS
-    found = f"{soft:,} allowed, {needed:,} needed for {settings.worker.concurrency:,} calls in flight"
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return [Check("file descriptors", Verdict.OK, found)]
-    advice = f"ulimit -n {needed}, or lower PROMPTMILL_CONCURRENCY to {max(1, soft - _FILES_BESIDE_CALLS)}"
+    # Workers raise the soft limit by themselves, as far as the hard one allows.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    calls = settings.worker.concurrency
+    needed = calls + _FILES_BESIDE_CALLS
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return [Check("file descriptors", Verdict.OK, f"enough for {calls:,} calls in flight")]
+    found = f"{hard:,} allowed, {needed:,} needed for {calls:,} calls in flight"
+    advice = f"ulimit -Hn {needed}, or lower PROMPTMILL_CONCURRENCY to {max(1, hard - _FILES_BESIDE_CALLS)}"
     return [Check("file descriptors", Verdict.WRONG, found, advice)]
 
 

@@ -13,6 +13,7 @@ from typing import TextIO
 from producers import formats, parquet
 from producers.answers import Result
 from promptmill.errors import ConfigurationError
+from promptmill.states import JobState
 
 
 class Format(StrEnum):
@@ -88,7 +89,7 @@ def to_stream(results: Iterable[Result], stream: TextIO, format_: Format) -> Wri
 def _counted(results: Iterable[Result], written: Written) -> Iterator[Result]:
     for result in results:
         written.results += 1
-        written.simulated += result.simulated
+        written.simulated += result.simulated and result.state is JobState.SUCCEEDED
         yield result
 
 

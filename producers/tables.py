@@ -1,13 +1,16 @@
 """Tables for people: plain columns that a terminal, a pipe and a log show alike."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from producers.doctor import Check, Value
 from producers.watch import Moment
 from producers.wording import duration, money, several
 from promptmill.pricing import usd
 from promptmill.states import JobState
 from promptmill.store.batches import BatchRow
+
+if TYPE_CHECKING:
+    from producers.doctor import Check, Value
 
 
 def batches(rows: Sequence[BatchRow]) -> str:
@@ -59,12 +62,12 @@ def status(moment: Moment) -> str:
     return "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
 
 
-def settings(values: Sequence[Value]) -> str:
+def settings(values: "Sequence[Value]") -> str:
     """The effective settings with their origins."""
     return _columns(("SETTING", "VALUE", "FROM"), [(each.name, each.value, each.origin) for each in values])
 
 
-def checks(checks: Sequence[Check]) -> str:
+def checks(checks: "Sequence[Check]") -> str:
     """One line a check, and the advice under what is not well."""
     lines = []
     for check in checks:

@@ -55,7 +55,7 @@ def run(
         columns=columns, schema=schema, lane=lane, deadline=deadline, priority=priority, tags=tags, limit=limit,
         skip_invalid=skip_invalid, new=new,
     )  # fmt: skip
-    _check_output(output)
+    _check_output(source, output, as_json=as_json)
     with _interruptible():
         batch, moment = _work(source, asked, workers, announce_model=model is None)
         _finish(batch, moment, output, as_json=as_json)
@@ -95,10 +95,16 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
         put_json(documents.status_document(batch.look()))
 
 
-def _check_output(output: Path | None) -> None:
+def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
     """Better now than after an hour of answers."""
-    if output is None or str(output) == "-":
+    if output is None:
         return
+    if str(output) == "-":
+        if as_json:
+            raise typer.BadParameter("--json needs standard output for itself", param_hint="--output")
+        return
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise typer.BadParameter(f"{output} is the input: it would be replaced", param_hint="--output")
     if output.is_dir():
         raise typer.BadParameter(f"{output} is a folder", param_hint="--output")
     if not output.absolute().parent.is_dir():
@@ -113,25 +119,28 @@ def _draining(batch: "Batch") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"\n{batch.name}: no new call begins; those in flight finish first (Ctrl-C again cuts them)")
+        say(
+            f"\n{batch.name}: no new call begins; those in flight finish first (Ctrl-C again cuts them: they are asked again, and may be billed twice)"
+        )
         raise
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block, with the words how to go on, and exit code 130."""
+    """Ctrl-C, SIGTERM and a closed terminal end the block, with the words how to go on, and exit code 130."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; nothing is lost. Go on with:\n  {_same_command()}")
+        say(f"interrupted; no answer is lost. Go on with:\n  {_same_command()}")
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _same_command() -> str:
