@@ -101,6 +101,9 @@ def decide(  # noqa: PLR0911  # one return per kind of failure: it reads as the 
             return _uncounted(policy.rate_limited, failure, tries, now=now, rng=rng)
         case Overloaded():
             return _uncounted(policy.overloaded, failure, tries, now=now, rng=rng)
+        case ConnectionFailed(sent=False):
+            # Nobody answers at all: not the prompt's fault, nothing paid, and it may last for minutes.
+            return _uncounted(policy.overloaded, failure, tries, now=now, rng=rng)
         case ServerFailed() | ConnectionFailed():
             return _counted(policy, failure, tries, rng=rng)
         case _:

@@ -204,7 +204,7 @@ class Pipeline:
 
     async def _settle_failure(self, permit: Permit, failure: ClaudeError) -> None:
         """Tell the limiter what a failed call used, and what the server thinks of our pace."""
-        if isinstance(failure, RateLimited | Overloaded):
+        if isinstance(failure, RateLimited | Overloaded) or _never_arrived(failure):
             if failure.usage is not None:
                 # Refused in the middle of its answer: the server counted it, so it is not taken back.
                 await self.limiter.settle(permit, _counted(permit, failure.usage), failure.headroom)
@@ -223,6 +223,11 @@ class Pipeline:
             await self.limiter.settle(permit, Amounts(1, 0, 0), failure.headroom)
         else:
             await self.limiter.settle(permit, None, failure.headroom)
+
+
+def _never_arrived(failure: ClaudeError) -> bool:
+    """Nobody is there: nothing was used, and the pace eases as for an overload."""
+    return isinstance(failure, ConnectionFailed) and not failure.sent
 
 
 def _counted(permit: Permit, partial: Usage) -> Amounts:

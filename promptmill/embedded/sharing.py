@@ -61,7 +61,9 @@ def url_if_running(folder: Path, engine_name: str) -> str | None:
 
 def _prepare(folder: Path) -> None:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Parents that `parents=True` makes are open to everybody; the data folder holds prompts.
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         (folder / USERS_LOCK).open("a").close()
     except OSError as error:
         raise ConfigurationError(

@@ -34,7 +34,14 @@ def test_each_kind_of_failure_has_its_decision(failure: errors.ClaudeError, deci
     assert isinstance(decided(failure), decision)
 
 
-@pytest.mark.parametrize("failure", [errors.RateLimited("slow"), errors.Overloaded("busy")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.RateLimited("slow"),
+        errors.Overloaded("busy"),
+        errors.ConnectionFailed("refused", sent=False),
+    ],
+)
 def test_what_is_not_the_prompts_fault_is_not_counted(failure: errors.ClaudeError) -> None:
     decision = decided(failure, total=1000)
     assert isinstance(decision, Retry)
