@@ -22,6 +22,7 @@ from producers.cli import (
     submit,
     up,
 )
+from producers.cli.exits import Exit
 
 app = typer.Typer(
     name="promptmill",
@@ -66,5 +67,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
         app(prog_name="promptmill")
+    except KeyboardInterrupt:  # before or after a command takes it for itself
+        sys.exit(Exit.INTERRUPTED)
     except Exception as error:  # noqa: BLE001  # the last line of defence: a sentence, not a traceback
         sys.exit(faults.report(error))
