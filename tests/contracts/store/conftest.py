@@ -194,6 +194,8 @@ def _assert_counts(row: BatchRow, states: list[JobState]) -> None:
     assert row.total == len(states)
     for state in TERMINAL_JOB_STATES:
         assert getattr(row, state.value) == states.count(state)
+    if row.state is BatchState.CANCELING:
+        assert not {JobState.PENDING, JobState.QUEUED} & set(states)
     is_over = row.sealed_at is not None and row.done == row.total
     assert (row.state is BatchState.ENDED) == is_over
     assert (row.ended_at is not None) == is_over
