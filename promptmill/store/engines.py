@@ -116,7 +116,11 @@ def reach(engine: Engine) -> None:
 
 def writing(engine: Engine) -> Engine:
     """The same pool, for transactions that write; on SQLite each waits for the write lock when it begins."""
-    return engine.execution_options(**{_WRITES: True})
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{_WRITES: True})
+    # Said outright, because a server may have another default: after a lock was waited for, what is read next
+    # must be what the holder left.
+    return engine.execution_options(isolation_level="READ COMMITTED")
 
 
 def reading(engine: Engine) -> Engine:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psycopg
+
 from promptmill.states import BatchState
 from promptmill.store import jobs, leases
 
@@ -56,6 +58,15 @@ def test_the_last_jobs_of_a_batch_end_it_once(world: Any) -> None:
     assert any(ended)
     assert world.row(made).succeeded == WRITERS
     world.assert_adds_up(made)
+
+
+def test_a_server_that_isolates_more_by_default_changes_nothing(postgres_url: str, world_of: Any) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(
+            f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'".encode()
+        )
+    test_many_writers_finish_several_batches_without_a_deadlock(world_of(postgres_url))
 
 
 def _at_once(act: Callable[[Any], None], arguments: Sequence[Any]) -> None:
