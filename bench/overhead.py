@@ -81,7 +81,8 @@ def run_promptmill(prompts: list[Prompt], url: str, options: argparse.Namespace)
     """`promptmill run` with its worker and embedded servers; wall time from the first call to the last commit."""
     with tempfile.TemporaryDirectory(prefix="promptmill-bench-") as folder:
         source = Path(folder) / "prompts.jsonl"
-        source.write_text("".join(json.dumps({"params": dict(prompt.body)}) + "\n" for prompt in prompts))
+        rows = ({"custom_id": f"row-{n}", "params": dict(prompt.body)} for n, prompt in enumerate(prompts))
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": folder,

@@ -68,7 +68,7 @@ class LineReader:
         if not isinstance(row, Mapping):
             raise InvalidInput("not an object")
         custom_id = _custom_id(row)
-        if isinstance(row.get("params"), Mapping) and row.keys() >= _ANTHROPIC_FIELDS:
+        if _is_anthropic_line(row):
             return Draft(
                 custom_id, _without_false_stream(plain(row["params"])), _rest(row, _ANTHROPIC_FIELDS)
             )
@@ -129,3 +129,9 @@ def _custom_id(row: Mapping[str, Any]) -> str | None:
 def _rest(row: Mapping[str, Any], taken: frozenset[str]) -> Mapping[str, Any] | None:
     rest = {name: plain(value) for name, value in row.items() if name not in taken}
     return rest or None
+
+
+def _is_anthropic_line(row: Mapping[str, Any]) -> bool:
+    """Theirs always has a custom_id; one without gets its default, as any other row does."""
+    params = row.get("params")
+    return isinstance(params, Mapping) and ("custom_id" in row or "messages" in params)

@@ -551,3 +551,15 @@ def test_memory_is_flat_in_the_number_of_rows() -> None:
 
     # 100,000 rows are 40 MB as Python objects at the very least, and their names alone 10 MB in a set.
     assert peak_of(100_000) < peak_of(1_000) + 25_000
+
+
+def test_an_anthropic_line_without_a_name_gets_its_default() -> None:
+    params = {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    _, rows, [body] = read([{"params": params}])
+    assert body["messages"] == params["messages"]
+    assert body["max_tokens"] == 9
+    assert rows[0].custom_id.startswith("0000000")
+
+
+def test_a_field_called_params_is_data_for_a_template() -> None:
+    assert texts_of([{"params": {"x": 1}}], template="{{ params.x }}") == ["1"]
