@@ -1,12 +1,14 @@
 """`promptmill status`."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 import producers
+from producers.cli.exits import Exit
 from producers.cli.options import AsJson, BatchNameOrNewest
-from producers.cli.printing import put, put_json
+from producers.cli.printing import put, put_json, say
 
 
 def status(
@@ -19,9 +21,19 @@ def status(
 
     handle = producers.batch(batch)
     if watch:
-        handle.wait(progress=True)
+        follow(handle)
     moment = handle.look()
     if as_json:
         put_json(documents.status_document(moment))
     elif not watch:
         put(tables.status(moment))
+
+
+def follow(handle: "producers.Batch") -> "producers.BatchStatus":
+    """Show progress until a batch has ended; Ctrl-C only looks away."""
+    try:
+        return handle.wait(progress=True)
+    except KeyboardInterrupt:
+        name = shlex.quote(handle.name)
+        say(f"\n{handle.name} goes on without you; look again with:\n  promptmill status {name} --watch")
+        raise typer.Exit(Exit.INTERRUPTED) from None

@@ -8,6 +8,7 @@ from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell
 from producers.cli.exits import Exit, exit_for
 from producers.cli.printing import put, put_json
+from producers.cli.status import follow
 
 if TYPE_CHECKING:
     from promptmill.intake.admit import Admission
@@ -53,7 +54,7 @@ def submit(
         put_json(_document(admission))
     else:
         put(batch.id)
-    if watch and (code := exit_for(batch.wait(progress=True))) is not Exit.DONE:
+    if watch and (code := exit_for(follow(batch))) is not Exit.DONE:
         raise typer.Exit(code)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import stat
 import sys
 import time
@@ -337,6 +338,21 @@ def test_status_can_be_watched_until_the_end(
     _, said = watching.communicate(timeout=60)
     assert "state=ended done=3/3" in said
     assert claude.ledger()["answered"] == {"1": 3}
+
+
+def test_ctrl_c_only_looks_away_from_a_batch_that_is_watched(cli: Any) -> None:
+    words = ["submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine", "--watch"]
+    watching = cli.start(*words)
+    assert watching.stdout.readline().startswith("batch_")
+    while "progress" not in watching.stderr.readline():
+        assert watching.poll() is None
+
+    watching.send_signal(signal.SIGINT)
+
+    _, said = watching.communicate(timeout=30)
+    assert watching.returncode == 130
+    assert "promptmill status mine --watch" in said
+    assert cli.json("status", "mine")["state"] == "active"
 
 
 def test_another_claude_than_at_submit_is_not_asked(cli: Any) -> None:
