@@ -5,6 +5,7 @@ servers to use instead of the embedded ones; that Redis is emptied, and database
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,13 @@ FOREIGN_SETTINGS = (
     "RATE_LIMIT",
     "REDIS_URL",
 )
+
+
+def pytest_configure() -> None:
+    """A run in the background, or under nohup, hands down ignored signals; the tests send real Ctrl-Cs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
