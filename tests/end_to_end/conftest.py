@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
 
 PROMPTMILL = [sys.executable, "-m", "producers.cli"]
+SETTINGS = ("PROMPTMILL_", "ANTHROPIC_", "CLAUDE_KEY", "DATABASE_URL", "RATE_LIMIT", "REDIS_URL")
 NO_LIMITS = {"PROMPTMILL_RPM": "0", "PROMPTMILL_ITPM": "0", "PROMPTMILL_OTPM": "0"}
 
 
@@ -32,13 +33,18 @@ class Cli:
         return subprocess.run(
             [*PROMPTMILL, *words],
             cwd=self.folder,
-            env={**os.environ, **self.environment, **extra},
+            env=self._environment(extra),
             input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
         )
+
+    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """Ours, without what a developer has set: a fixture of a module is made before that is cleaned."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+        return {**kept, **self.environment, **extra}
 
     def json(self, *words: str) -> Any:
         """Type a command with --json; its document."""
@@ -51,7 +57,7 @@ class Cli:
         return subprocess.Popen(
             [*PROMPTMILL, *words],
             cwd=self.folder,
-            env={**os.environ, **self.environment, **extra},
+            env=self._environment(extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -71,10 +77,16 @@ def claude() -> Iterator[SimulatorHandle]:
         yield simulator
 
 
+@pytest.fixture(scope="session")
+def make_cli() -> Callable[[Path, SimulatorHandle], Cli]:
+    """`make_cli(folder, claude)`: the command line in a folder, with that Claude as its endpoint."""
+    return lambda folder, claude: Cli(folder, {"ANTHROPIC_BASE_URL": claude.url, **NO_LIMITS})
+
+
 @pytest.fixture
-def cli(tmp_path: Path, claude: SimulatorHandle) -> Cli:
-    """The command line, with that Claude as its endpoint."""
-    return Cli(tmp_path, {"ANTHROPIC_BASE_URL": claude.url, **NO_LIMITS})
+def cli(tmp_path: Path, claude: SimulatorHandle, make_cli: Callable[[Path, SimulatorHandle], Cli]) -> Cli:
+    """The command line in the test's own folder."""
+    return make_cli(tmp_path, claude)
 
 
 @pytest.fixture

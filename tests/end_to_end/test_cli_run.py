@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +25,53 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_prompt_is_answered_once_in_the_order_of_the_file(cli: Any, claude: SimulatorHandle) -> None:
-    done = cli("run", cli.file("sums.jsonl", *SUMS), "-o", "out.jsonl")
+@dataclass(frozen=True)
+class Finished:
+    """A run of all sums that has ended."""
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert [line["custom_id"] for line in lines(cli.folder / "out.jsonl")] == [
-        row["custom_id"] for row in SUMS
-    ]
-    assert claude.ledger()["answered"] == {"1": len(SUMS)}
-    assert "40 answers of 40 prompts" in done.stderr
-    assert "0 refused with 429" in done.stderr
+    cli: Any
+    claude: SimulatorHandle
+    said: str
 
 
-def test_run_again_asks_nothing_twice(cli: Any, claude: SimulatorHandle) -> None:
-    file = cli.file("sums.jsonl", *SUMS)
-    first = cli("run", file, "-o", "out.jsonl")
-    answers = (cli.folder / "out.jsonl").read_bytes()
-
-    second = cli("run", file, "-o", "again.jsonl")
-
-    assert (first.returncode, second.returncode) == (0, 0), second.stderr
-    assert claude.ledger()["answered"] == {"1": len(SUMS)}
-    assert (cli.folder / "again.jsonl").read_bytes() == answers
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_cli: Callable[..., Any]) -> Iterator[Finished]:
+    with simulated_claude() as claude:
+        cli = make_cli(tmp_path_factory.mktemp("finished"), claude)
+        done = cli("run", cli.file("sums.jsonl", *SUMS), "-o", "out.jsonl")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        yield Finished(cli, claude, done.stderr)
 
 
-def test_the_cost_and_tokens_are_those_of_the_bill(cli: Any, claude: SimulatorHandle) -> None:
-    cli("run", cli.file("sums.jsonl", *SUMS))
+def test_every_prompt_is_answered_once_in_the_order_of_the_file(finished: Finished) -> None:
+    answers = lines(finished.cli.folder / "out.jsonl")
 
-    status = cli.json("status")
+    assert [line["custom_id"] for line in answers] == [row["custom_id"] for row in SUMS]
+    assert finished.claude.ledger()["answered"] == {"1": len(SUMS)}
+    assert "40 answers of 40 prompts" in finished.said
+    assert "0 refused with 429" in finished.said
 
-    billed = claude.ledger()["billed"]
+
+def test_run_again_asks_nothing_twice(finished: Finished) -> None:
+    again = finished.cli("run", "sums.jsonl", "-o", "again.jsonl")
+
+    assert again.returncode == 0, again.stderr
+    assert finished.claude.ledger()["answered"] == {"1": len(SUMS)}
+    folder = finished.cli.folder
+    assert (folder / "again.jsonl").read_bytes() == (folder / "out.jsonl").read_bytes()
+
+
+def test_the_cost_and_tokens_are_those_of_the_bill(finished: Finished) -> None:
+    status = finished.cli.json("status")
+
+    billed = finished.claude.ledger()["billed"]
     assert status["cost_usd"] == billed["cost_usd"]
     assert status["usage"]["output_tokens"] == billed["usage"]["output_tokens"]
+
+
+def test_nothing_runs_afterwards(finished: Finished) -> None:
+    assert processes_of(finished.cli.folder) == []
 
 
 def test_without_key_and_address_a_simulated_claude_answers_and_that_is_said(bare_cli: Any) -> None:
@@ -66,12 +81,6 @@ def test_without_key_and_address_a_simulated_claude_answers_and_that_is_said(bar
     assert "simulated Claude answers" in done.stderr
     assert "answers of the simulated Claude" in done.stderr
     assert lines(bare_cli.folder / "out.jsonl")[0]["simulated"] is True
-
-
-def test_nothing_runs_afterwards(cli: Any) -> None:
-    cli("run", cli.file("one.jsonl", {"prompt": "Hello"}))
-
-    assert processes_of(cli.folder) == []
 
 
 def test_killed_with_9_it_leaves_nothing_running(cli: Any, wait_until: Callable[..., None]) -> None:

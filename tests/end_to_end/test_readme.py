@@ -37,7 +37,8 @@ def test_every_block_of_the_page_works_as_it_stands(page: str, tmp_path: Path) -
 
     port = str(free_port())
     for language, as_shown in shown:
-        block = as_shown.replace("8787", port)  # somebody may run a simulator of their own
+        # Somebody may run a simulator of their own, and a tenth of the prompts shows as much.
+        block = as_shown.replace("8787", port).replace("seq 1 60", "seq 1 6")
         if needs_running_workers(block):
             continue
         command = (

@@ -8,7 +8,7 @@ from producers import run
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
 
-QUESTIONS = [f"What comes after {n}?" for n in range(30)]
+QUESTIONS = [f"What comes after {n}?" for n in range(12)]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
