@@ -24,10 +24,14 @@ def test_a_ceiling_is_a_number_from_zero_up(ceiling: float) -> None:
 
 
 def test_a_call_that_fits_no_bucket_is_refused_before_it_waits() -> None:
-    ceilings = Ceilings(60, 0, 8000)
-    check_size(Amounts(1, 1_000_000, 8000), ceilings)
-    with pytest.raises(RequestTooLarge, match="9,000 output tokens"):
-        check_size(Amounts(1, 10, 9000), ceilings)
+    ceilings = Ceilings(60, 8000, 0)
+    check_size(Amounts(1, 8000, 1_000_000), ceilings)
+    with pytest.raises(RequestTooLarge, match="9,000 input tokens"):
+        check_size(Amounts(1, 9000, 10), ceilings)
+
+
+def test_a_guess_about_a_long_answer_refuses_no_call() -> None:
+    check_size(Amounts(1, 10, 9000), Ceilings(60, 0, 8000))
 
 
 def test_a_record_reads_back_as_it_was_told() -> None:
