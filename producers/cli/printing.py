@@ -11,8 +11,8 @@ def say(message: str) -> None:
 
 
 def put(line: str) -> None:
-    """A line of the answer."""
-    print(line)  # noqa: T201  # likewise
+    """A line of the answer, at once: a program may be waiting for it at the other end of a pipe."""
+    print(line, flush=True)  # noqa: T201  # likewise
 
 
 def put_json(document: Any) -> None:
