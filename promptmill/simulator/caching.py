@@ -12,7 +12,7 @@ from typing import Any
 
 from promptmill.prompts import canonical_json
 from promptmill.simulator.models import ServedModel
-from promptmill.simulator.tokens import PER_MESSAGE, PER_REQUEST, count_block, count_tools, scale
+from promptmill.simulator.tokens import PER_MESSAGE, PER_REQUEST, count_block, count_tools, scale, scale_by
 
 MOST_BREAKPOINTS = 4
 _LOOK_BACK_BLOCKS = 20
@@ -135,7 +135,8 @@ def _boundaries(body: Mapping[str, Any], model: ServedModel) -> Iterator[_Bounda
         if index == len(blocks) - 1 and automatic:
             lifetime = lifetime or automatic
         digest = _chain(digest, place, block)
-        yield _Boundary(digest, scale(tokens, dense=dense) + tools_tokens, lifetime)
+        whole = scale_by(model.token_factor, scale(tokens, dense=dense) + tools_tokens)
+        yield _Boundary(digest, whole, lifetime)
 
 
 def _blocks(body: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:

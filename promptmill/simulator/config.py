@@ -35,6 +35,8 @@ class SimulatorConfig:
         jitter: spread (sigma of a lognormal) of both; 0 = always the mean.
         mean_output_tokens: mean length of an answer's text.
         output_spread: sigma of the lognormal of that length.
+        token_factor: input tokens are counted so many times what the own formula says: a client's estimate is
+            1 / `token_factor` of what is charged, as with a tokenizer or a language it does not know.
         text: `prose`, or `echo` for the last user text given back word for word.
         seed: the same seed and body give the same answer, speed and faults.
         scenario: path of a scenario file (see `scenario`).
@@ -61,6 +63,7 @@ class SimulatorConfig:
     jitter: float = 0.3
     mean_output_tokens: float = 220.0
     output_spread: float = 0.6
+    token_factor: float = 1.0
     text: str = "prose"
     seed: int = 0
     scenario: str | None = None
@@ -80,6 +83,8 @@ class SimulatorConfig:
             raise ConfigurationError(f"text must be prose or echo, not {self.text!r}", setting="text")
         if self.mean_output_tokens < 1:
             raise ConfigurationError("mean_output_tokens must be at least 1", setting="mean_output_tokens")
+        if self.token_factor <= 0:
+            raise ConfigurationError("token_factor must be above 0", setting="token_factor")
 
     @classmethod
     def unlimited(cls, **values: Any) -> Self:
@@ -119,4 +124,5 @@ _AT_LEAST_ZERO = (
     "jitter",
     "mean_output_tokens",
     "output_spread",
+    "token_factor",
 )

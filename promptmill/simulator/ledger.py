@@ -1,7 +1,7 @@
 """What the simulator served, refused and billed: the other side's book, to hold one's own against.
 
 The one idea: totals and digests only, so that millions of requests stay cheap: about 110 bytes for each distinct
-prompt, a line for each second, the last 10,000 refusals. Money is exact, priced per answer like a client does.
+prompt, a line for each second, the last 10,000 refusals and 20,000 admitted calls. Money is exact, priced per answer like a client does.
 
 An answer ends up in one of three places: `served` (sent whole), `cut` (billed, a part was sent) or `lost` (billed,
 nothing of its cost reached the client). `billed` is the sum of the three.
@@ -11,13 +11,14 @@ import time
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptmill.pricing import price_of, usd
 from promptmill.usage import Usage
 
 _SECONDS_KEPT = 86_400
 _REFUSALS_KEPT = 10_000
+_CALLS_KEPT = 20_000
 
 
 class Fate(StrEnum):
@@ -88,6 +89,26 @@ class Second:
     levels: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
 
 
+class AdmittedCall(NamedTuple):
+    """What one call takes of the limits, and when. Times are seconds since the start or the last reset.
+
+    Attributes:
+        at_s: when it was admitted: its request and its input are debited.
+        input_tokens: what counts against the limit, so without cache reads.
+        begins_s: when its first token is produced.
+        ends_s: when its last one is; output is debited evenly in between.
+        output_tokens: how many are produced.
+        prompt: the fingerprint.
+    """
+
+    at_s: float
+    input_tokens: int
+    begins_s: float
+    ends_s: float
+    output_tokens: int
+    prompt: str
+
+
 class Ledger:
     """The book of one simulator, from its start or last reset on. Times are monotonic seconds."""
 
@@ -106,6 +127,7 @@ class Ledger:
         self._statuses: Counter[int] = Counter()
         self._reasons: Counter[str] = Counter()
         self._refusals: deque[tuple[float, int, str, str]] = deque(maxlen=_REFUSALS_KEPT)
+        self._calls: deque[AdmittedCall] = deque(maxlen=_CALLS_KEPT)
         self._faults: Counter[str] = Counter()
         self._answered: dict[bytes, int] = {}
         self._seconds: OrderedDict[int, Second] = OrderedDict()
@@ -135,6 +157,17 @@ class Ledger:
         second = self.second(now)
         second.admitted += 1
         second.input_tokens += input_tokens
+
+    def plan(
+        self, now: float, input_tokens: int, *, begins: float, seconds: float, output_tokens: int, prompt: str
+    ) -> None:
+        """What an admitted request will take of the limits, and when; `begins` is a monotonic moment."""
+        at, first = now - self._started, begins - self._started
+        self._calls.append(
+            AdmittedCall(
+                round(at, 4), input_tokens, round(first, 4), round(first + seconds, 4), output_tokens, prompt
+            )
+        )
 
     def refuse(self, now: float, status: int, reason: str, organization: str) -> None:
         """A request to any endpoint was answered with an error; `organization` is empty without a valid key."""
@@ -209,7 +242,7 @@ class Ledger:
         return line
 
     def to_json(self, now: float, *, detail: bool = False) -> dict[str, Any]:
-        """The whole book; `detail` adds every prompt's count and every second."""
+        """The whole book; `detail` adds every prompt's count, every second and the latest calls."""
         billed = Bill()
         for bill in self._bills.values():
             billed.merge(bill)
@@ -240,6 +273,7 @@ class Ledger:
         if detail:
             book["prompts"] = {prompt.hex(): count for prompt, count in self._answered.items()}
             book["seconds"] = [_line(number, line) for number, line in self._seconds.items()]
+            book["calls"] = [call._asdict() for call in self._calls]
         return book
 
 

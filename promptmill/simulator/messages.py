@@ -29,7 +29,7 @@ from promptmill.simulator.replies import Reply, make_reply
 from promptmill.simulator.scenario import REFUSING, Fault
 from promptmill.simulator.script import plain_script, stream_script
 from promptmill.simulator.simulation import Simulation
-from promptmill.simulator.tokens import count_prompt
+from promptmill.simulator.tokens import count_prompt, scale_by
 from promptmill.simulator.validation import check_breakpoints, check_request, check_window
 
 
@@ -249,7 +249,16 @@ class Messages:
         produced = reply.answer.output_tokens
         if script.share < 1:
             produced = max(reply.tokens_at_start, round(produced * script.share))
-        pool.produce(now + pace.first_token_s, pace.seconds * script.share, produced)
+        begins, seconds = now + pace.first_token_s, pace.seconds * script.share
+        pool.produce(begins, seconds, produced)
+        self._sim.ledger.plan(
+            now,
+            reply.cache.limited,
+            begins=begins,
+            seconds=seconds,
+            output_tokens=produced,
+            prompt=order.fingerprint,
+        )
         pool.advance(now)
         headers = {**call.headers, **self._limit_headers(pool)}
         book = self._bookkeeper(call, order, reply, produced)
@@ -324,7 +333,7 @@ def _parse(raw: bytes) -> Any:
 
 def _count(body: dict[str, Any], model: ServedModel) -> int:
     try:
-        return count_prompt(body, dense=model.facts.dense_tokenizer)
+        return scale_by(model.token_factor, count_prompt(body, dense=model.facts.dense_tokenizer))
     except UnicodeEncodeError:
         raise invalid("The request body is not valid JSON: no low surrogate in string") from None
 

@@ -85,6 +85,7 @@ class ServedModel:
         takes_sampling: True where `temperature` and its kin may differ from their defaults under 2023-06-01.
         takes_geo: True where `inference_geo` is accepted.
         fast: `yes`, `beta`, `ignored` or `no`.
+        token_factor: `SimulatorConfig.token_factor`.
     """
 
     facts: ModelFacts
@@ -96,6 +97,7 @@ class ServedModel:
     takes_sampling: bool
     takes_geo: bool
     fast: str
+    token_factor: float = 1.0
 
     @property
     def line(self) -> str | None:
@@ -154,13 +156,16 @@ class Menu:
 
     Args:
         extra: models beyond the published ones, as `catalogue.Catalogue` takes them.
+        token_factor: `SimulatorConfig.token_factor`.
     """
 
-    def __init__(self, extra: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self, extra: Mapping[str, Mapping[str, Any]] | None = None, token_factor: float = 1.0
+    ) -> None:
         self.catalogue = Catalogue(extra)
         self._by_name: dict[str, ServedModel] = {}
         for facts in self.catalogue.models():
-            served = _serve(facts)
+            served = _serve(facts, token_factor)
             for name in (facts.id, *facts.aliases):
                 self._by_name[name] = served
 
@@ -186,7 +191,7 @@ class Menu:
         return dict.fromkeys(m.facts.group for m in self.all() if not m.facts.is_retired(on))
 
 
-def _serve(facts: ModelFacts) -> ServedModel:
+def _serve(facts: ModelFacts, token_factor: float) -> ServedModel:
     model = facts.id
     old = model in _4_5 or model.startswith(("claude-2", "claude-3", "claude-instant"))
     refused = _REFUSED_THINKING.get(model, frozenset({"enabled"}))
@@ -203,6 +208,7 @@ def _serve(facts: ModelFacts) -> ServedModel:
         takes_sampling=old or model in _4_6,
         takes_geo=not old,
         fast=_FAST.get(model, "no"),
+        token_factor=token_factor,
     )
 
 

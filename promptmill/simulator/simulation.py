@@ -26,7 +26,7 @@ class Simulation:
         self.config = config
         self.scenario = scenario
         self.clock = clock
-        self.menu = Menu(config.models)
+        self.menu = Menu(config.models, config.token_factor)
         self.author = Author(config)
         # Unique across restarts, as the real ids are.
         self._prefix = f"{int(clock.now().timestamp()):09x}"

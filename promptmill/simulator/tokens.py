@@ -100,6 +100,11 @@ def scale(tokens: float, *, dense: bool) -> int:
     return max(1, round(tokens * _DENSE_FACTOR if dense else tokens))
 
 
+def scale_by(factor: float, tokens: int) -> int:
+    """Whole tokens times `factor`; at least one."""
+    return max(1, round(tokens * factor))
+
+
 def _count_document(source: Any) -> float:
     if not isinstance(source, Mapping):
         return PER_MESSAGE

@@ -181,3 +181,25 @@ def test_an_admin_call_that_is_wrong_is_refused_with_its_field(simulator: Simula
         simulator.set_scenario(fault=[{"kind": "weather"}])
     with pytest.raises(SimulatorFailed, match="rpm"):
         simulator.set_limits(rpm=-1)
+
+
+def test_the_book_tells_what_each_call_took_of_the_limits(
+    send: Send, prompt: Send, simulator: SimulatorHandle
+) -> None:
+    usage = send(body=prompt()).json["usage"]
+    [call] = simulator.ledger(detail=True)["calls"]
+    assert (call["input_tokens"], call["output_tokens"]) == (usage["input_tokens"], usage["output_tokens"])
+    assert call["prompt"] == fingerprint_of(prompt())
+    assert "calls" not in simulator.ledger()
+
+
+def test_a_token_factor_multiplies_what_is_counted(prompt: Send) -> None:
+    import anthropic  # noqa: PLC0415  the oracle is slow to import
+
+    counted = []
+    for factor in (1.0, 3.0):
+        with simulated_claude(token_factor=factor) as simulator:
+            client = anthropic.Anthropic(api_key="k", base_url=simulator.url, max_retries=0)
+            counted.append(client.messages.create(**prompt("How many eggs? " * 100)).usage.input_tokens)
+            client.close()
+    assert counted[1] == 3 * counted[0]

@@ -108,3 +108,15 @@ def test_the_top_level_breakpoint_caches_the_whole_prompt() -> None:
 
 def test_every_breakpoint_is_counted() -> None:
     assert breakpoints({**body(), "cache_control": MARK}) == 2
+
+
+def test_a_token_factor_multiplies_the_cached_part_too() -> None:
+    plain, tripled = Menu().find("claude-sonnet-5"), Menu(token_factor=3.0).find("claude-sonnet-5")
+    assert plain is not None
+    assert tripled is not None
+    total = count_prompt(body(), dense=True)
+    one, three = (
+        PromptCache().plan(body(), factor * total, served, 0.0)
+        for factor, served in ((1, plain), (3, tripled))
+    )
+    assert three.write_5m == 3 * one.write_5m

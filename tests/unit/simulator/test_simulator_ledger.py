@@ -77,3 +77,18 @@ def test_the_peak_in_flight_is_remembered() -> None:
     book = ledger.to_json(1.0, detail=True)
     assert (book["in_flight"], book["peak_in_flight"]) == (1, 2)
     assert book["seconds"][0]["arrived"] == 2
+
+
+def test_a_planned_call_is_told_in_seconds_since_the_start() -> None:
+    ledger = Ledger(10.0)
+    ledger.plan(11.0, 70, begins=11.5, seconds=2.0, output_tokens=30, prompt="a1")
+    assert ledger.to_json(20.0, detail=True)["calls"] == [
+        {
+            "at_s": 1.0,
+            "input_tokens": 70,
+            "begins_s": 1.5,
+            "ends_s": 3.5,
+            "output_tokens": 30,
+            "prompt": "a1",
+        }
+    ]
