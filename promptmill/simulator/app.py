@@ -18,7 +18,12 @@ from promptmill.simulator import problems
 from promptmill.simulator.admin import answer_admin
 from promptmill.simulator.delivery import reset, wait_until
 from promptmill.simulator.faults import Arrival
-from promptmill.simulator.listings import list_models, list_rate_limits, show_model
+from promptmill.simulator.listings import (
+    list_models,
+    list_rate_limits,
+    list_workspace_rate_limits,
+    show_model,
+)
 from promptmill.simulator.messages import Call, Messages, read_body
 from promptmill.simulator.organizations import Organization, read_key
 from promptmill.simulator.problems import ApiProblem
@@ -31,6 +36,7 @@ _ORGANIZATION_HEADER = "anthropic-organization-id"
 _JSON = "application/json"
 _HTML = "text/html; charset=UTF-8"
 _MODELS = "/v1/models"
+_WORKSPACES = "/v1/organizations/workspaces/"
 
 
 class App:
@@ -89,6 +95,9 @@ class App:
             return show_model(self._sim, path.removeprefix(_MODELS + "/"))
         if path == "/v1/organizations/rate_limits":
             return list_rate_limits(self._sim, organization, key, version, one)
+        if path.startswith(_WORKSPACES) and path.endswith("/rate_limits"):
+            workspace = path[len(_WORKSPACES) : -len("/rate_limits")]
+            return list_workspace_rate_limits(self._sim, organization, key, version, one, workspace=workspace)
         raise ApiProblem(404, "Not Found")
 
     async def _admin(

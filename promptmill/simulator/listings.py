@@ -11,6 +11,7 @@ from promptmill.simulator.validation import NEWEST_VERSION
 
 _USUAL_PAGE = 20
 _LARGEST_PAGE = 1000
+_WORKSPACE = "wrkspc_"
 _LIMITERS = (
     ("requests_per_minute", "requests"),
     ("input_tokens_per_minute_cache_aware", "input_tokens"),
@@ -62,8 +63,7 @@ def list_rate_limits(
     Raises:
         ApiProblem: 401 for an ordinary key, 400 or 404 for a parameter.
     """
-    if not key.startswith(ADMIN_KEY):
-        raise ApiProblem(401, "This endpoint requires an admin API key.")
+    _check_admin(key)
     menu, today = simulation.menu, simulation.clock.now().date()
     groups = list(menu.groups(today))
     if (asked := query.get("model")) is not None:
@@ -87,6 +87,49 @@ def list_rate_limits(
     ]
     more = begin + limit < len(groups)
     return {"data": rows, "next_page": f"page_{begin + limit}" if more else None}
+
+
+def list_workspace_rate_limits(
+    simulation: Simulation,
+    organization: Organization,
+    key: str,
+    version: str,
+    query: Mapping[str, str],
+    *,
+    workspace: str,
+) -> dict[str, Any]:
+    """GET /v1/organizations/workspaces/{id}/rate_limits: no workspace has limits of its own here.
+
+    So the list is empty, or with `include_inherited` what the organization has, marked as inherited.
+
+    Raises:
+        ApiProblem: 401 for an ordinary key, 400 or 404 for a parameter.
+    """
+    _check_admin(key)
+    if not workspace.startswith(_WORKSPACE):
+        raise ApiProblem(404, f"workspace: {workspace}")
+    if query.get("include_inherited", "false").lower() != "true":
+        return {"data": [], "next_page": None}
+    page = list_rate_limits(simulation, organization, key, version, query)
+    return {**page, "data": [_inherited(entry, workspace) for entry in page["data"]]}
+
+
+def _check_admin(key: str) -> None:
+    if not key.startswith(ADMIN_KEY):
+        raise ApiProblem(401, "This endpoint requires an admin API key.")
+
+
+def _inherited(entry: dict[str, Any], workspace: str) -> dict[str, Any]:
+    own = {name: value for name, value in entry.items() if name != "id"}
+    source = {"type": "organization"}
+    limits = [{**limit, "source": source, "org_limit": limit["value"]} for limit in entry["limits"]]
+    return {
+        **own,
+        "type": "workspace_rate_limit",
+        "workspace_id": workspace,
+        "rate_limit_id": entry["id"],
+        "limits": limits,
+    }
 
 
 def _rate_limit(

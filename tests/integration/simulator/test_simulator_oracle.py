@@ -112,6 +112,23 @@ def test_an_admin_key_reads_the_limits(simulator: SimulatorHandle, client: anthr
         client.organization.rate_limits.list()
 
 
+def test_a_workspace_has_the_limits_of_its_organization(simulator: SimulatorHandle) -> None:
+    simulator.set_limits(rpm=50, itpm=30_000)
+    with anthropic.Anthropic(api_key="sk-ant-admin01-x", base_url=simulator.url, max_retries=0) as admin:
+        limits = admin.organization.workspaces.rate_limits
+        own = list(limits.list("wrkspc_1"))
+        inherited = list(limits.list("wrkspc_1", include_inherited=True, limit=3))
+        with pytest.raises(anthropic.NotFoundError):
+            limits.list("nothing")
+    assert own == []
+    assert len(inherited) > 3
+    assert inherited[0].workspace_id == "wrkspc_1"
+    assert [(each.value, each.org_limit, each.source.type) for each in inherited[0].limits] == [
+        (50, 50, "organization"),
+        (30_000, 30_000, "organization"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
