@@ -38,6 +38,7 @@ __all__ = [
     "lock_batches_of",
     "lost_queued",
     "model_groups_pending",
+    "model_groups_waiting",
     "queue",
     "select_pending",
     "unqueue",
@@ -111,6 +112,12 @@ def model_groups_pending(conn: Connection, batch_id: str, now: datetime) -> Sequ
     """The model groups for which `select_pending` would find a job now."""
     values = {"batch_id": batch_id, "now": now}
     return sorted({*conn.scalars(_FRESH_GROUPS, values), *conn.scalars(_DUE_GROUPS, values)})
+
+
+def model_groups_waiting(conn: Connection, batch_id: str) -> Sequence[str]:
+    """The model groups with a `pending` job, whether or not its time has come."""
+    values = {"batch_id": batch_id}
+    return sorted({*conn.scalars(_FRESH_GROUPS, values), *conn.scalars(_DEFERRED_GROUPS, values)})
 
 
 def select_pending(
@@ -223,6 +230,7 @@ _IS_DUE = """
     )
 """
 _FRESH_GROUPS = text(_GROUPS.format(predicate=PENDING_FRESH))
+_DEFERRED_GROUPS = text(_GROUPS.format(predicate=PENDING_DEFERRED))
 _DUE_GROUPS = text((_GROUPS + _IS_DUE).format(predicate=PENDING_DEFERRED)).bindparams(
     bindparam("now", type_=UTCDateTime())
 )

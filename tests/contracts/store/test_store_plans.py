@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 
 from promptmill.states import JobState
-from promptmill.store import batches, jobs, ledger, results, stats, workers
+from promptmill.store import backlog, batches, jobs, ledger, results, stats, workers
 
 GROWING = ("job", "prompt", "reply", "attempt")
 MANY = 5_000
@@ -39,6 +39,7 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         batches.pause(conn, made.id, "lunch", world.now)
         batches.resume(conn, made.id, world.now)
         batches.active(conn)
+        backlog.waiting_jobs(conn)
         stats.status(conn, made.id, world.now)
         stats.window_counts(conn, world.now)
         ledger.attempts_of(conn, job_id=fourth.job_id)

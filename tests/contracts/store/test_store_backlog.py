@@ -1,0 +1,60 @@
+"""What waits, by batch and model group."""
+
+from typing import Any
+
+from promptmill.store import backlog, batches, jobs
+from promptmill.store.backlog import WaitingJobs
+
+OTHER = "claude-opus-5"
+
+
+def waiting(world: Any) -> list[WaitingJobs]:
+    with world.database.read() as conn:
+        return backlog.waiting_jobs(conn)
+
+
+def counts(world: Any) -> list[tuple[str, int, int, int]]:
+    return [(each.model_group, each.pending, each.queued, each.running) for each in waiting(world)]
+
+
+def test_jobs_are_told_apart_by_how_far_they_have_come(world: Any) -> None:
+    made = world.batch(5)
+    world.running(made, 2)
+    world.dispatch(made, 1)
+
+    assert counts(world) == [("claude-sonnet-5", 2, 1, 2)]
+    assert waiting(world)[0].batch_name == made.name
+
+
+def test_a_batch_for_several_model_groups_is_told_by_group(world: Any) -> None:
+    with world.database.begin() as conn:
+        made = batches.create(conn, world.new_batch(), world.now)
+        rows = [world.new_job(0), world.new_job(1, model_group=OTHER), world.new_job(2, model_group=OTHER)]
+        jobs.insert_many(conn, made.id, rows, world.now)
+        batches.seal(conn, made.id, world.now)
+
+    assert counts(world) == [(OTHER, 2, 0, 0), ("claude-sonnet-5", 1, 0, 0)]
+
+
+def test_a_deferred_job_waits_too(world: Any) -> None:
+    made = world.batch(1)
+    (lease,) = world.running(made)
+    world.defer(lease)
+
+    assert counts(world) == [("claude-sonnet-5", 1, 0, 0)]
+
+
+def test_a_paused_batch_does_not_wait_for_a_limit(world: Any) -> None:
+    made = world.batch(2)
+    with world.database.begin() as conn:
+        batches.pause(conn, made.id, "lunch", world.now)
+
+    assert waiting(world) == []
+
+
+def test_a_batch_that_is_done_is_not_told(world: Any) -> None:
+    made = world.batch(1)
+    (lease,) = world.running(made)
+    world.complete(lease)
+
+    assert waiting(world) == []
