@@ -1,6 +1,7 @@
 """The one rate limiter: permits in all dimensions at once, shared by every process of an account."""
 
 from promptmill.limits.desk import DeskUnavailable
+from promptmill.limits.hindrance import Hindrance
 from promptmill.limits.limiter import Limiter
 from promptmill.limits.local import LocalLimiter, LocalPools
 from promptmill.limits.policy import Ceilings, Pacing, Permit, Pool, check_size, learn_everything
@@ -11,6 +12,7 @@ __all__ = [
     "Ceilings",
     "DeskUnavailable",
     "DimensionState",
+    "Hindrance",
     "LimitSource",
     "Limiter",
     "LocalLimiter",

@@ -57,6 +57,7 @@ def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float)
     The pacer gets exactly the time that this surplus was charged, at the limit in force now, so that it never
     grants more than the ceiling's rate.
     """
+    record.minute_used[index] -= surplus
     if record.rate[index] <= 0:
         return
     record.level[index] = min(record.capacity[index], record.level[index] + surplus)
@@ -85,6 +86,7 @@ def take_back(record: PoolRecord, held: Reservation) -> None:
     Requests keep the pace they were charged: two calls may never start closer than the limit's interval.
     """
     for index in range(3):
+        record.minute_used[index] -= held.amounts[index]
         if record.rate[index] <= 0:
             continue
         level = record.level[index] + held.amounts[index]

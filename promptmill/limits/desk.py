@@ -11,6 +11,7 @@ from typing import Protocol
 
 from promptmill.dimensions import Amounts, Dimension, Headroom
 from promptmill.errors import PromptmillError
+from promptmill.limits.policy import Ceilings
 from promptmill.limits.records import PoolRecord
 
 
@@ -119,6 +120,14 @@ class Desk(Protocol):
 
     async def report(self, report: Report) -> None:
         """Take a report; kept and repeated while the record is out of reach."""
+        ...
+
+    async def teach(self, limits: Ceilings) -> None:
+        """Take over limits as the Rate Limits API states them.
+
+        Raises:
+            DeskUnavailable: nobody was told.
+        """
         ...
 
     async def peek(self) -> tuple[PoolRecord, float]:

@@ -13,7 +13,7 @@ from promptmill.clock import Clock
 from promptmill.dimensions import Amounts, Dimension, Headroom
 from promptmill.limits.acquirer import Acquirer
 from promptmill.limits.desk import Desk, DeskUnavailable, Penalty, Release, Settlement
-from promptmill.limits.policy import CeilingsOf, Pacing, Permit, Pool, check_size
+from promptmill.limits.policy import Ceilings, CeilingsOf, Pacing, Permit, Pool, check_size
 from promptmill.limits.pool_state import PoolState, describe
 
 REFUSED: Final = 429
@@ -64,6 +64,17 @@ class Limiter(Protocol):
 
     async def peek(self, pool: Pool) -> PoolState:
         """The figures of a pool now. Raises DeskUnavailable when they cannot be read."""
+        ...
+
+    async def pools(self) -> list[Pool]:
+        """Every pool that some process used within the last hour. Raises DeskUnavailable as `peek` does."""
+        ...
+
+    async def teach(self, pool: Pool, limits: Ceilings) -> None:
+        """Take over limits per minute as the Rate Limits API states them: None is not said, 0 is no limit.
+
+        They count as a header's limits do, until a header says another number. Raises DeskUnavailable.
+        """
         ...
 
     async def beat(self) -> None:
@@ -152,6 +163,14 @@ class QueueingLimiter(ABC):
         record, now = await self._desk(pool).peek()
         waiting = self._acquirers[pool].waiting if pool in self._acquirers else 0
         return describe(record, pool, now, waiting, self._pacing)
+
+    @abstractmethod
+    async def pools(self) -> list[Pool]:
+        """The pools used within the last hour."""
+
+    async def teach(self, pool: Pool, limits: Ceilings) -> None:
+        """Take over limits as the Rate Limits API states them; see `Limiter.teach`."""
+        await self._desk(pool).teach(limits)
 
     async def beat(self) -> None:
         """Say that this process lives, in every pool it uses."""

@@ -9,7 +9,7 @@ from promptmill.clock import Clock, SystemClock
 from promptmill.limits.desk import Answer, Ask, Desk, Pulse, Report
 from promptmill.limits.limiter import QueueingLimiter, new_process_id
 from promptmill.limits.mirror import Mirror
-from promptmill.limits.policy import Ceilings, CeilingsOf, Pacing, Pool, learn_everything
+from promptmill.limits.policy import LATELY, Ceilings, CeilingsOf, Pacing, Pool, learn_everything
 from promptmill.limits.records import PoolRecord, fresh_record
 
 
@@ -18,6 +18,7 @@ class LocalPools:
 
     def __init__(self) -> None:
         self._mirrors: dict[Pool, Mirror] = {}
+        self._used_at: dict[Pool, float] = {}
 
     def mirror(self, pool: Pool, now: float, ceilings: Ceilings, pacing: Pacing) -> Mirror:
         """The record of a pool, begun now if there is none."""
@@ -29,9 +30,19 @@ class LocalPools:
         """The record of a pool, if there is one."""
         return self._mirrors.get(pool)
 
+    def register(self, pool: Pool, now: float) -> None:
+        """Note that a pool is in use."""
+        self._used_at[pool] = now
+
+    def used_lately(self, now: float) -> list[Pool]:
+        """The pools in use within the last hour."""
+        used = [pool for pool, moment in self._used_at.items() if moment >= now - LATELY]
+        return sorted(used, key=lambda pool: pool.tag)
+
     def forget(self) -> None:
         """Lose everything, as a Redis that restarts empty does."""
         self._mirrors.clear()
+        self._used_at.clear()
 
 
 class LocalDesk:
@@ -53,6 +64,7 @@ class LocalDesk:
         self._ceilings = ceilings
         self._pacing = pacing
         self._now = now
+        self._used = False
 
     def _mirror(self) -> tuple[Mirror, float]:
         now = self._now()
@@ -61,6 +73,7 @@ class LocalDesk:
     async def acquire(self, asks: Sequence[Ask]) -> Answer:
         """Grant a prefix of the asks."""
         mirror, now = self._mirror()
+        self._register(now)
         return mirror.acquire(self._process, asks, self._ceilings(), now)
 
     async def confirm(self) -> Pulse:
@@ -72,6 +85,12 @@ class LocalDesk:
         """Take in what became of a permit."""
         mirror, now = self._mirror()
         mirror.report(self._process, report, now)
+
+    async def teach(self, limits: Ceilings) -> None:
+        """Take over limits as the Rate Limits API states them."""
+        mirror, now = self._mirror()
+        mirror.teach(limits, now)
+        self._register(now)
 
     async def peek(self) -> tuple[PoolRecord, float]:
         """The record as it is; a fresh one where nobody has used the pool."""
@@ -86,6 +105,12 @@ class LocalDesk:
         mirror, now = self._mirror()
         for process in mirror.beat(self._process, now):
             mirror.expire(process, now)
+        if self._used:
+            self._register(now)
+
+    def _register(self, now: float) -> None:
+        self._used = True
+        self._pools.register(self._pool, now)
 
     async def aclose(self) -> None:
         """Nothing is kept."""
@@ -116,6 +141,10 @@ class LocalLimiter(QueueingLimiter):
             process=process or new_process_id(),
         )
         self._pools = pools or LocalPools()
+
+    async def pools(self) -> list[Pool]:
+        """The pools used within the last hour."""
+        return self._pools.used_lately(self._clock.monotonic())
 
     def _open_desk(self, pool: Pool) -> Desk:
         return LocalDesk(

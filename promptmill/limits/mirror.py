@@ -13,7 +13,14 @@ from promptmill.limits.desk import Answer, Ask, Denial, Penalty, Pulse, Release,
 from promptmill.limits.line import Line, due_after, others_in_line
 from promptmill.limits.planning import Plan, commit, plan
 from promptmill.limits.policy import MINUTE, Ceilings, Pacing
-from promptmill.limits.rates import adopt_ceilings, learn_limits, recover, restart_when_cold
+from promptmill.limits.rates import (
+    adopt_ceilings,
+    learn_limits,
+    learn_probed,
+    recover,
+    restart_when_cold,
+    roll_minute,
+)
 from promptmill.limits.records import (
     INPUT,
     PoolRecord,
@@ -53,6 +60,7 @@ class Mirror:
         self.processes[process] = now
         adopt_ceilings(record, ceilings_per_second(ceilings), now, pacing)
         restart_when_cold(record, now, pacing)
+        roll_minute(record, now)
         recover(record, now, pacing)
         ahead, behind = others_in_line(record, process, now, pacing)
         if not asks:
@@ -179,6 +187,10 @@ class Mirror:
             learning.leave(self.record, held)
         held = held or self.expired.get(process, {}).pop(permit, None)
         return held if held is not None and held.epoch == self.record.epoch else None
+
+    def teach(self, limits: Ceilings, now: float) -> None:
+        """Take over limits as the Rate Limits API states them."""
+        learn_probed(self.record, limits, now, self.pacing)
 
     def beat(self, process: str, now: float) -> list[str]:
         """Note a heartbeat; return the processes that have not been heard of for too long."""

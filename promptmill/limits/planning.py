@@ -139,6 +139,7 @@ def commit(record: PoolRecord, outcome: Plan, amounts: list[float], pacing: Paci
     for index in range(3):
         if record.rate[index] > 0:
             charged[index] = _charge(record, outcome, index, amounts[index], pacing)
+        record.minute_used[index] += amounts[index]
         record.mean_cost[index] += (amounts[index] - record.mean_cost[index]) * weight
     if outcome.need[INPUT] >= record.saving_for:
         record.saving_until = 0.0

@@ -7,12 +7,15 @@ A limit the user configured is a ceiling: the pace follows min(configured, learn
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
 from promptmill.errors import RequestTooLarge
 
 MINUTE = 60.0
+
+LATELY = 3600.0
+"""s after its last use for which a pool is listed."""
 
 DEFAULT_LIMITS = Amounts(requests=50, input_tokens=30_000, output_tokens=8_000)
 """Per minute, while nothing is configured and no header was seen: the smallest tier ever published
@@ -30,6 +33,12 @@ class Pool:
     def tag(self) -> str:
         """The pool in one word; quoted, so that no name can break a Redis hash tag."""
         return f"{quote(self.account, safe='')}:{quote(self.group, safe='')}"
+
+    @classmethod
+    def of_tag(cls, tag: str) -> "Pool":
+        """The pool that has this tag."""
+        account, _, group = tag.partition(":")
+        return cls(unquote(account), unquote(group))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
+from promptmill.limits.hindrance import Hindrance, hindrance
 from promptmill.limits.planning import bankable
 from promptmill.limits.policy import MINUTE, Pacing, Pool
-from promptmill.limits.rates import ramp, refill
+from promptmill.limits.rates import eased, ramp, refill, used_lately
 from promptmill.limits.records import UNLIMITED, PoolRecord
 
 
@@ -15,6 +16,7 @@ class LimitSource(StrEnum):
 
     CONFIGURED = "configured"
     LEARNED = "learned"
+    PROBED = "probed"
     DEFAULT = "default"
     NONE = "none"
 
@@ -31,6 +33,7 @@ class DimensionState:
             for configured limits.
         foreign: what other programs take.
         pace: what may be granted now, after ramp, easing and foreign use.
+        used_per_minute: what was granted less what was given back, in about the last 60 s.
     """
 
     dimension: Dimension
@@ -41,6 +44,7 @@ class DimensionState:
     burst: float
     foreign: float
     pace: float
+    used_per_minute: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,9 @@ class PoolState:
         processes_waiting: processes in line, this one included.
         share: of the limits, allowed now by the gentle start and the easing after overloads.
         mean: what a permit reserves on average; all zero before the first.
+        ramp: the share that the gentle start allows; it holds for limits that are known.
+        easing: the share that is left after overloads (529), 1 when all is well.
+        held_by: why the next call waits or is slowed; None when it could start at once.
     """
 
     pool: Pool
@@ -64,6 +71,9 @@ class PoolState:
     processes_waiting: int
     share: float
     mean: Amounts
+    ramp: float
+    easing: float
+    held_by: Hindrance | None
 
     def __getitem__(self, dimension: Dimension) -> DimensionState:
         return self.dimensions[DIMENSIONS.index(dimension)]
@@ -103,15 +113,18 @@ def describe(record: PoolRecord, pool: Pool, now: float, waiting: int, pacing: P
         paused_for=max(0.0, record.paused_until - now),
         waiting=waiting,
         processes_waiting=len(record.line),
-        share=ramp(record, now, pacing) * record.easing,
+        share=ramp(record, now, pacing) * eased(record, now, pacing),
         mean=Amounts(*record.mean_cost),
+        ramp=ramp(record, now, pacing),
+        easing=eased(record, now, pacing),
+        held_by=hindrance(record, now, pacing, waiting=bool(waiting or record.line)),
     )
 
 
 def _dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> DimensionState:
     rate, refilled = record.rate[index], refill(record, index, pacing)
     level = record.level[index] + refilled * (now - record.moment)
-    share = ramp(record, now, pacing) * record.easing
+    share = ramp(record, now, pacing) * eased(record, now, pacing)
     return DimensionState(
         dimension=DIMENSIONS[index],
         limit=None if rate == UNLIMITED else rate * MINUTE,
@@ -121,6 +134,7 @@ def _dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> Di
         burst=(pacing.tolerance[index] + pacing.horizon) * rate,
         foreign=record.foreign[index] * MINUTE,
         pace=min(rate, refilled) * share * MINUTE,
+        used_per_minute=used_lately(record, index, now),
     )
 
 
@@ -129,4 +143,6 @@ def _source(record: PoolRecord, index: int) -> LimitSource:
         return LimitSource.NONE
     if record.rate[index] == record.ceiling[index]:
         return LimitSource.CONFIGURED
-    return LimitSource.LEARNED if record.learned[index] > 0 else LimitSource.DEFAULT
+    if record.learned[index] == 0:
+        return LimitSource.DEFAULT
+    return LimitSource.PROBED if record.probed[index] else LimitSource.LEARNED

@@ -6,8 +6,9 @@ A limit that rises is approached as a start is; one that falls holds at once.
 from collections.abc import Sequence
 
 from promptmill.dimensions import DIMENSIONS, Headroom
-from promptmill.limits.policy import MINUTE, Pacing
+from promptmill.limits.policy import MINUTE, Ceilings, Pacing
 from promptmill.limits.records import (
+    ABSENT,
     LEARN,
     UNLIMITED,
     PoolRecord,
@@ -26,10 +27,14 @@ def ramp(record: PoolRecord, at: float, pacing: Pacing) -> float:
     return min(1.0, record.ramp_from * float(2.0**doublings))
 
 
+def eased(record: PoolRecord, now: float, pacing: Pacing) -> float:
+    """The share that past overloads leave at a moment."""
+    return min(1.0, record.easing + pacing.easing_recovery * max(0.0, now - record.eased_at))
+
+
 def recover(record: PoolRecord, now: float, pacing: Pacing) -> None:
     """Let the easing of past overloads wear off."""
-    gained = pacing.easing_recovery * max(0.0, now - record.eased_at)
-    record.easing = min(1.0, record.easing + gained)
+    record.easing = eased(record, now, pacing)
     record.eased_at = now
 
 
@@ -58,6 +63,23 @@ def refill(record: PoolRecord, index: int, pacing: Pacing) -> float:
     return max(floor, server_rate(record, index) - record.foreign[index])
 
 
+def roll_minute(record: PoolRecord, now: float) -> None:
+    """Begin a new minute of counting what is used, when the last one is over."""
+    passed = (now - record.minute_began) // MINUTE
+    if passed >= 1:
+        record.minute_before = record.minute_used if passed == 1 else [0.0] * 3
+        record.minute_used = [0.0] * 3
+        record.minute_began += MINUTE * passed
+
+
+def used_lately(record: PoolRecord, index: int, now: float) -> float:
+    """What was granted less what was given back in the last 60 s; the minute before counts evenly spread."""
+    passed = max(0.0, now - record.minute_began) / MINUTE
+    if passed < 1:
+        return max(0.0, record.minute_used[index] + (1 - passed) * record.minute_before[index])
+    return max(0.0, (2 - min(2.0, passed)) * record.minute_used[index])
+
+
 def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pacing: Pacing) -> None:
     """Take over a changed configuration."""
     if list(ceiling) == record.ceiling:
@@ -71,13 +93,34 @@ def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pac
 
 
 def learn_limits(record: PoolRecord, headroom: Headroom, now: float, pacing: Pacing) -> None:
-    """Take over the limits that a header states."""
+    """Take over the limits that a header states. What headers leave out for long, while they state others, is none."""
     guessed = [default_in_force(record, index) for index in range(3)]
-    for index, dimension in enumerate(DIMENSIONS):
-        limit = headroom.limit(dimension)
-        if limit is not None and limit > 0:
-            record.learned[index] = limit / MINUTE
+    limits = [headroom.limit(dimension) or 0.0 for dimension in DIMENSIONS]
+    for index, limit in enumerate(limits):
+        if limit > 0:
+            record.unstated[index] = 0.0
+            _note_limit(record, index, limit / MINUTE, probed=0.0)
+        elif max(limits) > 0:
+            record.unstated[index] += 1
+            if record.learned[index] == 0 and record.unstated[index] >= pacing.headerless_answers:
+                record.learned[index] = ABSENT
     _update_rates(record, guessed, now, pacing)
+
+
+def learn_probed(record: PoolRecord, limits: Ceilings, now: float, pacing: Pacing) -> None:
+    """Take over limits as the Rate Limits API states them; that there is none, unless a header said otherwise."""
+    guessed = [default_in_force(record, index) for index in range(3)]
+    for index, limit in enumerate(limits):
+        if limit is not None and limit > 0:
+            _note_limit(record, index, limit / MINUTE, probed=1.0)
+        elif limit is not None and (record.learned[index] <= 0 or record.probed[index]):
+            _note_limit(record, index, ABSENT, probed=1.0)
+    _update_rates(record, guessed, now, pacing)
+
+
+def _note_limit(record: PoolRecord, index: int, limit: float, *, probed: float) -> None:
+    if limit != record.learned[index]:
+        record.learned[index], record.probed[index] = limit, probed
 
 
 def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacing: Pacing) -> None:
@@ -88,7 +131,8 @@ def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacin
         known = guessed[index] and not default_in_force(record, index)
         _update_rate(record, index, now, pacing, begin=known or before == UNLIMITED)
         if before > 0:
-            growth = max(growth, record.rate[index] / before)
+            after = record.rate[index]
+            growth = max(growth, float("inf") if after == UNLIMITED else after / before)
     if growth > 1.0 + _SAME:
         reached = ramp(record, now, pacing)
         record.ramp_from = min(reached, max(pacing.ramp_start, reached / growth))

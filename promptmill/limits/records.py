@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, fields
 
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
 
-LAYOUT = 1.0
+LAYOUT = 2.0
 """Grows with every change of the order below; a record of another layout is taken as absent."""
 
 LEARN = -1.0
 UNLIMITED = 0.0
+ABSENT = -1.0
 NEVER = -1.0
 
 INPUT, OUTPUT = 1, 2
@@ -39,7 +40,9 @@ class PoolRecord:
     generation: float = 1.0  # grows with the first 429 of each episode
     paused_until: float = 0.0
     ceiling: list[float] = field(default_factory=_three)  # configured; LEARN or UNLIMITED otherwise
-    learned: list[float] = field(default_factory=_three)  # from headers; 0 is not yet
+    learned: list[float] = field(default_factory=_three)  # from headers or a probe; 0 is not yet, or ABSENT
+    probed: list[float] = field(default_factory=_three)  # 1 while what was learned is a probe's
+    unstated: list[float] = field(default_factory=_three)  # headers that stated other limits, in a row
     rate: list[float] = field(default_factory=_three)  # in force; 0 is no limit
     capacity: list[float] = field(default_factory=_three)  # the largest level a header has shown
     level: list[float] = field(default_factory=_three)
@@ -50,6 +53,9 @@ class PoolRecord:
     full_seen: list[float] = field(default_factory=_three)  # headers below the mirror: capacity is known
     overdrive: list[float] = field(default_factory=_three)
     mean_cost: list[float] = field(default_factory=_three)  # of a permit
+    minute_used: list[float] = field(default_factory=_three)  # granted less given back, in this minute
+    minute_before: list[float] = field(default_factory=_three)  # and in the one before it
+    minute_began: float = 0.0
     ramp_from: float = 0.0
     ramp_at: float = 0.0
     easing: float = 1.0  # after 529s
@@ -148,7 +154,7 @@ def fresh_record(now: float, ceilings: Ceilings, pacing: Pacing) -> PoolRecord:
     record = PoolRecord(epoch=now, moment=now, ramp_at=now)
     record.ceiling = ceilings_per_second(ceilings)
     record.ramp_from = pacing.ramp_start if max(record.ceiling) > 0 else 1.0
-    record.eased_at = now
+    record.eased_at = record.minute_began = now
     record.cut_at = now - pacing.easing_interval
     record.request_jitter = pacing.request_jitter
     record.overdrive = [
@@ -186,6 +192,8 @@ def rate_in_force(record: PoolRecord, index: int) -> float:
         return UNLIMITED
     if ceiling > 0:
         return min(ceiling, learned) if learned > 0 else ceiling
+    if learned == ABSENT:
+        return UNLIMITED
     return learned if learned > 0 else tuple(DEFAULT_LIMITS)[index] / MINUTE
 
 

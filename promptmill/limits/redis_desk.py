@@ -63,9 +63,12 @@ class RedisDesk:
         self._queue: deque[_Parcel] = deque()
         self._carrier: asyncio.Task[None] | None = None
         self._failures = 0
+        self._used = False
 
     async def acquire(self, asks: Sequence[Ask]) -> Answer:
         """Grant a prefix of the asks."""
+        if not self._used:
+            self._register()
         if self._failures:
             await self.confirm()  # a question that is harmless to lose finds out whether Redis is back
         try:
@@ -86,6 +89,11 @@ class RedisDesk:
         if not self._failures:
             await delivered
 
+    async def teach(self, limits: Ceilings) -> None:
+        """Take over limits as the Rate Limits API states them."""
+        self._register()
+        await self._ask(self._calls.teach(limits, self._ceilings(), self._now()))
+
     async def peek(self) -> tuple[PoolRecord, float]:
         """The record as it is; a fresh one where nobody has used the pool."""
         record, now = read_record(await self._ask(self._calls.peek(self._now())))
@@ -93,6 +101,8 @@ class RedisDesk:
 
     async def beat(self) -> None:
         """Say that this process lives, and give up the permits of those that do not."""
+        if self._used:
+            self._register()
         for dead in await self._ask(self._calls.beat(self._now())):
             name = dead.decode() if isinstance(dead, bytes) else dead
             given_up = await self._ask(self._calls.expire(name, self._now()))
@@ -107,6 +117,12 @@ class RedisDesk:
             await asyncio.gather(self._carrier, return_exceptions=True)
         if self._queue:
             log.warning("reports_undelivered", pool=self._pool.tag, reports=len(self._queue))
+
+    def _register(self) -> None:
+        """Note that the pool is in use, in the round trip of whatever comes next."""
+        self._used = True
+        noted = self._put(self._calls.register(self._now()), kept=False)
+        noted.add_done_callback(lambda done: done.cancelled() or done.exception())  # the next beat repeats it
 
     async def _ask(self, call: Call) -> Any:
         return await self._put(call, kept=False)

@@ -7,12 +7,14 @@ one, gently; permits of the time before mean nothing to it.
 from collections.abc import Callable
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from promptmill.clock import Clock, SystemClock
-from promptmill.limits.desk import Desk
+from promptmill.limits.desk import Desk, DeskUnavailable
 from promptmill.limits.limiter import QueueingLimiter, new_process_id
 from promptmill.limits.policy import CeilingsOf, Pacing, Pool, learn_everything
 from promptmill.limits.redis_desk import RedisDesk
+from promptmill.limits.scripts import list_pools, read_pools
 from promptmill.limits.wire import Wire
 
 
@@ -55,6 +57,13 @@ class RedisLimiter(QueueingLimiter):
             pacing=self._pacing,
             now=self._now,
         )
+
+    async def pools(self) -> list[Pool]:
+        """The pools that any process used within the last hour; see `Limiter.pools`."""
+        (reply,) = await self._wire.run([list_pools(self._now() if self._now else None)])
+        if isinstance(reply, ResponseError):
+            raise DeskUnavailable("Redis refused the script pools") from reply
+        return read_pools(reply)
 
     async def aclose(self) -> None:
         """Turn the waiting away, deliver the last reports, let go of connections."""

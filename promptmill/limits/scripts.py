@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension, Headroom
 from promptmill.limits.desk import Answer, Ask, Denial, Penalty, Pulse, Release, Report, Settlement
-from promptmill.limits.policy import DEFAULT_LIMITS, Ceilings, Pacing, Pool
+from promptmill.limits.policy import DEFAULT_LIMITS, LATELY, Ceilings, Pacing, Pool
 from promptmill.limits.records import (
     EMPTY_RESERVATION,
     LAYOUT,
@@ -24,6 +24,7 @@ from promptmill.limits.records import (
 )
 
 PREFIX = "promptmill:limit:"
+POOLS = f"{PREFIX}pools"
 
 LONGEST_PATIENCE = 1e9  # s; Lua reads no "inf" on some platforms
 
@@ -69,7 +70,7 @@ def script_text(name: str, pacing: Pacing) -> str:
     """The full text of a script."""
     folder = files("promptmill.limits") / "lua"
     text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", name))
-    head = [f"local LAYOUT = {LAYOUT!r}", *_numbers(pacing, text)]
+    head = [f"local LAYOUT, LATELY = {LAYOUT!r}, {LATELY:.0f}", *_numbers(pacing, text)]
     head += _layout("record", PoolRecord(), POOL_FIELDS)
     head += _layout("reservation", EMPTY_RESERVATION, RESERVATION_FIELDS)
     return "\n".join([*head, text])
@@ -153,6 +154,15 @@ class Calls:
         """Ask whether permits still hold."""
         return Call("confirm", (self._keys.record,), (_moment(now),))
 
+    def teach(self, limits: Ceilings, ceilings: Ceilings, now: float | None) -> Call:
+        """Say what the Rate Limits API states."""
+        arguments = (_moment(now), *_rates(ceilings), *(_said(limit) for limit in limits))
+        return Call("teach", (self._keys.record,), arguments)
+
+    def register(self, now: float | None) -> Call:
+        """Say that the pool is in use."""
+        return Call("register", (POOLS,), (_moment(now), self._keys.pool.tag))
+
     def peek(self, now: float | None) -> Call:
         """Ask for the record."""
         return Call("peek", (self._keys.record,), (_moment(now),))
@@ -170,6 +180,16 @@ class Calls:
             self._keys.expired(process),
         )
         return Call("expire", keys, (_moment(now), process))
+
+
+def list_pools(now: float | None) -> Call:
+    """Ask for the pools used lately."""
+    return Call("pools", (POOLS,), (_moment(now),))
+
+
+def read_pools(reply: Sequence[Text]) -> list[Pool]:
+    """The reply of pools.lua."""
+    return sorted((Pool.of_tag(_text(tag)) for tag in reply), key=lambda pool: pool.tag)
 
 
 def _moment(now: float | None) -> str:

@@ -35,6 +35,7 @@ class Pair:
     now: float = 1_790_000_000.0
     ceilings: Ceilings = field(default_factory=Ceilings)
     held: list[Held] = field(default_factory=list)
+    missing: float = 0.05  # how often a header leaves a dimension out
     asked: int = 0
     granted: int = 0
     denied: int = 0
@@ -112,10 +113,15 @@ class Pair:
         factor = 0.7 if self.chance.random() < 0.02 else 1.0
         said: list[float | None] = []
         for limit in LIMITS:
-            missing = self.chance.random() < 0.05
+            missing = self.chance.random() < self.missing
             lowest = 0.0 if self.chance.random() < 0.1 else 0.9 * limit
             said += [None if missing else limit * factor, round(self.chance.uniform(lowest, limit), -1)]
         return Headroom(*said)
+
+    async def teach(self) -> None:
+        said = Ceilings(*(self.chance.choice((None, 0.0, limit, 0.8 * limit)) for limit in LIMITS))
+        for desk in self.desks[self.chance.randrange(len(self.desks))]:
+            await desk.teach(said)
 
     async def beat(self) -> None:
         for desk in self.desks[self.chance.randrange(len(self.desks))]:
@@ -152,10 +158,13 @@ async def test_the_scripts_keep_the_same_record_as_the_model(wire: Wire, seed: i
         kind = pair.chance.random()
         if step % 400 == 0:
             pair.configure()
+            pair.missing = pair.chance.choice((0.05, 0.6))
         if kind < 0.55:
             await pair.acquire()
-        elif kind < 0.99:
+        elif kind < 0.985:
             await pair.report()
+        elif kind < 0.99:
+            await pair.teach()
         else:
             await pair.beat()
         if step % 5 == 0:

@@ -33,6 +33,16 @@ local function restart_when_cold()
   end
 end
 
+-- Begin a new minute of counting what is used, when the last one is over.
+local function roll_minute()
+  local passed = math.floor((now - record.minute_began) / MINUTE)
+  if passed >= 1 then
+    record.minute_before = passed == 1 and record.minute_used or { 0, 0, 0 }
+    record.minute_used = { 0, 0, 0 }
+    record.minute_began = record.minute_began + MINUTE * passed
+  end
+end
+
 ------------------------------------------------------------------------------------------------ planning
 
 local function bankable(index)
@@ -133,6 +143,7 @@ local function commit(permit, outcome, amounts)
   local charged, weight = { 0, 0, 0 }, record.mean_cost[1] > 0 and 0.05 or 1
   for index = 1, 3 do
     if record.rate[index] > 0 then charged[index] = charge(outcome, index, amounts[index]) end
+    record.minute_used[index] = record.minute_used[index] + amounts[index]
     record.mean_cost[index] = record.mean_cost[index] + (amounts[index] - record.mean_cost[index]) * weight
   end
   if outcome.need[INPUT] >= record.saving_for then record.saving_until = 0 end
@@ -259,6 +270,7 @@ end
 local waits, refusal = {}, {}
 adopt_ceilings(ceilings(3))
 restart_when_cold()
+roll_minute()
 recover(record, now)
 part_line()
 if not ARGV[FIRST] then

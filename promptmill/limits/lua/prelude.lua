@@ -9,13 +9,15 @@
 --   promptmill:limit:{account:group}:permits:<process>  hash    permit -> Reservation of records.py: doubles in order
 --   promptmill:limit:{account:group}:expired:<process>  hash    the same, of a process that died; its calls may
 --                                                               still have been made, and may still be settled
+-- and one key beside them, which no script touches together with those of a pool:
+--   promptmill:limit:pools                              zset    account:group -> moment of its last use
 -- Every key expires: see IDLE and the scripts.
 --
 -- The Python of the same functions is in rates.py, planning.py, corrections.py and line.py; the differential
 -- test compares the two after every step.
 
 local IDLE = 86400         -- s without any use after which a pool is forgotten
-local LEARN, NEVER = -1, -1
+local LEARN, ABSENT, NEVER = -1, -1, -1
 local INPUT, OUTPUT = 2, 3
 local MINUTE = 60
 local max, min, sqrt, exp, abs = math.max, math.min, math.sqrt, math.exp, math.abs
@@ -35,6 +37,7 @@ local function rate_in_force(record, index)
   local ceiling, learned = record.ceiling[index], record.learned[index]
   if ceiling == 0 then return 0 end
   if ceiling > 0 then return learned > 0 and min(ceiling, learned) or ceiling end
+  if learned == ABSENT then return 0 end
   return learned > 0 and learned or default_limits[index] / MINUTE
 end
 
@@ -56,9 +59,10 @@ end
 local function fresh_record(now, ceiling)
   local record = {
     layout = LAYOUT, epoch = now, moment = now, generation = 1, paused_until = 0,
-    ceiling = ceiling, learned = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
+    ceiling = ceiling, learned = { 0, 0, 0 }, probed = { 0, 0, 0 }, unstated = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
     pacer = { 0, 0, 0 }, corrected = { 0, 0, 0 }, foreign = { 0, 0, 0 }, seen_at = { 0, 0, 0 },
     full_seen = { 0, 0, 0 }, overdrive = { 0, 0, 0 }, mean_cost = { 0, 0, 0 },
+    minute_used = { 0, 0, 0 }, minute_before = { 0, 0, 0 }, minute_began = now,
     ramp_from = max(unpack(ceiling)) > 0 and pacing_ramp_start or 1, ramp_at = now, easing = 1, eased_at = now, cut_at = now - pacing_easing_interval,
     in_flight = 0, output_in_flight = 0, input_variance = 0, interval = 0.5,
     request_jitter = pacing_request_jitter, input_answers = 0, input_asked = 0, input_used = 0, input_error = 0,
@@ -162,7 +166,10 @@ local function update_rates(record, guessed, now)
     local before = record.rate[index]
     local known = guessed[index] and not default_in_force(record, index)
     update_rate(record, index, now, known or before == 0)
-    if before > 0 then growth = max(growth, record.rate[index] / before) end
+    if before > 0 then
+      local after = record.rate[index]
+      growth = max(growth, after == 0 and math.huge or after / before)
+    end
   end
   if growth > 1 + SAME then
     local reached = ramp(record, now)
@@ -171,12 +178,42 @@ local function update_rates(record, guessed, now)
   end
 end
 
--- Limits per minute from a header; an empty argument says nothing.
+local function note_limit(record, index, limit, probed)
+  if limit ~= record.learned[index] then record.learned[index], record.probed[index] = limit, probed end
+end
+
+-- Limits per minute from three arguments; an empty one says nothing.
+local function limits_said(first) return { tonumber(ARGV[first]), tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]) } end
+
+-- Limits from a header. What headers leave out for long, while they state others, is none.
 local function learn_limits(record, first, now)
-  local guessed = guesses(record)
+  local guessed, limits = guesses(record), limits_said(first)
+  local any = max(limits[1] or 0, limits[2] or 0, limits[3] or 0) > 0
   for index = 1, 3 do
-    local limit = tonumber(ARGV[first + index - 1])
-    if limit and limit > 0 then record.learned[index] = limit / MINUTE end
+    local limit = limits[index] or 0
+    if limit > 0 then
+      record.unstated[index] = 0
+      note_limit(record, index, limit / MINUTE, 0)
+    elseif any then
+      record.unstated[index] = record.unstated[index] + 1
+      if record.learned[index] == 0 and record.unstated[index] >= pacing_headerless_answers then
+        record.learned[index] = ABSENT
+      end
+    end
+  end
+  update_rates(record, guessed, now)
+end
+
+-- Limits from the Rate Limits API, where 0 is no limit, unless a header said otherwise.
+local function learn_probed(record, first, now)
+  local guessed, limits = guesses(record), limits_said(first)
+  for index = 1, 3 do
+    local limit = limits[index]
+    if limit and limit > 0 then
+      note_limit(record, index, limit / MINUTE, 1)
+    elseif limit and (record.learned[index] <= 0 or record.probed[index] ~= 0) then
+      note_limit(record, index, ABSENT, 1)
+    end
   end
   update_rates(record, guessed, now)
 end
@@ -208,6 +245,7 @@ local function pace_charged(record, held, index) return held.pace[index] * held.
 -- than the limit's interval.
 local function take_back(record, held)
   for index = 1, 3 do
+    record.minute_used[index] = record.minute_used[index] - held.amounts[index]
     if record.rate[index] > 0 then
       record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
       if index > 1 then record.pacer[index] = record.pacer[index] - pace_charged(record, held, index) end

@@ -16,6 +16,7 @@ local used = { 1, tonumber(ARGV[7]), tonumber(ARGV[8]) }
 -- Credit what was reserved too much, or charge what was too little. The pacer gets exactly the time that this
 -- surplus was charged, so that it never grants more than the ceiling's rate.
 local function give_back(held, index, surplus)
+  record.minute_used[index] = record.minute_used[index] - surplus
   if record.rate[index] <= 0 then return end
   record.level[index] = min(record.capacity[index], record.level[index] + surplus)
   record.corrected[index] = record.corrected[index] + surplus

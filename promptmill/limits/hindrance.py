@@ -1,0 +1,71 @@
+"""Why the next call of a pool has to wait, in one word for a person.
+
+A call of average size is planned on the record, as the next real one will be, and what its start waits for is
+named. Nothing is changed.
+"""
+
+from enum import StrEnum
+
+from promptmill.dimensions import DIMENSIONS
+from promptmill.limits.planning import Plan, plan
+from promptmill.limits.policy import Pacing
+from promptmill.limits.rates import eased, ramp, refill
+from promptmill.limits.records import INPUT, PoolRecord, default_in_force
+
+FOREIGN_SHOWN = 0.1
+"""Share of a limit from which another program is named; below it the limit itself is."""
+
+_AT_ONCE = 1e-3
+"""s; a start this near is no wait."""
+
+
+class Hindrance(StrEnum):
+    """What holds the next call back: a moment of the pool, or a limit in force."""
+
+    PAUSED = "paused"
+    OVERLOADED = "overloaded"
+    STARTING = "starting"
+    SAVING_UP = "saving_up"
+    OTHER_PROGRAMS = "other_programs"
+    REQUESTS = "requests"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+
+
+_LIMITS = tuple(Hindrance(dimension.value) for dimension in DIMENSIONS)
+
+
+def hindrance(record: PoolRecord, now: float, pacing: Pacing, *, waiting: bool) -> Hindrance | None:
+    """What the next call waits for; None when it could start now and nobody is known to be `waiting`."""
+    if record.paused_until > now:
+        return Hindrance.PAUSED
+    outcome = plan(record, list(record.mean_cost), now, pacing)
+    if outcome.start <= now + _AT_ONCE and not waiting:
+        return None
+    index = outcome.binding if outcome.binding is not None else _slowest(record, outcome)
+    return None if index is None else _reason(record, outcome, index, now, pacing)
+
+
+def _slowest(record: PoolRecord, outcome: Plan) -> int | None:
+    """The dimension whose pace allows the fewest average calls."""
+    limited = [index for index in range(3) if outcome.pace[index] > 0 and record.mean_cost[index] > 0]
+    return min(limited, key=lambda index: outcome.pace[index] / record.mean_cost[index], default=None)
+
+
+def _reason(record: PoolRecord, outcome: Plan, index: int, now: float, pacing: Pacing) -> Hindrance:
+    """What makes a dimension slower than its limit, or else the limit."""
+    if index == INPUT and now < record.saving_until:
+        return Hindrance.SAVING_UP
+    factors = {
+        Hindrance.OVERLOADED: eased(record, now, pacing),
+        Hindrance.STARTING: 1.0 if default_in_force(record, index) else ramp(record, outcome.start, pacing),
+        Hindrance.OTHER_PROGRAMS: _own_share(record, index, pacing),
+    }
+    heaviest = min(factors, key=lambda each: factors[each])
+    return heaviest if factors[heaviest] < 1.0 else _LIMITS[index]
+
+
+def _own_share(record: PoolRecord, index: int, pacing: Pacing) -> float:
+    rate = record.rate[index]
+    share = min(1.0, refill(record, index, pacing) / rate) if rate > 0 else 1.0
+    return share if share <= 1 - FOREIGN_SHOWN else 1.0
