@@ -153,10 +153,10 @@ class Runtime:
         return self.settings.redis_url
 
     def ceilings_of(self, pool: "Pool") -> "Ceilings":
-        """The limits a person set for a pool's model group, per minute."""
+        """The limits a person set for a pool's account and model group, per minute."""
         from promptmill.limits import Ceilings  # noqa: PLC0415  # a producer may never ask
 
-        limits = self.settings.limits.of(pool.group)
+        limits = self.settings.limits.of(pool.group, pool.account)
         return Ceilings(limits.rpm, limits.itpm, limits.otpm)
 
     @cached_property

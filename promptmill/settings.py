@@ -37,17 +37,31 @@ class GroupLimits(_Group):
     otpm: PerMinute | None = None
 
 
-class LimitSettings(GroupLimits):
-    """Ceilings for every model group without an entry of its own in `groups`."""
+class AccountLimits(GroupLimits):
+    """Ceilings of one account: for every model group without an entry of its own in `groups`."""
 
-    rate_limit: Annotated[float, Field(gt=0)] | None = None
     groups: Mapping[str, GroupLimits] = {}
 
     def of(self, group: str) -> GroupLimits:
-        """The ceilings that hold for a model group; `rate_limit` is requests per second.
+        """The ceilings of one model group."""
+        own = GroupLimits(rpm=self.rpm, itpm=self.itpm, otpm=self.otpm)
+        return self.groups.get(group, own)
+
+
+class LimitSettings(AccountLimits):
+    """Ceilings for every account without an entry of its own in `accounts`; each has them for itself."""
+
+    rate_limit: Annotated[float, Field(gt=0)] | None = None
+    accounts: Mapping[str, AccountLimits] = {}
+
+    def of(self, group: str, account: str | None = None) -> GroupLimits:
+        """The ceilings that hold for a model group of an account; `rate_limit` is requests per second.
 
         Of `rpm` and `rate_limit` the lower one holds; an `rpm` of 0 states no limit, so it lifts no other.
+        An entry stands alone: what it leaves out is learned, not taken from a wider one.
         """
+        if account in self.accounts:
+            return self.accounts[account].of(group)
         if group in self.groups:
             return self.groups[group]
         if self.rate_limit is None:
@@ -62,6 +76,8 @@ class ClaudeSettings(_Group):
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     keys_file: Path | None = None
+    admin_key: SecretStr | None = None  # reads the organization's limits; never calls a model
+    admin_key_file: Path | None = None
     base_url: str = REAL_API
     api_version: str = API_VERSION
     connect_timeout_s: Seconds = 10
@@ -80,20 +96,29 @@ class ClaudeSettings(_Group):
         Raises:
             ConfigurationError: the file cannot be read, or is empty.
         """
-        if self.api_key is not None or self.api_key_file is None:
-            return self.api_key
-        try:
-            text = self.api_key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"ANTHROPIC_API_KEY_FILE: {self.api_key_file} cannot be read ({type(error).__name__})",
-                setting="ANTHROPIC_API_KEY_FILE",
-            ) from error
-        if not text:
-            raise ConfigurationError(
-                f"ANTHROPIC_API_KEY_FILE: {self.api_key_file} is empty", setting="ANTHROPIC_API_KEY_FILE"
-            )
-        return SecretStr(text)
+        return _given_or_read(self.api_key, self.api_key_file, "ANTHROPIC_API_KEY_FILE")
+
+    def read_admin_key(self) -> SecretStr | None:
+        """The key that may read the organization's limits, from the variable or the file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is empty.
+        """
+        return _given_or_read(self.admin_key, self.admin_key_file, "ANTHROPIC_ADMIN_KEY_FILE")
+
+
+def _given_or_read(given: SecretStr | None, file: Path | None, setting: str) -> SecretStr | None:
+    if given is not None or file is None:
+        return given
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{setting}: {file} cannot be read ({type(error).__name__})", setting=setting
+        ) from error
+    if not text:
+        raise ConfigurationError(f"{setting}: {file} is empty", setting=setting)
+    return SecretStr(text)
 
 
 class WorkerSettings(_Group):
@@ -140,6 +165,8 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "claude.api_key": ("ANTHROPIC_API_KEY", "CLAUDE_KEY"),
     "claude.api_key_file": ("ANTHROPIC_API_KEY_FILE",),
     "claude.keys_file": ("PROMPTMILL_KEYS_FILE",),
+    "claude.admin_key": ("ANTHROPIC_ADMIN_KEY",),
+    "claude.admin_key_file": ("ANTHROPIC_ADMIN_KEY_FILE",),
     "claude.base_url": ("ANTHROPIC_BASE_URL",),
     "claude.api_version": ("PROMPTMILL_API_VERSION",),
     "claude.connect_timeout_s": ("PROMPTMILL_CLAUDE__CONNECT_TIMEOUT_S",),

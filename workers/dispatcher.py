@@ -24,6 +24,7 @@ from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.jobs import PendingJob, QueuedJob
 from promptmill.store.stats import GroupCount
+from workers.accounts import GroupLimits
 from workers.fairness import Candidate, Queue, pick
 from workers.window import GroupLoad, room_in_window
 
@@ -31,14 +32,6 @@ log = get_logger(__name__)
 
 STARTS_SPAN_S = 10.0
 TIMES_KEPT_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
-    """What the limiter says about a model group: limits per minute (0 = none) and a pause in seconds."""
-
-    per_minute: Amounts = field(default_factory=Amounts)
-    paused_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 import resource
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -18,19 +19,19 @@ from redis.retry import Retry
 
 from promptmill import logs, settings
 from promptmill.broker import celery_app, publish, queued_ids
-from promptmill.dimensions import Amounts
 from promptmill.errors import ClaudeError, PromptmillError
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
-from promptmill.limits import Pool
 from promptmill.logs import get_logger
 from promptmill.retries import RetryPolicy
 from promptmill.runtime import Runtime
 from workers import pool
-from workers.dispatcher import Dispatcher, GroupLimits
+from workers.accounts import Accounts, GroupLimits
+from workers.dispatcher import Dispatcher
 from workers.heartbeat import Heartbeat
 from workers.leader import Leader
 from workers.leadership import Leadership
+from workers.limit_changes import LimitChanges
 from workers.outcomes import Outcomes
 from workers.pipeline import Pipeline
 from workers.reaper import Reaper
@@ -41,6 +42,7 @@ from workers.writer import Writer
 log = get_logger(__name__)
 
 LIMITER_BEAT_S = 5.0
+LOOK_S = 1.0
 PEEK_S = 2.0
 REDIS_PATIENCE_S = 5.0
 SPARE_FILES = 256
@@ -78,9 +80,10 @@ class WorkerProcess:
             running=lambda: self.pipeline.in_flight if self.pipeline else 0,
             every=worker.heartbeat_s,
         )
+        self.limit_changes = LimitChanges()
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._repeating: list[asyncio.Task[None]] = []
         self._stopped = False
 
     def start(self) -> None:
@@ -107,20 +110,21 @@ class WorkerProcess:
             outcomes=outcomes,
             limiter=self.limiter,
             client=self.client,
-            keys=self.keys,
+            accounts=Accounts(self.keys, self.runtime.read_keys, self.limiter.peek),
             estimator=Estimator(self.runtime.prices, self.runtime.catalogue),
             serves=lambda job: job.endpoint == self.runtime.endpoint_name,
-            read_keys=self.runtime.read_keys,
             patience=self.runtime.settings.worker.patience_s,
         )
-        self._beating = asyncio.create_task(self._beat())
+        self._repeating = [
+            asyncio.create_task(_repeat(self.limiter.beat, LIMITER_BEAT_S)),
+            asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
+        ]
 
     async def close_on_loop(self) -> None:
         """Close what belongs to the event loop."""
-        if self._beating is not None:
-            self._beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beating
+        for task in self._repeating:
+            task.cancel()
+        await asyncio.gather(*self._repeating, return_exceptions=True)
         await self.client.aclose()
         await self.limiter.aclose()
         await asyncio.to_thread(self.stop)
@@ -172,14 +176,16 @@ class WorkerProcess:
 
     def _limits_of(self, group: str) -> GroupLimits:
         """What the limiter says now, asked from the dispatcher's thread; nothing known when it cannot say."""
-        account = next(iter(self.keys.accounts()), "default")
-        asked = asyncio.run_coroutine_threadsafe(self.limiter.peek(Pool(account, group)), pool.current_loop())
+        if self.pipeline is None:
+            return GroupLimits()
+        asking = self.pipeline.accounts.limits_of(group)
         try:
-            state = asked.result(PEEK_S)
+            limits, states = asyncio.run_coroutine_threadsafe(asking, pool.current_loop()).result(PEEK_S)
         except (TimeoutError, PromptmillError) as error:
             log.warning("limits_unknown", group=group, error=type(error).__name__)
             return GroupLimits()
-        return GroupLimits(Amounts(*(one.limit or 0.0 for one in state.dimensions)), state.paused_for)
+        self.limit_changes.look(states)
+        return limits
 
     def _retire(self, key: Any, group: str, failure: ClaudeError) -> None:
         """401 retires the key, 403 the key for that model group."""
@@ -187,13 +193,15 @@ class WorkerProcess:
         self.keys.retire(key, None if everywhere else group, logs.scrub(str(failure)))
         log.error("key_retired", key=key.label, group=group, status=failure.status)
 
-    async def _beat(self) -> None:
-        while True:
-            try:
-                await self.limiter.beat()
-            except Exception as error:  # noqa: BLE001  # without a beat, its permits would be taken away
-                log.warning("limiter_beat_missed", error=type(error).__name__)
-            await asyncio.sleep(LIMITER_BEAT_S)
+
+async def _repeat(act: Callable[[], Awaitable[None]], every: float) -> None:
+    """Do something again and again. A round that fails is logged: the next may go well, and nobody else does it."""
+    while True:
+        try:
+            await act()
+        except Exception as error:  # noqa: BLE001  # without a beat, this process's permits would be taken away
+            log.warning("round_missed", act=act.__name__, error=type(error).__name__)
+        await asyncio.sleep(every)
 
 
 _process: WorkerProcess | None = None

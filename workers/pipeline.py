@@ -6,13 +6,13 @@ to Claude, made once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 from promptmill.claude.client import ClaudeClient
-from promptmill.claude.keys import Key, KeyRing
+from promptmill.claude.keys import Key
 from promptmill.claude.replies import Reply
 from promptmill.dimensions import Amounts
 from promptmill.errors import (
@@ -32,6 +32,7 @@ from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease
 from promptmill.usage import Usage
+from workers.accounts import Accounts
 from workers.compose import compose
 from workers.outcomes import Outcomes
 
@@ -65,10 +66,9 @@ class Pipeline:
     outcomes: Outcomes
     limiter: Limiter
     client: ClaudeClient
-    keys: KeyRing
+    accounts: Accounts
     estimator: Estimator
     serves: Callable[[LoadedJob], bool]
-    read_keys: Callable[[], Iterable[Key]]
     patience: float = 15.0
     in_flight: int = 0
     _waiting: set["asyncio.Task[object]"] = field(default_factory=set)
@@ -171,7 +171,7 @@ class Pipeline:
     async def _permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """A key and the right to call now; or the job goes back, or fails."""
         try:
-            key = self._pick_key(job.model_group)
+            key = self.accounts.choose(job.model_group)
             return key, await self._wait_for_permit(Pool(key.account, job.model_group), amounts)
         except NoUsableKey as error:
             await self.outcomes.hold(job, f"{error}; {KEY_ADVICE}")
@@ -181,19 +181,13 @@ class Pipeline:
         except LimitReached as error:
             await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
 
-    def _pick_key(self, group: str) -> Key:
-        try:
-            return self.keys.pick(group)
-        except NoUsableKey:
-            self.keys.refresh(self.read_keys())  # a person may have replaced the file meanwhile
-            return self.keys.pick(group)
-
     async def _wait_for_permit(self, pool: Pool, amounts: Amounts) -> Permit:
         task = asyncio.current_task()
         assert task is not None, "a job always runs in a task"  # noqa: S101  # tells mypy what asyncio guarantees
         self._waiting.add(task)
         try:
-            return await self.limiter.acquire(pool, amounts, patience=self.patience)
+            with self.accounts.waiting(pool):
+                return await self.limiter.acquire(pool, amounts, patience=self.patience)
         except asyncio.CancelledError:
             if not self._draining:
                 raise

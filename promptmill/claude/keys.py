@@ -1,7 +1,7 @@
 """Keys, known to everybody else by their label.
 
-A Key belongs to an account (an Anthropic organization), and limits belong to the account: a second key of one
-account raises no limit, it takes over when the first is refused. The ring remembers which key was refused for
+A Key belongs to an account (an Anthropic organization or workspace), and limits belong to the account: a second
+key of one account raises no limit, it takes over when the first is refused; a second account adds its limits. The ring remembers which key was refused for
 what; a key whose secret was replaced counts as a new one.
 """
 
@@ -42,9 +42,20 @@ class KeyRing:
         Raises:
             NoUsableKey: there is none; the message says why each was retired, by label.
         """
+        return self.usable(group)[0]
+
+    def usable(self, group: str) -> tuple[Key, ...]:
+        """The first key of every account that is not retired, in order of preference; at least one.
+
+        Raises:
+            NoUsableKey: there is none; the message says why each was retired, by label.
+        """
+        first: dict[str, Key] = {}
         for key in self._keys:
             if self._why_not(key, group) is None:
-                return key
+                first.setdefault(key.account, key)
+        if first:
+            return tuple(first.values())
         if not self._keys:
             raise NoUsableKey("no key: set ANTHROPIC_API_KEY")
         reasons = "; ".join(f"{key.label}: {self._why_not(key, group)}" for key in self._keys)

@@ -169,6 +169,8 @@ def _expected(
 ) -> tuple[float, float, float]:
     """The levels that a header may show without telling anything new: lowest, likely, highest."""
     level = held.level_after[index] + record.corrected[index] - held.corrected[index]
+    # A limit lowered since the grant has cut the server's bucket too: nobody else took that.
+    level = min(level, record.capacity[index])
     width = pacing.dead_band[index] * record.rate[index]
     if _shared(record, index, pacing):
         width *= pacing.dead_band_foreign

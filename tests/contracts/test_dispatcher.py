@@ -15,7 +15,8 @@ from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
 from promptmill.testing import a_batch
-from workers.dispatcher import Dispatcher, GroupLimits
+from workers.accounts import GroupLimits
+from workers.dispatcher import Dispatcher
 
 SLOTS = 40
 

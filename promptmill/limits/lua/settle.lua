@@ -93,6 +93,7 @@ end
 -- The levels that a header may show without telling anything new: lowest, likely, highest.
 local function expected(held, index, first)
   local level = held.level_after[index] + record.corrected[index] - held.corrected[index]
+  level = min(level, record.capacity[index]) -- a limit lowered since the grant has cut the server's bucket too
   local width = pacing_dead_band[index] * record.rate[index]
   if shared(index) then width = width * pacing_dead_band_foreign end
   width = width + rounding(index)

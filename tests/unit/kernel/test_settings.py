@@ -35,6 +35,18 @@ def test_the_simple_env_file_is_understood(tmp_path: Path) -> None:
     assert settings.redis_url == "redis://localhost:6379/0"
 
 
+def test_an_account_may_have_limits_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "promptmill.toml").write_text(
+        "[limits]\nrpm = 1\n"
+        "[limits.accounts.research]\nrpm = 2\n"
+        '[limits.accounts.research.groups."claude-opus-4.x"]\nrpm = 3\n'
+        '[limits.groups."claude-opus-4.x"]\nrpm = 4\n'
+    )
+    limits = load(environ={}, folder=tmp_path).limits
+    told = [("any", None), ("any", "research"), ("claude-opus-4.x", "research"), ("claude-opus-4.x", "other")]
+    assert [limits.of(group, account).rpm for group, account in told] == [1, 2, 3, 4]
+
+
 def test_a_wrong_value_is_one_line_that_names_the_variable(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(environ={"PROMPTMILL_RPM": "fast"}, folder=tmp_path)

@@ -20,6 +20,7 @@ from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease
 from promptmill.testing import a_prompt
 from promptmill.usage import Usage
+from workers.accounts import Accounts
 from workers.outcomes import Outcomes
 from workers.pipeline import Pipeline
 from workers.statements import Held
@@ -130,10 +131,9 @@ class Bench:
             outcomes=outcomes,
             limiter=self.limiter,
             client=self.claude,  # type: ignore[arg-type]  # all the pipeline asks of it is `create`
-            keys=self.keys,
+            accounts=Accounts(self.keys, lambda: [KEY], self.limiter.peek),
             estimator=Estimator(),
             serves=lambda job: job.endpoint == "simulated",
-            read_keys=lambda: [KEY],
         )
 
     def start(self) -> "asyncio.Task[None]":
@@ -247,7 +247,9 @@ async def test_a_refused_key_is_retired_and_without_another_the_batch_waits(benc
 
 async def test_a_replaced_key_is_read_before_anybody_is_told_that_there_is_none(bench: Bench) -> None:
     bench.keys.retire(KEY, None, "revoked")
-    bench.pipeline.read_keys = lambda: [Key(label="main", secret=SecretStr("new"), account="account")]
+    bench.pipeline.accounts.read_keys = lambda: [
+        Key(label="main", secret=SecretStr("new"), account="account")
+    ]
     await bench.start()
     assert bench.rows.kinds()[-1] is Write.COMPLETE
 

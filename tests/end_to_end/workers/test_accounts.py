@@ -1,0 +1,58 @@
+"""Two accounts add up, and a limit that the server changes is taken over and said."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from promptmill.states import JobState
+from promptmill.store import ledger
+from promptmill.testing import a_batch, simulated_claude
+
+Start = Callable[..., Any]
+pytestmark = pytest.mark.timeout(180)
+
+KEYS = """
+[[key]]
+label = "main"
+key = "sk-simulated-one"
+account = "research"
+
+[[key]]
+label = "second"
+key = "sk-simulated-two"
+account = "product"
+"""
+
+
+def test_two_accounts_share_a_batch_and_neither_is_refused(
+    start_mill: Start, sqlite_url: str, tmp_path: Any
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(KEYS)
+    accounts = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
+    with simulated_claude(rpm=600, organizations=accounts, only_known_keys=True) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_RPM="600")
+        batch = a_batch(mill.database, 200)
+        mill.start_worker()
+        status = mill.wait_for_end(batch.id)
+        refused = claude.ledger()["refused"]["total"]
+    assert (status.jobs[JobState.SUCCEEDED], refused) == (200, 0)
+    with mill.database.read() as connection:
+        used = Counter(attempt.key_label for attempt in ledger.attempts_of(connection, batch_id=batch.id))
+    assert set(used) == {"main", "second"}
+    assert min(used.values()) >= 70
+
+
+def test_a_limit_that_the_server_lowers_is_taken_over_and_said(start_mill: Start, sqlite_url: str) -> None:
+    with simulated_claude(rpm=1200, itpm=10**7, otpm=10**7) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_RPM="", PROMPTMILL_ITPM="", PROMPTMILL_OTPM="")
+        batch = a_batch(mill.database, 300)
+        mill.start_worker()
+        mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.SUCCEEDED] >= 60, timeout=60)
+        claude.set_limits(rpm=600)
+        mill.wait_until(lambda: "limit_changed" in mill.logs(), timeout=15)
+        status = mill.wait_for_end(batch.id)
+        refused = claude.ledger()["refused"]["total"]
+    assert (status.jobs[JobState.SUCCEEDED], refused) == (300, 0)

@@ -1,0 +1,118 @@
+"""Several accounts: the next call takes the key under which it would begin first."""
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from pydantic import SecretStr
+
+from promptmill.claude.keys import Key, KeyRing
+from promptmill.dimensions import DIMENSIONS, Amounts
+from promptmill.errors import NoUsableKey
+from promptmill.limits import Ceilings, DeskUnavailable, LocalLimiter, Pool, PoolState
+from workers.accounts import Accounts, GroupLimits, add_up
+
+GROUP = "claude-sonnet-5"
+BIG, SMALL = Pool("big", GROUP), Pool("small", GROUP)
+LIMITS = {"big": Ceilings(900, 90_000, 0), "small": Ceilings(300, 30_000, 0)}
+
+
+def a_key(label: str, account: str) -> Key:
+    return Key(label, SecretStr(label), account)
+
+
+KEYS = (a_key("one", "big"), a_key("two", "small"), a_key("spare", "big"))
+
+
+@pytest.fixture
+def limiter() -> LocalLimiter:
+    return LocalLimiter(ceilings=lambda pool: LIMITS[pool.account])
+
+
+@pytest.fixture
+def accounts(limiter: LocalLimiter) -> Accounts:
+    return Accounts(KeyRing(KEYS), lambda: KEYS, limiter.peek)
+
+
+async def test_calls_are_shared_out_as_the_limits_are(accounts: Accounts) -> None:
+    accounts.choose(GROUP)
+    await accounts.look()
+    chosen: Counter[str] = Counter()
+    with ExitStack() as waiting:
+        for _ in range(400):
+            key = accounts.choose(GROUP)
+            chosen[key.label] += 1
+            waiting.enter_context(accounts.waiting(Pool(key.account, GROUP)))
+    assert chosen == {"one": 300, "two": 100}
+
+
+async def test_before_anything_is_known_accounts_are_equal(accounts: Accounts) -> None:
+    with accounts.waiting(BIG):
+        assert accounts.choose(GROUP).account == "small"
+
+
+async def test_a_paused_account_leaves_its_calls_to_the_other(
+    accounts: Accounts, limiter: LocalLimiter
+) -> None:
+    accounts.choose(GROUP)
+    permit = await limiter.acquire(BIG, Amounts(1, 10, 10), patience=5)
+    await limiter.penalise(permit, status=429, retry_after=30)
+    await accounts.look()
+    with accounts.waiting(SMALL):
+        assert accounts.choose(GROUP).account == "small"
+
+
+async def test_a_second_key_of_an_account_takes_over_when_the_first_is_refused(accounts: Accounts) -> None:
+    accounts.keys.retire(KEYS[0], None, "revoked")
+    assert [key.label for key in accounts.keys.usable(GROUP)] == ["two", "spare"]
+
+
+async def test_with_no_usable_key_the_file_is_read_again(limiter: LocalLimiter) -> None:
+    accounts = Accounts(KeyRing([]), lambda: KEYS, limiter.peek)
+    assert accounts.choose(GROUP).label == "one"
+    without = Accounts(KeyRing([]), lambda: (), limiter.peek)
+    with pytest.raises(NoUsableKey):
+        without.choose(GROUP)
+
+
+async def test_the_limits_of_all_accounts_add_up(accounts: Accounts) -> None:
+    limits, states = await accounts.limits_of(GROUP)
+    assert limits == GroupLimits(Amounts(1200, 120_000, 0), 0.0)
+    assert [state.pool for state in states] == [BIG, SMALL]
+
+
+async def test_the_group_is_paused_only_while_all_accounts_are(
+    accounts: Accounts, limiter: LocalLimiter
+) -> None:
+    for pool, seconds in ((BIG, 30), (SMALL, 10)):
+        before, _ = await accounts.limits_of(GROUP)
+        assert before.paused_s == 0
+        permit = await limiter.acquire(pool, Amounts(1, 10, 10), patience=5)
+        await limiter.penalise(permit, status=429, retry_after=seconds)
+    after, _ = await accounts.limits_of(GROUP)
+    assert 9 < after.paused_s <= 10
+
+
+async def test_what_another_program_takes_is_not_counted_on(limiter: LocalLimiter) -> None:
+    state = await limiter.peek(BIG)
+    taken = [one.limit * 0.3 if one.limit else 0.0 for one in state.dimensions]
+    shared = _with_foreign(state, taken)
+    assert add_up([shared]).per_minute == Amounts(630, 63_000, 0)
+
+
+async def test_an_account_that_cannot_be_asked_is_left_out() -> None:
+    async def nobody(_pool: Pool) -> PoolState:
+        raise DeskUnavailable("away")
+
+    accounts = Accounts(KeyRing(KEYS), lambda: KEYS, nobody)
+    accounts.choose(GROUP)
+    await accounts.look()
+    assert await accounts.limits_of(GROUP) == (GroupLimits(), [])
+
+
+def _with_foreign(state: PoolState, taken: list[float]) -> PoolState:
+    dimensions = tuple(
+        replace(state.dimensions[place], foreign=taken[place]) for place in range(len(DIMENSIONS))
+    )
+    return replace(state, dimensions=dimensions)
