@@ -60,7 +60,7 @@ class LimitSettings(AccountLimits):
         Of `rpm` and `rate_limit` the lower one holds; an `rpm` of 0 states no limit, so it lifts no other.
         An entry stands alone: what it leaves out is learned, not taken from a wider one.
         """
-        if account in self.accounts:
+        if account is not None and account in self.accounts:
             return self.accounts[account].of(group)
         if group in self.groups:
             return self.groups[group]

@@ -22,7 +22,7 @@ async def told(limiter: LocalLimiter, rpm: float) -> PoolState:
     """The state after a reply whose headers state these requests per minute."""
     permit = await limiter.acquire(POOL, Amounts(1, 10, 10), patience=60)
     await limiter.settle(permit, Amounts(1, 10, 10), Headroom(requests_limit=rpm, requests_remaining=rpm - 1))
-    limiter._headroom_at.clear()  # noqa: SLF001  # headers of one quarter of a second count once
+    limiter._headroom_at.clear()  # headers of one quarter of a second count once
     return await limiter.peek(POOL)
 
 
