@@ -4,19 +4,27 @@ A call waits before it is made, never after a 429: `acquire` a permit, make the 
 what was used. Everything that a server can say about its limits goes in through `settle` and `penalise`.
 """
 
+import asyncio
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
-from typing import Final, Literal, Protocol
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self
 
 from promptmill.clock import Clock
 from promptmill.dimensions import Amounts, Dimension, Headroom
 from promptmill.limits.acquirer import Acquirer
 from promptmill.limits.desk import Desk, DeskUnavailable, Penalty, Release, Settlement
+from promptmill.limits.permitted import Call
 from promptmill.limits.policy import Ceilings, CeilingsOf, Pacing, Permit, Pool, check_size
 from promptmill.limits.pool_state import PoolState, describe
 
 REFUSED: Final = 429
+
+BEAT_EVERY = 5.0
+"""s between two heartbeats of a limiter that is used as a block."""
 
 RETRY_AFTER_UNSAID = 1.0
 """s to pause after a 429 that does not say how long."""
@@ -31,6 +39,10 @@ class Limiter(Protocol):
         A permit counts at least one request. Raises RequestTooLarge when no waiting would help, and
         LimitReached when the permit would come later than `patience` seconds.
         """
+        ...
+
+    def permit(self, pool: Pool, amounts: Amounts, *, patience: float) -> AbstractAsyncContextManager[Call]:
+        """Acquire for the length of a block, in which the `Call` is told what came of it; raises as `acquire`."""
         ...
 
     async def observe(self, permit: Permit, input_tokens: float | None, headroom: Headroom | None) -> None:
@@ -78,11 +90,24 @@ class Limiter(Protocol):
         ...
 
     async def beat(self) -> None:
-        """Say that this process lives: every 5 s, or its permits are given up 20 s later."""
+        """Say that this process lives: every 5 s, or its permits are given up 20 s later.
+
+        Not needed within `async with limiter`, which does it by itself.
+        """
         ...
 
     async def aclose(self) -> None:
         """Turn the waiting away, deliver the last reports, let go of connections."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Beat by itself until the block ends, which closes the limiter."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop beating, and close."""
         ...
 
 
@@ -102,6 +127,7 @@ class QueueingLimiter(ABC):
         self._desks: dict[Pool, Desk] = {}
         self._acquirers: dict[Pool, Acquirer] = {}
         self._headroom_at: dict[Pool, float] = {}
+        self._beating: asyncio.Task[None] | None = None
         self._numbers = count(1)
         # A process name may come again after a restart; its permits must not.
         self._name = f"{process}-{secrets.token_hex(4)}"
@@ -116,6 +142,15 @@ class QueueingLimiter(ABC):
             amounts = Amounts(1.0, amounts.input_tokens, amounts.output_tokens)
         check_size(amounts, self._ceilings(pool))
         return await self._acquirer(pool).acquire(amounts, patience)
+
+    @asynccontextmanager
+    async def permit(self, pool: Pool, amounts: Amounts, *, patience: float) -> AsyncIterator[Call]:
+        """Acquire for the length of a block; see `permitted` for what the block says."""
+        call = Call(await self.acquire(pool, amounts, patience=patience))
+        try:
+            yield call
+        finally:
+            await call.tell(self)
 
     async def observe(self, permit: Permit, input_tokens: float | None, headroom: Headroom | None) -> None:
         """Report what is known when an answer begins."""
@@ -179,6 +214,26 @@ class QueueingLimiter(ABC):
                 await desk.beat()
             except DeskUnavailable:
                 continue  # permits outlive a Redis that is away: nobody can expire them either
+
+    async def __aenter__(self) -> Self:
+        """Beat by itself until the block ends."""
+        self._beating = asyncio.create_task(self._keep_beating())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop beating, and close."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+            self._beating = None
+        await self.aclose()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_EVERY)
+            await self.beat()
 
     async def aclose(self) -> None:
         """Turn the waiting away, deliver the last reports."""

@@ -2,39 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
 from promptmill.dimensions import Amounts, Headroom
 from promptmill.errors import LimitReached, RequestTooLarge
-from promptmill.limits import Ceilings, Limiter, LocalLimiter, LocalPools, Pacing, Pool, RedisLimiter
+from promptmill.limits import Ceilings, Limiter, Pool
 
 POOL = Pool("account", "group")
 CALL = Amounts(1, 100, 20)
-FAST = Ceilings(6000, 0, 0)
-AT_ONCE = Pacing(ramp_start=1.0)
 MakeLimiter = Callable[..., Limiter]
-
-
-@pytest.fixture(params=["local", "redis"])
-async def make_limiter(request: pytest.FixtureRequest) -> AsyncIterator[MakeLimiter]:
-    """`make_limiter(ceilings)`: each one made is a process of its own at the same pools."""
-    pools, made = LocalPools(), []
-    url = request.getfixturevalue("clean_redis") if request.param == "redis" else ""
-
-    def make(ceilings: Ceilings = FAST, pacing: Pacing = AT_ONCE) -> Limiter:
-        limiter: Limiter
-        if url:
-            limiter = RedisLimiter(url, ceilings=lambda _: ceilings, pacing=pacing)
-        else:
-            limiter = LocalLimiter(ceilings=lambda _: ceilings, pacing=pacing, pools=pools)
-        made.append(limiter)
-        return limiter
-
-    yield make
-    for limiter in made:
-        await limiter.aclose()
 
 
 async def in_flight(limiter: Limiter) -> int:
