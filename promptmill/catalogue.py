@@ -241,6 +241,11 @@ def _validate(setting: str, fields: Mapping[str, Any]) -> ModelFacts:
 CATALOGUE = Catalogue()
 
 
+def limit_group(group: str, speed: object) -> str:
+    """The rate-limit group of a call to a model of `group`: fast mode has limits of its own (claude-api.md, 9.4)."""
+    return f"{group}-fast" if speed == "fast" else group
+
+
 def find_model(name: str) -> ModelFacts | None:
     """The published facts of a model by its id or an alias; None when nothing is known."""
     return CATALOGUE.find_model(name)

@@ -24,15 +24,21 @@ _NAMES = {
     for dimension in DIMENSIONS
     for part in ("limit", "remaining")
 }
+_FAST_NAMES = {
+    field: name.replace("ratelimit", "fast") for field, name in _NAMES.items() if "tokens" in field
+}
+"""Fast mode counts tokens against limits of its own; a reply that names them is not told by the others."""
 
 
 def read_headroom(headers: Headers) -> Headroom | None:
     """The `anthropic-ratelimit-*` headers (claude-api.md, 5.5); None when there is none to read.
 
-    A limit of zero is taken as missing: zero means "no limit" elsewhere.
+    Where `anthropic-fast-*` stands beside them, that is what holds for the group of the call. A limit of zero
+    is taken as missing: zero means "no limit" elsewhere.
     """
+    fast = any(name in headers for name in _FAST_NAMES.values())
     facts: dict[str, float] = {}
-    for field, name in _NAMES.items():
+    for field, name in (_NAMES | _FAST_NAMES if fast else _NAMES).items():
         value = _number(headers.get(name))
         if value is not None and (value > 0 or field.endswith("_remaining")):
             facts[field] = value

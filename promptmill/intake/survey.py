@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from itertools import islice
 from typing import Any
 
-from promptmill.catalogue import CATALOGUE, Catalogue
+from promptmill.catalogue import CATALOGUE, Catalogue, limit_group
 from promptmill.errors import InvalidInput
 from promptmill.estimates import Estimate, Estimator, Length, measure
 from promptmill.intake.checks import Checks, check_window
@@ -149,7 +149,7 @@ class Surveyor:
             line=line,
             draft=draft,
             fingerprint=fingerprint,
-            model_group=facts.group,
+            model_group=limit_group(facts.group, body.get("speed")),
             estimate=estimate,
             own=self.shared.split(body),
         )

@@ -12,12 +12,13 @@ from promptmill.simulator.limits import Bucket, Pool
 _ROUNDED_TO = 1000
 
 
-def rate_limit_headers(pool: Pool, wall: float) -> dict[str, str]:
+def rate_limit_headers(pool: Pool, wall: float, *, fast: bool = False) -> dict[str, str]:
     """The headers that describe a pool as it stands; dimensions without a limit have none.
 
     Args:
         pool: advanced to the present.
         wall: the present in seconds since the epoch.
+        fast: the pool of fast mode, whose tokens go by names of their own.
     """
     headers: dict[str, str] = {}
     requests, tokens_in, tokens_out = pool.requests, pool.input, pool.output
@@ -28,11 +29,17 @@ def rate_limit_headers(pool: Pool, wall: float) -> dict[str, str]:
         _describe(headers, "input-tokens", tokens_in.rate, _rounded(tokens_in.level), tokens_in, wall)
     if tokens_out is not None:
         _describe(headers, "output-tokens", tokens_out.rate, _rounded(tokens_out.level), tokens_out, wall)
+    if fast:
+        return {_fast_name(name): value for name, value in headers.items()}
     if tokens_in is not None and tokens_out is not None:
         level = max(0.0, tokens_in.level) + max(0.0, tokens_out.level)
         later = max(tokens_in, tokens_out, key=Bucket.seconds_to_full)
         _describe(headers, "tokens", tokens_in.rate + tokens_out.rate, _rounded(level), later, wall)
     return headers
+
+
+def _fast_name(name: str) -> str:
+    return name.replace("ratelimit", "fast") if "tokens" in name else name
 
 
 def _describe(  # noqa: PLR0917  three strings a line, called four times above

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from promptmill.catalogue import limit_group
 from promptmill.dimensions import Dimension
 from promptmill.prompts import FINGERPRINT_LENGTH, canonical_json
 from promptmill.simulator import problems
@@ -72,6 +73,16 @@ class Order:
     input_tokens: int
     is_cached: bool
 
+    @property
+    def fast(self) -> bool:
+        """It runs in fast mode, where the model has one."""
+        return self.body.get("speed") == "fast" and self.model.fast != "ignored"
+
+    @property
+    def group(self) -> str:
+        """Whose limits it counts against."""
+        return limit_group(self.model.facts.group, "fast" if self.fast else None)
+
 
 class Messages:
     """Answers Messages requests."""
@@ -118,7 +129,7 @@ class Messages:
         if fault is not None and fault.kind in REFUSING:
             return await self._refuse(fault, order, call)
         now = self._sim.clock.monotonic()
-        organization, group = call.organization, order.model.facts.group
+        organization, group = call.organization, order.group
         cache = CachePlan(uncached=order.input_tokens)
         if order.is_cached:
             cache = organization.cache.plan(order.body, order.input_tokens, order.model, now)
@@ -200,9 +211,7 @@ class Messages:
                     reason=_reason(fault),
                     page=problems.proxy_page(fault.status) if fault.html else None,
                 )
-        pool = self._sim.organizations.pool(
-            call.organization, order.model.facts.group, self._sim.clock.monotonic()
-        )
+        pool = self._sim.organizations.pool(call.organization, order.group, self._sim.clock.monotonic())
         pool.advance(self._sim.clock.monotonic())
         dimension = None if fault.ramp else Dimension(fault.dimension or Dimension.REQUESTS)
         return problems.rate_limited(
@@ -210,7 +219,7 @@ class Messages:
             limit=pool.ceilings.per_minute[dimension] if dimension else 0,
             organization_id=call.organization.id,
             model=model,
-            headers={**headers, **self._limit_headers(pool)},
+            headers={**headers, **self._limit_headers(pool, order)},
             reason=_reason(fault),
         )
 
@@ -221,7 +230,7 @@ class Messages:
             limit=limit,
             organization_id=call.organization.id,
             model=order.model.facts.id,
-            headers={"retry-after": str(refusal.retry_after), **self._limit_headers(pool)},
+            headers={"retry-after": str(refusal.retry_after), **self._limit_headers(pool, order)},
         )
 
     def _plan_reply(self, order: Order, cache: CachePlan, fault: Fault | None) -> tuple[Reply, Pace]:
@@ -260,7 +269,7 @@ class Messages:
             prompt=order.fingerprint,
         )
         pool.advance(now)
-        headers = {**call.headers, **self._limit_headers(pool)}
+        headers = {**call.headers, **self._limit_headers(pool, order)}
         book = self._bookkeeper(call, order, reply, produced)
         if fault is not None and fault.kind == "lost_reply":
             await wait_until(now + pace.total_s, clock)
@@ -288,8 +297,8 @@ class Messages:
 
         return book
 
-    def _limit_headers(self, pool: Pool) -> dict[str, str]:
-        return rate_limit_headers(pool, self._sim.clock.now().timestamp())
+    def _limit_headers(self, pool: Pool, order: Order) -> dict[str, str]:
+        return rate_limit_headers(pool, self._sim.clock.now().timestamp(), fast=order.fast)
 
     def _limit_counting(self, call: Call, model: ServedModel) -> None:
         now = self._sim.clock.monotonic()

@@ -155,3 +155,20 @@ async def test_a_prompt_the_api_refuses_is_rejected(
         await open_client(claude.url).create(a_prompt(temperature=1), key)
     with pytest.raises(PromptRejected):
         await open_client(claude.url).create(a_prompt(model="claude-unheard-of"), key)
+
+
+async def test_fast_mode_draws_from_limits_of_its_own(
+    claude: SimulatorHandle, open_client: Open, key: Key
+) -> None:
+    claude.set_limits(rpm=100, itpm=10_000, otpm=10_000)
+    try:
+        client = open_client(claude.url)
+        model = {"model": "claude-opus-5-5", "max_tokens": 2000}
+        fast = await client.create(a_prompt("Quick " * 2000, speed="fast", **model), key)
+        usual = await client.create(a_prompt("Slow", **model), key)
+    finally:
+        claude.set_limits(rpm=0, itpm=0, otpm=0)
+    assert fast.headroom is not None
+    assert usual.headroom is not None
+    assert fast.headroom.input_tokens_limit == usual.headroom.input_tokens_limit == 10_000
+    assert (fast.headroom.input_tokens_remaining or 0) < (usual.headroom.input_tokens_remaining or 0)

@@ -28,6 +28,17 @@ def test_every_header_of_the_family_is_read() -> None:
     assert exhausted(headroom) is Dimension.OUTPUT_TOKENS
 
 
+def test_in_fast_mode_its_own_token_limits_hold() -> None:
+    headers = {
+        "anthropic-ratelimit-requests-limit": "1000",
+        "anthropic-ratelimit-input-tokens-limit": "2000000",
+        "anthropic-fast-input-tokens-limit": "100000",
+        "anthropic-fast-input-tokens-remaining": "99000",
+    }
+    told = Headroom(requests_limit=1000, input_tokens_limit=100_000, input_tokens_remaining=99_000)
+    assert read_headroom(headers) == told
+
+
 def test_no_headers_is_no_headroom() -> None:
     assert read_headroom({"content-type": "application/json"}) is None
     assert exhausted(None) is None

@@ -2,7 +2,7 @@ from datetime import date
 
 import pytest
 
-from promptmill.catalogue import CATALOGUE, Catalogue, find_model, group_of
+from promptmill.catalogue import CATALOGUE, Catalogue, find_model, group_of, limit_group
 from promptmill.errors import ConfigurationError
 from promptmill.pricing import price_of
 from promptmill.usage import Usage
@@ -28,6 +28,15 @@ TODAY = date(2026, 11, 22)
 )
 def test_models_that_share_a_limit_share_a_group(group: str, models: list[str]) -> None:
     assert {group_of(model) for model in models} == {group}
+
+
+def test_fast_mode_has_limits_of_its_own() -> None:
+    assert limit_group("claude-opus-5-5", "fast") == "claude-opus-5-5-fast"
+    assert (
+        limit_group("claude-opus-5-5", "standard")
+        == limit_group("claude-opus-5-5", None)
+        == "claude-opus-5-5"
+    )
 
 
 def test_an_unknown_model_has_no_facts() -> None:
