@@ -28,6 +28,7 @@ class NewJob:
         body: the prompt's own fields; the rest is in the batch's `shared`.
         fingerprint: of the whole Prompt.
         source: the caller's input row, kept for the results.
+        estimated_input_tokens, estimated_output_tokens: by formula alone; what is learned is learned against it.
     """
 
     seq: int
@@ -65,7 +66,12 @@ def insert_many(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: da
         new = _unknown(conn, batch_id, rows)
         if not _insert(conn, batch_id, new, now):
             raise InvalidInput("a seq of these jobs is taken by another custom_id", field="seq")
-    conn.execute(update(batch).where(batch.c.id == batch_id).values(total=batch.c.total + len(new)))
+    by_formula = sum(row.estimated_input_tokens for row in new)
+    conn.execute(
+        update(batch)
+        .where(batch.c.id == batch_id)
+        .values(total=batch.c.total + len(new), formula_tokens=batch.c.formula_tokens + by_formula)
+    )
     return len(new)
 
 

@@ -32,6 +32,8 @@ class NewBatch:
         options: what the worker must know (retry policy, schema …), for the callers of the store alone.
         content_hash: of file and options, so that a broken submit is recognised when repeated.
         estimate_nanos, budget_nanos: nano-dollars.
+        template: a name for what all its prompts have in common; batches with the same one learn from each other.
+        estimated_input_tokens, estimated_output_tokens: what is expected of the whole batch, as far as known.
     """
 
     name: str
@@ -47,6 +49,9 @@ class NewBatch:
     deadline: datetime | None = None
     estimate_nanos: int | None = None
     budget_nanos: int | None = None
+    template: str | None = None
+    estimated_input_tokens: int | None = None
+    estimated_output_tokens: int | None = None
     id: str = field(default_factory=lambda: new_id("batch"))
 
 
@@ -56,6 +61,7 @@ class BatchRow:
 
     `total` and the counters are kept, not counted. `cost_nanos` is the sum of the attempts with a known
     cost, `unpriced_attempts` how many closed without one, `reserved_nanos` what open attempts set aside.
+    `formula_tokens` is the sum of the jobs' input by formula, `formula_tokens_answered` that of the succeeded.
     """
 
     id: str
@@ -90,6 +96,11 @@ class BatchRow:
     sealed_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    template: str | None = None
+    formula_tokens: int = 0
+    formula_tokens_answered: int = 0
+    estimated_input_tokens: int | None = None
+    estimated_output_tokens: int | None = None
 
     @property
     def done(self) -> int:
@@ -256,6 +267,8 @@ _COUNTERS = (
     "unpriced_attempts",
     "cost_nanos",
     "reserved_nanos",
+    "formula_tokens",
+    "formula_tokens_answered",
 )
 _SELECT = select(*(batch.c[each.name] for each in fields(BatchRow)))
 

@@ -74,6 +74,7 @@ class LoadedJob:
     estimated_input_tokens: int
     estimated_output_tokens: int
     options: Mapping[str, Any]
+    template: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     first_opened_at: datetime | None = None
 
@@ -303,6 +304,7 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         estimated_input_tokens=row.estimated_input_tokens,
         estimated_output_tokens=row.estimated_output_tokens,
         options=of.options,
+        template=of.template,
         failures=history.failures,
         first_opened_at=history.first_opened_at,
     )

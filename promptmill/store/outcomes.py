@@ -81,6 +81,7 @@ def complete(conn: Connection, completions: Sequence[Completion], now: datetime)
         conn.execute(_store_reply(conn.dialect.name), replies)
     for row in accepted:
         tallies[row.batch_id].succeeded += 1
+        tallies[row.batch_id].formula_tokens_answered += row.estimated_input_tokens
     add(conn, tallies, now)
     return {row.id for row in accepted}
 
@@ -162,7 +163,7 @@ def _succeed(dialect: str) -> ReturningUpdate[Any]:
     return (
         _free(state=JobState.SUCCEEDED, not_before=None, error_kind=None)
         .where(job.c.id == given.c.id, job.c.token == given.c.token, is_in(*_OPEN_STATES))
-        .returning(job.c.id, job.c.batch_id, job.c.token)
+        .returning(job.c.id, job.c.batch_id, job.c.token, job.c.estimated_input_tokens)
     )
 
 

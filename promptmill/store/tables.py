@@ -29,10 +29,14 @@ OUT = "state IN ('queued', 'running', 'submitted')"
 RUNNING = "state = 'running'"
 QUEUED = "state = 'queued'"
 FAILED = "outcome NOT IN ('open', 'succeeded')"
+ANSWERED = "outcome = 'succeeded'"
 
 
 class Row(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMES))):
     """What all tables share: metadata of our own, so that a user's SQLModel tables never meet ours."""
+
+
+_FROM_ZERO = {"server_default": text("0")}
 
 
 def _partial(name: str, *columns: str, where: str) -> Index:
@@ -42,13 +46,19 @@ def _partial(name: str, *columns: str, where: str) -> Index:
 class Batch(Row, table=True):
     """Jobs submitted together. The counters are kept equal to the jobs and attempts they count.
 
-    `shared` stands last: SQLite reads a row from its beginning, and it may be large.
+    `shared` stood last in the first version: SQLite reads a row from its beginning, and it may be large. What
+    came later stands behind it, where a migration puts it.
+
+    `template` names what all prompts share; `formula_tokens` are the estimates of all jobs by formula alone,
+    `formula_tokens_answered` those of the jobs that succeeded. `estimated_…` is what was expected of the whole
+    batch when it was admitted, with what was known then.
     """
 
     __tablename__ = "batch"
     __table_args__: ClassVar[Any] = (
         _partial("batch_served", "state", where=SERVED),
         Index("batch_created", "created_at"),
+        Index("batch_template", "template", "created_at"),
     )
 
     id: str = Field(primary_key=True)
@@ -84,6 +94,11 @@ class Batch(Row, table=True):
     tags: Any = Field(sa_type=JsonText, nullable=False)
     options: Any = Field(sa_type=JsonText, nullable=False)
     shared: Any = Field(sa_type=JsonText, nullable=False)
+    template: str | None
+    formula_tokens: int = Field(sa_type=BigInteger, sa_column_kwargs=_FROM_ZERO)
+    formula_tokens_answered: int = Field(sa_type=BigInteger, sa_column_kwargs=_FROM_ZERO)
+    estimated_input_tokens: int | None = Field(sa_type=BigInteger)
+    estimated_output_tokens: int | None = Field(sa_type=BigInteger)
 
 
 class Job(Row, table=True):
@@ -156,6 +171,7 @@ class Attempt(Row, table=True):
         UniqueConstraint("job_id", "number"),
         _partial("attempt_failed", "batch_id", "outcome", where=FAILED),
         Index("attempt_opened", "opened_at", "model_group"),
+        _partial("attempt_answered", "batch_id", "model_group", "closed_at", where=ANSWERED),
     )
 
     id: str = Field(primary_key=True)

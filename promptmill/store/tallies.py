@@ -54,6 +54,7 @@ class Tally:
     unpriced_attempts: int = 0
     cost_nanos: int = 0
     reserved_nanos: int = 0
+    formula_tokens_answered: int = 0
     started_at: datetime | None = None
 
     def count(self, state: JobState, number: int = 1) -> None:

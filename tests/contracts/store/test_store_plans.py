@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import event, text
 
 from promptmill.states import JobState
-from promptmill.store import backlog, batches, jobs, ledger, results, stats, workers
+from promptmill.store import answered, backlog, batches, jobs, ledger, results, stats, workers
 
 GROWING = ("job", "prompt", "reply", "attempt")
 MANY = 5_000
 FEW = 200
+GROUP = "claude-sonnet-5"
 # These hold only what is out or running at the moment, and may be read whole.
 SMALL_INDEXES = ("INDEX job_out", "INDEX job_running")
 
@@ -23,7 +24,7 @@ Statement = tuple[str, Any]
 
 def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     """Do everything that is done while a batch runs; read only the first `pages` pages of its results."""
-    made = world.batch(many, deadline=world.now + timedelta(seconds=500))
+    made = world.batch(many, deadline=world.now + timedelta(seconds=500), template="t")
     with world.database.begin() as conn:
         assert jobs.insert_many(conn, made.id, [world.new_job(0)], world.now) == 0
     first, second, third, fourth = world.running(made, 4)
@@ -43,6 +44,9 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         stats.status(conn, made.id, world.now)
         stats.window_counts(conn, world.now)
         ledger.attempts_of(conn, job_id=fourth.job_id)
+        kind = answered.Kind(GROUP, simulated=True, template="t")
+        above = answered.experience_above(conn, kind)
+        answered.experience_of(conn, made.id, kind, above, world.now)
         workers.beat(conn, "worker-1", 1, world.now)
     world.tick(60)
     world.reap()

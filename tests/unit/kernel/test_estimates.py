@@ -129,7 +129,15 @@ def test_the_answers_of_a_family_are_learned_within_a_dozen() -> None:
         estimate = estimator.estimate(a_prompt(), family="short")
         estimator.learn(estimate, Usage(input_tokens=30, output_tokens=40), family="short")
     assert estimator.estimate(a_prompt(), family="short").output_tokens < 130
-    assert estimator.estimate(a_prompt(), family="other").output_tokens == 400
+    assert estimator.estimate(a_prompt(model="claude-opus-5"), family="other").output_tokens == 400
+
+
+def test_an_unknown_family_begins_with_what_its_model_answered_elsewhere() -> None:
+    estimator = Estimator()
+    for _ in range(100):
+        estimate = estimator.estimate(a_prompt(), family="one")
+        estimator.learn(estimate, Usage(input_tokens=30, output_tokens=40), family="one")
+    assert estimator.estimate(a_prompt(), family="other").output_tokens < 100
 
 
 def test_a_change_of_content_is_followed() -> None:
