@@ -12,13 +12,15 @@ so several go on at once. Exit code 1 when a row is out.
 
 import argparse
 import json
+import multiprocessing
 import os
+import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
+from multiprocessing.synchronize import Lock
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,17 @@ for _name in [name for name in os.environ if name.startswith(("PROMPTMILL_", "AN
 
 from realtime.figures import LONG_RUN_S, Figures, failings, measure  # noqa: E402  # after the cleaning
 from realtime.rows import Row, all_rows  # noqa: E402
+from realtime.servers import take_turns_with  # noqa: E402
 from realtime.stage import play  # noqa: E402
 
 HEAD = (
     f"{'row':<7}{'':<36}{'procs':>6}{'jobs':>6}{'429':>5}{'util':>7}{'by rate':>9}{'last adm.':>10}"
     f"{'ratio':>7}{'once':>6}{'cost':>6}"
 )
-_printing = threading.Lock()
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options = read_options()
     rows = chosen(all_rows(), options.rows)
     if options.list:
@@ -45,8 +48,15 @@ def main() -> int:
         return 0
     seconds = LONG_RUN_S if options.full else options.seconds
     print(f"{seconds:g} s by rate alone, {options.at_once} rows at a time\n{HEAD}", flush=True)
-    with ThreadPoolExecutor(options.at_once) as threads:
-        results = list(threads.map(lambda row: run(row, seconds, options), rows))
+    # A process a row: alembic, which makes the tables, is not made for threads.
+    context = multiprocessing.get_context("spawn")
+    results = []
+    with context.Pool(
+        options.at_once, initializer=_begin, initargs=(context.Lock(),), maxtasksperchild=1
+    ) as pool:
+        for text, result in pool.imap_unordered(partial(run, seconds=seconds, options=options), rows):
+            print(text, flush=True)
+            results.append(result)
     out = sum(not result["within"] for result in results)
     print(f"\n{len(results) - out} rows within their bars, {out} out")
     if options.json:
@@ -54,20 +64,17 @@ def main() -> int:
     return 1 if out else 0
 
 
-def run(row: Row, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
-    """Play and judge one row, and print its line."""
+def run(row: Row, seconds: float, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Play and judge one row: its line and all of its figures."""
     try:
         played = play(row, seconds, seed=options.seed, keep=options.keep)
         figures = measure(played)
     except Exception as error:  # noqa: BLE001  # one broken row must not cost the others
-        with _printing:
-            traceback.print_exception(error, file=sys.stderr)
-            print(f"{row.name:<7}{row.what:<36} OUT: {type(error).__name__}: {error}", flush=True)
-        return {"row": row.name, "within": False, "failings": [repr(error)]}
+        traceback.print_exception(error, file=sys.stderr)
+        text = f"{row.name:<7}{row.what:<36}  OUT: {type(error).__name__}: {error}"
+        return text, {"row": row.name, "within": False, "failings": [repr(error)]}
     found = failings(row, figures, seconds)
-    with _printing:
-        print(line(row, figures, found), flush=True)
-    return {
+    return line(row, figures, found), {
         "row": row.name,
         "what": row.what,
         "within": not found,
@@ -126,6 +133,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the logs of the workers there")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     return parser.parse_args()
+
+
+def _begin(turn: Lock) -> None:
+    """In the process of a row: a signal to end leads through the `with` blocks that end what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    take_turns_with(turn)
 
 
 def _yes(is_so: bool) -> str:

@@ -5,16 +5,15 @@ exact. The time by rate alone is max(total / limit) over the dimensions: nobody 
 bucket. Moments count from the first admission.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
-from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
-from promptmill.states import JobState
-from realtime.rows import HALF_WAY, RAMP_S, Bar, Row
+from realtime.rows import HALF_WAY, Bar, Row
 from realtime.stage import Played
+
+from promptmill.dimensions import DIMENSIONS, Dimension
+from promptmill.states import JobState
 
 STEADY_FROM_S = 30.0
 ON_THE_WIRE_S = 0.5
@@ -231,9 +230,9 @@ def _two_batches(
     played: Played, calls: Sequence[dict[str, Any]], supplies: Sequence[_Supply]
 ) -> dict[str, float | None]:
     """How fair it was to a batch that came later."""
-    first, second = (*played.row.loads, None)[:2]
-    if second is None or not second.begins:
+    if len(played.row.loads) == 1 or not played.row.loads[1].begins:
         return {}
+    first, second = played.row.loads
     came = played.submitted_s[1]
     moments = [[call["at_s"] for call in calls if call["prompt"] in prompts] for prompts in played.prompts]
     rates = [

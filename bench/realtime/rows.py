@@ -7,8 +7,9 @@ requests, 450,000 input and 90,000 output tokens per minute, so a row needs less
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from promptmill.dimensions import Amounts
 from realtime.loads import Load
+
+from promptmill.dimensions import Amounts
 
 SMALL = Amounts(600, 450_000, 90_000)
 START = Amounts(1_000, 2_000_000, 400_000)

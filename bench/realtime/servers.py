@@ -3,14 +3,13 @@
 The one idea: everything is a child process of this one on 127.0.0.1, known by its id, and ended by it.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from redis import Redis, RedisError
@@ -21,6 +20,7 @@ from promptmill.embedded.redis import find_server
 ROOT = Path(__file__).parents[2]
 FAKETIME = "libfaketimeMT.so.1"
 _PATIENCE_S = 120.0
+_turn: list[AbstractContextManager[object]] = [nullcontext()]
 
 
 class ThrowawayRedis:
@@ -133,10 +133,15 @@ def wait_until(is_true: Callable[[], object], what: str, patience_s: float = _PA
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def one_at_a_time(lock: threading.Lock = threading.Lock()) -> Iterator[None]:  # noqa: B008  # one for all
-    """Start processes alone: what boots beside a run that is measured should be little."""
-    with lock:
+def take_turns_with(lock: AbstractContextManager[object]) -> None:
+    """Share this lock with other processes that start workers."""
+    _turn.append(lock)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Start processes alone: little should boot beside a run that is measured."""
+    with _turn[-1]:
         yield
 
 

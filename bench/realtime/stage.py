@@ -9,9 +9,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from realtime import loads
+from realtime.commands import CommandCount, counted_commands
+from realtime.rows import HALF_WAY, Row
+from realtime.servers import ThrowawayRedis, Workers, environment_of, one_at_a_time, wait_until
 from sqlalchemy import select
 
 from producers import submit
@@ -24,10 +29,6 @@ from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
 from promptmill.store.tables import job, prompt
 from promptmill.testing import SimulatorHandle, simulated_claude
-from realtime import loads
-from realtime.commands import CommandCount, counted_commands
-from realtime.rows import HALF_WAY, Row
-from realtime.servers import ThrowawayRedis, Workers, environment_of, one_at_a_time, wait_until
 
 LATENCY = {"first_token_s": 0.9, "tokens_per_s": 70.0, "jitter": 0.2}
 STORM_S = 30.0
@@ -203,7 +204,7 @@ def _events(
     row = stage.row
     half = HALF_WAY * seconds
     events: list[tuple[float, Callable[[], None]]] = [
-        (each.begins * seconds, lambda each=each, count=count: _submit(stage, each, count, begun, seed))
+        (each.begins * seconds, partial(_submit, stage, each, count, begun, seed))
         for each, count in zip(row.loads, counts, strict=True)
     ]
     if row.killed:
