@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from producers.batches import list_batches as list_batches
     from producers.batches import results as results
     from producers.batches import wait as wait
+    from producers.limits_now import LimitsNow as LimitsNow
+    from producers.limits_now import limits as limits
+    from producers.limits_now import watch_limits as watch_limits
+    from producers.limits_probe import probe_limits as probe_limits
     from producers.running import run as run
     from producers.submission import submit as submit
     from producers.watch import Moment as Moment
@@ -23,14 +27,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batch": "producers.batches",
     "BatchStatus": "promptmill.store.stats",
+    "LimitsNow": "producers.limits_now",
     "Moment": "producers.watch",
     "Result": "producers.answers",
     "batch": "producers.batches",
+    "limits": "producers.limits_now",
     "list_batches": "producers.batches",
+    "probe_limits": "producers.limits_probe",
     "results": "producers.batches",
     "run": "producers.running",
     "submit": "producers.submission",
     "wait": "producers.batches",
+    "watch_limits": "producers.limits_now",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605  # a list of names, sorted

@@ -53,7 +53,7 @@ class Batch:
 
     def look(self) -> Moment:
         """Its figures now, with what binds it and the time that is left."""
-        with open_database(self.settings) as database, Bottleneck(self.settings, database) as bottleneck:
+        with open_database(self.settings) as database, Bottleneck(self.settings) as bottleneck:
             return look(database, self.id, bottleneck)
 
     def watch(self) -> Iterator[Moment]:

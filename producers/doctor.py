@@ -224,7 +224,7 @@ def _shown(path: str, settings: Settings) -> str:
     value: Any = settings
     for name in path.split("."):
         value = getattr(value, name)
-    if path == "claude.api_key":
+    if path in ("claude.api_key", "claude.admin_key"):
         return "not set" if value is None else "set (not shown)"
     if path == "database_url":
         value = settings.effective_database_url

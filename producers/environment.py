@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from promptmill.settings import VARIABLES, Settings
 
+_OURS_ALONE = ("claude.admin_key", "claude.admin_key_file")
+"""What no child needs: an admin key calls no model, and could change much else."""
+
 
 def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict[str, str]:
     """`surroundings` with every setting that somebody set, and without any other name it could come from.
@@ -22,7 +25,8 @@ def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict
     environment = {name: value for name, value in surroundings.items() if name not in ours}
     for path, names in VARIABLES.items():
         value = _value(settings, path)
-        if value is not None and (path in settings.origins or path == "home"):
+        told = path in settings.origins or path == "home"
+        if value is not None and told and path not in _OURS_ALONE:
             environment[names[0]] = _text(value)
     return environment
 

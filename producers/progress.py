@@ -83,11 +83,11 @@ def line_of(moment: Moment) -> str:
         facts["eta_s"] = f"{moment.eta_s:.0f}"
     if batch.simulated:
         facts["simulated"] = "true"
-    line = "progress " + " ".join(f"{name}={_word(value)}" for name, value in facts.items())
-    return f"{line} hint={_word(moment.hint)}" if moment.hint else line
+    line = "progress " + " ".join(f"{name}={word(value)}" for name, value in facts.items())
+    return f"{line} hint={word(moment.hint)}" if moment.hint else line
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
     """A value that a reader of `key=value` takes as one: quoted where it holds a space."""
     text = str(value)
     return f'"{text}"' if " " in text else text

@@ -1,6 +1,6 @@
 """Tables for people: plain columns that a terminal, a pipe and a log show alike."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from producers.watch import Moment
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def batches(rows: Sequence[BatchRow]) -> str:
     """One line a batch."""
     head = ("NAME", "STATE", "DONE", "NOT OK", "COST USD", "CREATED", "ID")
-    return _columns(
+    return columns(
         head,
         [
             (
@@ -64,7 +64,7 @@ def status(moment: Moment) -> str:
 
 def settings(values: "Sequence[Value]") -> str:
     """The effective settings with their origins."""
-    return _columns(("SETTING", "VALUE", "FROM"), [(each.name, each.value, each.origin) for each in values])
+    return columns(("SETTING", "VALUE", "FROM"), [(each.name, each.value, each.origin) for each in values])
 
 
 def checks(checks: "Sequence[Check]") -> str:
@@ -82,9 +82,14 @@ def _attempts(moment: Moment) -> str:
     return f"{moment.status.batch.attempts:,}" + (f", of them {', '.join(failures)}" if failures else "")
 
 
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """A head and rows in columns as wide as they need to be; those in `right` are aligned at the right."""
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    lines = [
+        [
+            cell.rjust(width) if place in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         for row in [head, *rows]
-    )
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)

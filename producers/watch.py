@@ -93,7 +93,7 @@ def watch(
     """
     pace = Pace()
     accompanied_at = time.monotonic()
-    with Bottleneck(settings, database) as bottleneck:
+    with Bottleneck(settings) as bottleneck:
         while True:
             seen, now = _see_patiently(database, batch_id), time.monotonic()
             pace.note(now, done=seen.status.batch.done, tokens=seen.tokens)

@@ -13,6 +13,7 @@ from producers.cli import (
     control,
     doctor,
     faults,
+    limits,
     lists,
     migrate,
     results,
@@ -45,6 +46,7 @@ app.command(name="resume")(control.resume)
 app.command(name="cancel")(control.cancel)
 app.command(name="migrate")(migrate.migrate)
 app.command(name="simulate")(simulate.simulate)
+app.add_typer(limits.app, name="limits")
 app.command(name="doctor")(doctor.doctor)
 
 

@@ -15,6 +15,13 @@ def put(line: str) -> None:
     print(line, flush=True)  # noqa: T201  # likewise
 
 
+def log_to_stderr() -> None:
+    """Warnings of what is below go to standard error; unless told, structlog writes to standard output."""
+    from promptmill import logs  # noqa: PLC0415  # 0.2 s that --help need not take
+
+    logs.configure(level="ERROR")
+
+
 def put_json(document: Any) -> None:
     """The answer as one JSON document."""
     put(json.dumps(document, ensure_ascii=False, indent=2))

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from promptmill import __version__
 from promptmill.claude import failures
-from promptmill.claude.endpoints import clean_url
+from promptmill.claude.endpoints import clean_url, shown_url
 from promptmill.claude.replies import MalformedAnswer, read_object
 from promptmill.dimensions import Dimension
 from promptmill.errors import ConfigurationError, ConnectionFailed, PromptmillError
@@ -96,9 +96,9 @@ def fetch_rate_limits(
             client.headers.update(_headers(admin_key, api_version))
             return tuple(_all_pages(client, url + _path(workspace), workspace))
     except BROKEN as error:
-        failure = failures.no_answer(failures.cause_of(error))
+        failure = _no_answer(url, _cause_of(error))
     except MalformedAnswer as error:
-        failure = failures.no_answer(str(error))
+        failure = _no_answer(url, str(error))
     except PromptmillError as error:
         failure = error
     # Outside the handlers: an exception of the HTTP library holds the request, and with it the key.
@@ -133,6 +133,18 @@ def _all_pages(client: Any, url: str, workspace: str | None) -> Iterator[RateLim
     raise ConnectionFailed("the list of rate limits does not end")
 
 
+def _no_answer(url: str, why: str) -> ConnectionFailed:
+    return ConnectionFailed(failures.clean(f"the limits cannot be read from {shown_url(url)}: {why}"))
+
+
+def _cause_of(error: BaseException) -> str:
+    """The system's own error where there is one: the synchronous client keeps it as the context."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return failures.cause_of(cause or error)
+
+
 def _refusal(response: Any, workspace: str | None) -> Exception:
     headers = {name.lower(): value for name, value in response.headers.items()}
     failure = failures.from_response(response.status_code, headers, response.text, now=datetime.now(UTC))
@@ -143,13 +155,13 @@ def _refusal(response: Any, workspace: str | None) -> Exception:
 def _why_not(status: int | None, workspace: str | None) -> str | None:
     if status == HTTPStatus.UNAUTHORIZED:
         return (
-            f"{_SETTING}: this key is not accepted for reading limits; an admin key begins with sk-ant-admin, "
-            "and an organization's admin makes it in the Console"
+            f"{_SETTING}: this key is not accepted for reading limits; it takes an admin key, which an admin of "
+            "the organization makes in the Console"
         )
     if status == HTTPStatus.FORBIDDEN:
         return (
             f"{_SETTING}: this key may not read the organization's limits; an admin key may, and individual "
-            "accounts have none"
+            "accounts have no such key"
         )
     if status == HTTPStatus.NOT_FOUND and workspace:
         return f"--workspace: the organization of this key has no workspace {workspace}"

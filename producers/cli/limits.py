@@ -1,0 +1,92 @@
+"""`promptmill limits`, `limits show` and `limits probe`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import producers
+from producers.cli.exits import Exit
+from producers.cli.options import AsJson
+from producers.cli.printing import log_to_stderr, put, put_json, say
+
+app = typer.Typer(
+    help="Show the limits per account and model group: how high, from where, how much is used, who waits and why.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+Watch = Annotated[bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")]
+AsMetrics = Annotated[bool, typer.Option("--prometheus", help="Print Prometheus' text format.")]
+
+
+@app.callback()
+def default(
+    context: typer.Context, as_json: AsJson = False, watch: Watch = False, prometheus: AsMetrics = False
+) -> None:
+    """Show the limits: how high, from where, how much is used, who waits and why."""
+    if context.invoked_subcommand is None:
+        show(as_json=as_json, watch=watch, prometheus=prometheus)
+    elif as_json or watch or prometheus:
+        raise typer.BadParameter(f"options go behind the word {context.invoked_subcommand}")
+
+
+@app.command()
+def show(as_json: AsJson = False, watch: Watch = False, prometheus: AsMetrics = False) -> None:
+    """Show the limits as they stand now; the same as without a word."""
+    if as_json + watch + prometheus > 1:
+        raise typer.BadParameter("take one of --json, --watch and --prometheus")
+    log_to_stderr()
+    if watch:
+        _watch()
+        return
+    now = producers.limits()
+    if as_json:
+        from producers.limits_document import limits_document  # noqa: PLC0415  # the database layer takes 0.5 s
+
+        put_json(limits_document(now))
+    elif prometheus:
+        from producers.limits_metrics import exposition  # noqa: PLC0415  # 0.1 s of imports
+
+        put(exposition(now).rstrip())
+    else:
+        from producers.limits_tables import page  # noqa: PLC0415  # the database layer takes 0.5 s
+
+        put(page(now))
+
+
+@app.command()
+def probe(
+    account: Annotated[
+        str | None,
+        typer.Option("--account", metavar="NAME", help="Whose limits they are; the first by default."),
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option("--workspace", metavar="ID", help="Ask for a workspace's limits (wrkspc_...)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read the limits with an admin key, and tell the workers."""
+    from producers.limits_document import probe_document  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.limits_tables import probe_table  # noqa: PLC0415  # likewise
+
+    log_to_stderr()
+    found = producers.probe_limits(account=account, workspace=workspace)
+    if as_json:
+        put_json(probe_document(found))
+    else:
+        put(probe_table(found))
+    if found.silence is None:
+        say(f"Calls of account {found.account} go by these limits from now on.")
+    else:
+        say(f"Nobody was told: {found.silence}. Run this again while workers run.")
+
+
+def _watch() -> None:
+    from producers.limits_live import show_live  # noqa: PLC0415  # the database layer takes 0.5 s
+
+    try:
+        show_live(producers.watch_limits(), sys.stdout)
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None

@@ -1,0 +1,131 @@
+"""The limits at one moment: what is set, what the limiter knows, and which jobs wait for it. All as values.
+
+Nothing has to run for this: what cannot be asked is missing, and `silence` says why.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from producers.limits_reader import LimitsReader
+from promptmill.errors import PromptmillError, Unavailable
+from promptmill.runtime import open_database
+from promptmill.settings import GroupLimits, Settings, load
+from promptmill.store import backlog, workers
+from promptmill.store.backlog import WaitingJobs
+from promptmill.store.database import Database, database_now
+
+if TYPE_CHECKING:
+    from promptmill.limits import PoolState
+
+INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Limits per minute that a person set; None as account or group stands for every other one.
+
+    A number is a ceiling, 0 is no limit, None is learned.
+    """
+
+    account: str | None
+    group: str | None
+    requests: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the database tells.
+
+    Attributes:
+        jobs: what waits or runs in active batches, by batch and model group.
+        workers: worker processes that live.
+    """
+
+    jobs: tuple[WaitingJobs, ...] = ()
+    workers: int = 0
+
+    def of_group(self, group: str) -> "tuple[WaitingJobs, ...]":
+        """The batches with jobs of a model group, those with most waiting jobs first."""
+        found = [each for each in self.jobs if each.model_group == group]
+        return tuple(sorted(found, key=lambda each: -(each.pending + each.queued)))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsNow:
+    """Everything `promptmill limits` shows.
+
+    Attributes:
+        pools: the accounts and model groups that were used within the last hour, as they stand.
+        silence: why nobody could be asked for them; None when somebody answered.
+        set_limits: what a person set, the widest first.
+        backlog: None when the database could not be asked.
+    """
+
+    pools: "tuple[PoolState, ...]"
+    silence: str | None
+    set_limits: tuple[SetLimits, ...]
+    backlog: Backlog | None
+
+
+def limits(*, settings: Settings | None = None) -> LimitsNow:
+    """The limits as they stand now. Starts nothing, and raises nothing because something is not running."""
+    settings = settings or load()
+    with LimitsReader(settings) as reader:
+        return look(reader, settings)
+
+
+def watch_limits(settings: Settings | None = None, *, every_s: float = INTERVAL_S) -> Iterator[LimitsNow]:
+    """The limits again and again, without end."""
+    settings = settings or load()
+    with LimitsReader(settings) as reader:
+        while True:
+            yield look(reader, settings)
+            time.sleep(every_s)
+
+
+def look(reader: LimitsReader, settings: Settings) -> LimitsNow:
+    """One moment, asked through a reader that is open already."""
+    pools: Sequence[PoolState] = ()
+    silence = None
+    try:
+        pools = reader.states()
+    except Unavailable as error:
+        silence = str(error)
+    return LimitsNow(tuple(pools), silence, set_limits(settings), _backlog(settings))
+
+
+def set_limits(settings: Settings) -> tuple[SetLimits, ...]:
+    """What a person set, for all and for single accounts and model groups."""
+    everywhere = settings.limits
+    found = [_set(None, None, everywhere.of(""))]
+    found += [_set(None, group, entry) for group, entry in everywhere.groups.items()]
+    for account, own in everywhere.accounts.items():
+        found.append(_set(account, None, own.of("")))
+        found += [_set(account, group, entry) for group, entry in own.groups.items()]
+    return tuple(found)
+
+
+def _set(account: str | None, group: str | None, entry: GroupLimits) -> SetLimits:
+    return SetLimits(account, group, entry.rpm, entry.itpm, entry.otpm)
+
+
+def _backlog(settings: Settings) -> Backlog | None:
+    scheme, _, path = settings.effective_database_url.partition(":///")
+    if scheme.startswith("sqlite") and not Path(path).exists():
+        return Backlog()
+    try:
+        with open_database(settings) as database:
+            return _read(database)
+    except PromptmillError:
+        return None
+
+
+def _read(database: Database) -> Backlog:
+    with database.read() as connection:
+        now = database_now(connection)
+        return Backlog(tuple(backlog.waiting_jobs(connection)), len(workers.live(connection, now)))

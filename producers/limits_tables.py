@@ -1,0 +1,174 @@
+"""The limits as a page for people, 80 columns wide: one block for each pool in use, one line for each other. Pure."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from producers.limits_now import Backlog, LimitsNow, SetLimits
+from producers.limits_probe import Probe, StatedLimits
+from producers.limits_wording import FROM, allowed, share, waiting, why
+from producers.tables import columns
+from producers.wording import several
+from promptmill.dimensions import DIMENSIONS
+
+if TYPE_CHECKING:
+    from promptmill.limits import DimensionState, PoolState
+
+_MOVES = 0.5
+"""Requests per minute from which a pool counts as used."""
+
+_LIMITS = ("REQUESTS", "INPUT TOKENS", "OUTPUT TOKENS")
+_LABEL = 13
+
+
+def page(now: LimitsNow) -> str:
+    """All there is to say, as plain text."""
+    used = [state for state in now.pools if _in_use(state, now.backlog)]
+    parts = [_block(state, now) for state in used]
+    if others := [state for state in now.pools if state not in used]:
+        parts.append(_known(others, named=_several_accounts(now.pools)))
+    if not now.pools:
+        parts.append(_nobody(now))
+    return "\n\n".join(parts)
+
+
+def set_table(entries: Sequence[SetLimits]) -> str:
+    """What a person set; a sentence when that is nothing."""
+    if not any(_is_set(entry) for entry in entries):
+        return (
+            "No limit is set. They are learned from the replies, beginning slowly.\n"
+            "  set PROMPTMILL_RPM, PROMPTMILL_ITPM, PROMPTMILL_OTPM, or with an admin key run:\n"
+            "  promptmill limits probe"
+        )
+    head = ("SET, PER MINUTE", *_LIMITS)
+    return columns(
+        head, [(_whose(entry), *map(_ceiling, _values(entry))) for entry in entries], right=(1, 2, 3)
+    )
+
+
+def probe_table(probe: Probe) -> str:
+    """What the API states, and under it what is set and what is in force where that differs."""
+    of = f"workspace {probe.workspace}" if probe.workspace else "organization"
+    rows = [row for stated in probe.groups for row in _stated_rows(stated)]
+    parts = [columns((f"STATED FOR THE {of}".upper(), *_LIMITS), rows, right=(1, 2, 3))]
+    parts += [_strangers(probe)] if _strangers(probe) else []
+    if probe.others:
+        others = [(each.name, each.limiter.replace("_", " "), f"{each.value:,.0f}") for each in probe.others]
+        parts.append(columns(("LIMITED BESIDES", "WHAT", "VALUE"), others, right=(2,)))
+    return "\n\n".join(parts)
+
+
+def figure(limit: float | None) -> str:
+    """A limit per minute; None is none."""
+    return "none" if limit is None else f"{limit:,.0f}"
+
+
+def _nobody(now: LimitsNow) -> str:
+    if now.silence is None:
+        first = "No call was made within the last hour, so only what is set is known."
+    else:
+        first = f"{now.silence[0].upper()}{now.silence[1:]}; only what is set is known."
+    parts = [first, set_table(now.set_limits)]
+    if now.backlog and (jobs := [each for each in now.backlog.jobs if each.pending + each.queued]):
+        parts.append(f"Jobs waiting: {waiting(jobs)}")
+    return "\n\n".join(parts)
+
+
+def _in_use(state: "PoolState", backlog: Backlog | None) -> bool:
+    return bool(
+        state.in_flight
+        or state.processes_waiting
+        or state.paused_for
+        or state.dimensions[0].used_per_minute >= _MOVES
+        or (backlog and backlog.of_group(state.pool.group))
+    )
+
+
+def _block(state: "PoolState", now: LimitsNow) -> str:
+    head = ("PER MINUTE", "LIMIT", "FROM", "USED", "OF LIMIT", "IN BUCKET", "OTHERS")
+    table = columns(head, [_row(each) for each in state.dimensions], right=(1, 3, 4, 5, 6))
+    line = several(state.processes_waiting, "process", "processes")
+    facts = {
+        "in flight": f"{several(state.in_flight, 'call')}, {line} in line",
+        "allowed now": allowed(state),
+        "jobs waiting": waiting(now.backlog.of_group(state.pool.group)) if now.backlog else "not known",
+        "next call": why(state, now.backlog),
+    }
+    lines = [*table.splitlines(), *(f"{name:<{_LABEL}}  {fact}" for name, fact in facts.items())]
+    return "\n".join([f"{state.pool.group}, account {state.pool.account}", *(f"  {line}" for line in lines)])
+
+
+def _row(each: "DimensionState") -> tuple[str, ...]:
+    name = each.dimension.value.replace("_", " ").ljust(_LABEL)
+    used = f"{each.used_per_minute:,.0f}"
+    if each.limit is None:
+        return (name, "none", "", used, "", "-", "-")
+    part = share(each.used_per_minute / each.limit)
+    return (
+        name,
+        figure(each.limit),
+        FROM[each.source],
+        used,
+        part,
+        f"{max(0.0, each.level):,.0f}",
+        _taken(each),
+    )
+
+
+def _taken(each: "DimensionState") -> str:
+    return share(each.foreign / each.limit) if each.limit else "-"
+
+
+def _known(states: "Sequence[PoolState]", *, named: bool) -> str:
+    head = ("NOT IN USE, PER MINUTE", *_LIMITS, "FROM")
+    rows = [
+        (
+            f"{state.pool.group} ({state.pool.account})" if named else state.pool.group,
+            *(figure(each.limit) for each in state.dimensions),
+            ", ".join(dict.fromkeys(FROM[each.source] for each in state.dimensions if FROM[each.source])),
+        )
+        for state in states
+    ]
+    return columns(head, rows, right=(1, 2, 3))
+
+
+def _several_accounts(states: "Sequence[PoolState]") -> bool:
+    return len({state.pool.account for state in states}) > 1
+
+
+def _stated_rows(stated: StatedLimits) -> list[tuple[str, ...]]:
+    said = _values(stated)
+    rows = [(stated.group, *("not said" if each is None else figure(each or None) for each in said))]
+    if _is_set(stated.configured):
+        set_ = _values(stated.configured)
+        rows.append(("  set", *("-" if each is None else figure(each or None) for each in set_)))
+    if stated.in_force is not None:
+        in_force = [each.limit for each in stated.in_force.dimensions]
+        if [each or None for each in said] != in_force:
+            rows.append(("  in force", *(figure(each) for each in in_force)))
+    return rows
+
+
+def _strangers(probe: Probe) -> str:
+    """What to do about models that are newer than we are."""
+    strangers = [each for each in probe.groups if not each.known]
+    return "\n".join(
+        f"{each.group} is not known here: taken as a model group of its own (the API: {each.name})"
+        for each in strangers
+    )
+
+
+def _whose(entry: SetLimits) -> str:
+    group = entry.group or "every model group"
+    return group if entry.account is None else f"{group} of {entry.account}"
+
+
+def _values(entry: SetLimits | StatedLimits) -> tuple[float | None, ...]:
+    return tuple(getattr(entry, dimension.value) for dimension in DIMENSIONS)
+
+
+def _is_set(entry: SetLimits) -> bool:
+    return any(value is not None for value in _values(entry))
+
+
+def _ceiling(value: float | None) -> str:
+    return "learned" if value is None else figure(value or None)
