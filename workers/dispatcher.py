@@ -14,8 +14,9 @@ from redis.exceptions import RedisError
 
 from promptmill.broker import Ticket
 from promptmill.clock import Clock
-from promptmill.dimensions import DIMENSIONS, Amounts
+from promptmill.dimensions import DIMENSIONS
 from promptmill.errors import Unavailable
+from promptmill.experience import Experience
 from promptmill.logs import get_logger
 from promptmill.routes import DISPATCHER_VIRTUAL_TIMES
 from promptmill.store import Connection, batches, jobs, stats
@@ -25,6 +26,7 @@ from promptmill.store.database import Database, database_now
 from promptmill.store.jobs import PendingJob, QueuedJob
 from promptmill.store.stats import GroupCount
 from workers.accounts import GroupLimits
+from workers.experience import amounts_of
 from workers.fairness import Candidate, Queue, pick
 from workers.window import GroupLoad, room_in_window
 
@@ -36,10 +38,10 @@ TIMES_KEPT_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """What is pending of one model group, batch by batch."""
+    """What is pending of one model group, batch by batch, and what each job will take."""
 
     group: str
-    batches: Mapping[str, Sequence[PendingJob]]
+    batches: Mapping[str, Sequence[Candidate]]
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Dispatcher:
     Args:
         publish: hands tickets to the broker; raises Unavailable when it cannot.
         limits_of: what the limiter knows of a model group.
+        experience_of: what is known of the answers to a batch's prompts of one group; None for nothing.
         endpoint: batches for another endpoint are left alone.
     """
 
@@ -56,6 +59,7 @@ class Dispatcher:
     redis: "Redis"
     publish: Callable[[Sequence[Ticket]], None]
     limits_of: Callable[[str], GroupLimits]
+    experience_of: Callable[[BatchRow, str], Experience | None]
     endpoint: str
     clock: Clock
     _times: dict[str, float] = field(default_factory=dict)
@@ -95,7 +99,13 @@ class Dispatcher:
             count = counts.get(group, GroupCount())
             most = room_in_window(_load(count, limits, None), slots=slots, contended=len(groups) > 1)
             waiting = _Waiting(
-                group, {b: jobs.select_pending(connection, b, group, most, now) for b in members}
+                group,
+                {
+                    b: self._candidates(
+                        served[b], group, jobs.select_pending(connection, b, group, most, now)
+                    )
+                    for b in members
+                },
             )
             load = _load(count, limits, _pace(waiting, limits))
             room = room_in_window(load, slots=slots, contended=len(groups) > 1)
@@ -104,6 +114,10 @@ class Dispatcher:
             chosen += picked.job_ids
         self._write_times({key: times[key] for key in times if key in served or not key})
         return chosen
+
+    def _candidates(self, batch: BatchRow, group: str, pending: Sequence[PendingJob]) -> list[Candidate]:
+        known = self.experience_of(batch, group)
+        return [Candidate(job.id, amounts_of(job, known)) for job in pending]
 
     def _slots(self, connection: Connection) -> int:
         live = store_workers.live(connection, database_now(connection))
@@ -163,31 +177,20 @@ def _load(count: GroupCount, limits: GroupLimits, limit_per_s: float | None) -> 
 
 def _pace(waiting: _Waiting, limits: GroupLimits) -> float | None:
     """Calls per second that the limits allow for jobs like those that wait; None without a limit."""
-    pending = [job for members in waiting.batches.values() for job in members]
+    pending = [each.amounts for members in waiting.batches.values() for each in members]
     if not pending:
         return None
-    total = Amounts(
-        len(pending),
-        sum(job.estimated_input_tokens for job in pending),
-        sum(job.estimated_output_tokens for job in pending),
-    )
+    means = {each: sum(amounts[each] for amounts in pending) / len(pending) for each in DIMENSIONS}
     paces = [
-        limits.per_minute[dimension] / 60 / (total[dimension] / len(pending))
-        for dimension in DIMENSIONS
-        if limits.per_minute[dimension] > 0 and total[dimension] > 0
+        limits.per_minute[dimension] / 60 / mean
+        for dimension, mean in means.items()
+        if limits.per_minute[dimension] > 0 and mean > 0
     ]
     return min(paces, default=None)
 
 
 def _queues(waiting: _Waiting, served: Mapping[str, BatchRow]) -> list[Queue]:
     return [
-        Queue(
-            batch_id,
-            served[batch_id].priority,
-            [
-                Candidate(job.id, Amounts(1, job.estimated_input_tokens, job.estimated_output_tokens))
-                for job in pending
-            ],
-        )
-        for batch_id, pending in waiting.batches.items()
+        Queue(batch_id, served[batch_id].priority, candidates)
+        for batch_id, candidates in waiting.batches.items()
     ]

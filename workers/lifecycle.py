@@ -28,6 +28,7 @@ from promptmill.runtime import Runtime
 from workers import pool
 from workers.accounts import Accounts, GroupLimits
 from workers.dispatcher import Dispatcher
+from workers.experience import Experiences
 from workers.heartbeat import Heartbeat
 from workers.leader import Leader
 from workers.leadership import Leadership
@@ -81,6 +82,7 @@ class WorkerProcess:
             every=worker.heartbeat_s,
         )
         self.limit_changes = LimitChanges()
+        self.experiences = Experiences(runtime.database, self.clock)
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
         self._repeating: list[asyncio.Task[None]] = []
@@ -90,12 +92,15 @@ class WorkerProcess:
         """Sign in and begin to write; jobs come only after this."""
         self.writer.start()
         self.heartbeat.start()
+        self.experiences.start()
         log.info("worker_started", worker_id=self.id, endpoint=self.runtime.endpoint_name)
 
     async def open_on_loop(self) -> None:
         """Make what belongs to the event loop."""
         self.limiter = self.runtime.limiter(self.id)
         self.client = self.runtime.client()
+        estimator = Estimator(self.runtime.prices, self.runtime.catalogue)
+        self.experiences.attend(asyncio.get_running_loop(), estimator.teach)
         rng = random.Random()  # noqa: S311  # jitter, not a secret
         outcomes = Outcomes(
             writer=self.writer,
@@ -111,7 +116,8 @@ class WorkerProcess:
             limiter=self.limiter,
             client=self.client,
             accounts=Accounts(self.keys, self.runtime.read_keys, self.limiter.peek),
-            estimator=Estimator(self.runtime.prices, self.runtime.catalogue),
+            estimator=estimator,
+            meet=self.experiences.meet,
             serves=lambda job: job.endpoint == self.runtime.endpoint_name,
             patience=self.runtime.settings.worker.patience_s,
         )
@@ -141,6 +147,7 @@ class WorkerProcess:
             return
         self._stopped = True
         self.leader.stop()
+        self.experiences.stop()
         self.writer.stop()
         self.heartbeat.stop()
         self.redis.close()
@@ -154,6 +161,7 @@ class WorkerProcess:
             redis=self.redis,
             publish=lambda tickets: publish(app, tickets),
             limits_of=self._limits_of,
+            experience_of=self.experiences.of,
             endpoint=runtime.endpoint_name,
             clock=self.clock,
         )

@@ -6,7 +6,7 @@ to Claude, made once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -34,6 +34,7 @@ from promptmill.store.leases import Lease
 from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.compose import compose
+from workers.experience import family_of
 from workers.outcomes import Outcomes
 
 log = get_logger(__name__)
@@ -68,6 +69,7 @@ class Pipeline:
     client: ClaudeClient
     accounts: Accounts
     estimator: Estimator
+    meet: Callable[[LoadedJob], Awaitable[None]]
     serves: Callable[[LoadedJob], bool]
     patience: float = 15.0
     in_flight: int = 0
@@ -89,7 +91,8 @@ class Pipeline:
                 job, after=0.0 if self._draining else OTHER_ENDPOINT_S, why="not for this worker now"
             )
         prompt = compose(job)
-        estimate = self.estimator.estimate(prompt, family=job.batch_id)
+        await self.meet(job)
+        estimate = self.estimator.estimate(prompt, family=family_of(job.batch_id, job.model_group))
         key, permit = await self._permit(
             job, Amounts(1, estimate.limited_input_tokens, estimate.output_tokens)
         )
@@ -148,7 +151,8 @@ class Pipeline:
         finally:
             used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
             await self.limiter.settle(begun.permit, used, reply.headroom)
-        self.estimator.learn(begun.estimate, reply.usage, family=begun.job.batch_id)
+        family = family_of(begun.job.batch_id, begun.job.model_group)
+        self.estimator.learn(begun.estimate, reply.usage, family=family)
 
     async def _after_failure(self, begun: "_Begun", failure: ClaudeError) -> NoReturn:
         try:

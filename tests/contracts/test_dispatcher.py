@@ -9,12 +9,14 @@ from promptmill.broker import Ticket
 from promptmill.clock import SystemClock
 from promptmill.dimensions import Amounts
 from promptmill.errors import Unavailable
+from promptmill.experience import Answered, Experience, of_batch
 from promptmill.states import JobState
 from promptmill.store import batches, stats
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
 from promptmill.testing import a_batch
+from promptmill.usage import Usage
 from workers.accounts import GroupLimits
 from workers.dispatcher import Dispatcher
 
@@ -51,8 +53,17 @@ def limits() -> dict[str, GroupLimits]:
 
 
 @pytest.fixture
+def known() -> dict[str, Experience]:
+    return {}
+
+
+@pytest.fixture
 def dispatcher(
-    database: Database, broker: Broker, redis: Redis, limits: dict[str, GroupLimits]
+    database: Database,
+    broker: Broker,
+    redis: Redis,
+    limits: dict[str, GroupLimits],
+    known: dict[str, Experience],
 ) -> Dispatcher:
     a_worker = NewWorker(id="w", host="h", pid=1, version="0", endpoint="simulated", slots=SLOTS)
     with database.begin() as connection:
@@ -62,6 +73,7 @@ def dispatcher(
         redis=redis,
         publish=broker.publish,
         limits_of=lambda group: limits.get(group, GroupLimits()),
+        experience_of=lambda batch, _group: known.get(batch.id),
         endpoint="simulated",
         clock=SystemClock(),
     )
@@ -175,3 +187,40 @@ def test_lost_virtual_times_mean_that_all_start_equal(
     dispatcher.fill_window()
     redis.flushall()
     assert dispatcher.fill_window() == 0
+
+
+def answered(input_tokens: int, output_tokens: int) -> Experience:
+    """What is known of jobs that were estimated at 20 tokens in, after many answers."""
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+    return of_batch(Experience.first_guess(), [Answered(20, 400, usage)] * 150)
+
+
+def test_batches_with_different_bottlenecks_fill_each_others_gaps_by_what_was_learned(
+    database: Database,
+    dispatcher: Dispatcher,
+    broker: Broker,
+    limits: dict[str, GroupLimits],
+    known: dict[str, Experience],
+) -> None:
+    """Both look alike when they are admitted; one turns out to write ten times as much."""
+    limits["claude-sonnet-5"] = GroupLimits(Amounts(input_tokens=60_000, output_tokens=30_000))
+    short, long = a_batch(database, 100), a_batch(database, 100)
+    known[short.id], known[long.id] = answered(5, 4), answered(5, 40)
+    dispatcher.fill_window()
+    counts = [sum(ticket.batch == batch.name for ticket in broker.tickets) for batch in (short, long)]
+    # The same limit holds for both: equal shares of it are ten short ones for each long one.
+    assert counts[0] == pytest.approx(10 * counts[1], rel=0.35)
+
+
+def test_the_window_is_as_large_as_the_learned_amounts_allow(
+    database: Database,
+    dispatcher: Dispatcher,
+    broker: Broker,
+    limits: dict[str, GroupLimits],
+    known: dict[str, Experience],
+) -> None:
+    limits["claude-sonnet-5"] = GroupLimits(Amounts(output_tokens=6_000))
+    batch = a_batch(database, 100)
+    known[batch.id] = answered(20, 20)
+    dispatcher.fill_window()
+    assert len(broker.tickets) == 10  # 100 tokens a second, for two seconds

@@ -116,6 +116,7 @@ class Bench:
         self.rows = Rows(JOB)
         self.claude = Claude()
         self.held: list[Held] = []
+        self.met: list[str] = []
         self.limiter = LocalLimiter(ceilings=lambda _pool: Ceilings(0, 0, 0))
         self.keys = KeyRing([KEY])
         outcomes = Outcomes(
@@ -133,8 +134,12 @@ class Bench:
             client=self.claude,  # type: ignore[arg-type]  # all the pipeline asks of it is `create`
             accounts=Accounts(self.keys, lambda: [KEY], self.limiter.peek),
             estimator=Estimator(),
+            meet=self.meet,
             serves=lambda job: job.endpoint == "simulated",
         )
+
+    async def meet(self, job: LoadedJob) -> None:
+        self.met.append(job.id)
 
     def start(self) -> "asyncio.Task[None]":
         return asyncio.create_task(self.pipeline.answer("job", 1))
