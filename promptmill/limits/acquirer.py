@@ -62,6 +62,7 @@ class Acquirer:
         self._pulse = Pulse(0, 0.0)
         self._pulse_at = float("-inf")
         self._refused_at = float("-inf")
+        self._resting: asyncio.Task[None] | None = None
         self._confirming: asyncio.Task[Pulse] | None = None
 
     @property
@@ -86,6 +87,11 @@ class Acquirer:
         """The server refused a call of this process: permits granted before are doubtful."""
         self._refused_at = self._clock.monotonic()
         self._pulse_at = float("-inf")
+
+    def nudge(self) -> None:
+        """The limits have changed: what was said about the next possible start is out of date."""
+        if self._resting is not None:
+            self._resting.cancel()
 
     async def aclose(self) -> None:
         """Turn everybody away who still waits."""
@@ -206,14 +212,19 @@ class Acquirer:
         return 0.0 if first.granted.done() else denial.ticket
 
     async def _rest(self, seconds: float) -> None:
-        """Sleep, but not beyond the first deadline."""
+        """Sleep, but not beyond the first deadline, and not when nudged."""
         waiting = self._still_waiting()
         if seconds <= 0 or not waiting:
             return
         now = self._clock.monotonic()
         self._next_ask_at = now + seconds
         first = min(waiter.deadline for waiter in waiting)
-        await self._clock.sleep(max(0.001, min(seconds, first - now)))
+        self._resting = asyncio.create_task(self._clock.sleep(max(0.001, min(seconds, first - now))))
+        try:
+            await asyncio.wait([self._resting])
+        finally:
+            self._resting.cancel()
+            self._resting = None
 
     def _backoff(self, failures: int) -> float:
         now = self._clock.monotonic()

@@ -9,8 +9,8 @@ from enum import StrEnum
 from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.planning import Plan, plan
 from promptmill.limits.policy import Pacing
-from promptmill.limits.rates import eased, ramp, refill
-from promptmill.limits.records import INPUT, PoolRecord, default_in_force
+from promptmill.limits.rates import eased, gentle_share, refill
+from promptmill.limits.records import INPUT, PoolRecord
 
 FOREIGN_SHOWN = 0.1
 """Share of a limit from which another program is named; below it the limit itself is."""
@@ -43,7 +43,7 @@ def hindrance(record: PoolRecord, now: float, pacing: Pacing, *, waiting: bool) 
     if outcome.start <= now + _AT_ONCE and not waiting:
         return None
     index = outcome.binding if outcome.binding is not None else _slowest(record, outcome)
-    return None if index is None else _reason(record, outcome, index, now, pacing)
+    return None if index is None else _reason(record, index, now, pacing)
 
 
 def _slowest(record: PoolRecord, outcome: Plan) -> int | None:
@@ -52,13 +52,13 @@ def _slowest(record: PoolRecord, outcome: Plan) -> int | None:
     return min(limited, key=lambda index: outcome.pace[index] / record.mean_cost[index], default=None)
 
 
-def _reason(record: PoolRecord, outcome: Plan, index: int, now: float, pacing: Pacing) -> Hindrance:
+def _reason(record: PoolRecord, index: int, now: float, pacing: Pacing) -> Hindrance:
     """What makes a dimension slower than its limit, or else the limit."""
     if index == INPUT and now < record.saving_until:
         return Hindrance.SAVING_UP
     factors = {
         Hindrance.OVERLOADED: eased(record, now, pacing),
-        Hindrance.STARTING: 1.0 if default_in_force(record, index) else ramp(record, outcome.start, pacing),
+        Hindrance.STARTING: gentle_share(record, index, now, pacing),
         Hindrance.OTHER_PROGRAMS: _own_share(record, index, pacing),
     }
     heaviest = min(factors, key=lambda each: factors[each])

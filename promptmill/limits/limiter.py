@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
 from promptmill.clock import Clock
-from promptmill.dimensions import Amounts, Dimension, Headroom
+from promptmill.dimensions import DIMENSIONS, Amounts, Dimension, Headroom
 from promptmill.limits.acquirer import Acquirer
 from promptmill.limits.desk import Desk, DeskUnavailable, Penalty, Release, Settlement
 from promptmill.limits.permitted import Call
@@ -127,6 +127,7 @@ class QueueingLimiter(ABC):
         self._desks: dict[Pool, Desk] = {}
         self._acquirers: dict[Pool, Acquirer] = {}
         self._headroom_at: dict[Pool, float] = {}
+        self._limits_said: dict[Pool, tuple[float | None, ...]] = {}
         self._beating: asyncio.Task[None] | None = None
         self._numbers = count(1)
         # A process name may come again after a restart; its permits must not.
@@ -159,11 +160,13 @@ class QueueingLimiter(ABC):
         if used is None and headroom is None:
             return
         await self._desk(permit.pool).report(Settlement(permit.id, used, headroom, final=False))
+        self._heed_limits(permit.pool, headroom)
 
     async def settle(self, permit: Permit, used: Amounts | None, headroom: Headroom | None = None) -> None:
         """Replace the reservation by what was used; see `Limiter.settle`."""
         headroom = self._thinned(permit.pool, headroom)
         await self._desk(permit.pool).report(Settlement(permit.id, used, headroom))
+        self._heed_limits(permit.pool, headroom)
 
     async def release(self, permit: Permit) -> None:
         """Give everything back."""
@@ -206,6 +209,7 @@ class QueueingLimiter(ABC):
     async def teach(self, pool: Pool, limits: Ceilings) -> None:
         """Take over limits as the Rate Limits API states them; see `Limiter.teach`."""
         await self._desk(pool).teach(limits)
+        self._nudge(pool)
 
     async def beat(self) -> None:
         """Say that this process lives, in every pool it uses."""
@@ -257,6 +261,19 @@ class QueueingLimiter(ABC):
                 new_id=lambda: f"{self._name}-{next(self._numbers):x}",
             )
         return self._acquirers[pool]
+
+    def _heed_limits(self, pool: Pool, headroom: Headroom | None) -> None:
+        """Limits that a header states for the first time, or anew, may let the waiting start earlier."""
+        if headroom is None:
+            return
+        said = tuple(headroom.limit(dimension) for dimension in DIMENSIONS)
+        if said != self._limits_said.get(pool):
+            self._limits_said[pool] = said
+            self._nudge(pool)
+
+    def _nudge(self, pool: Pool) -> None:
+        if pool in self._acquirers:
+            self._acquirers[pool].nudge()
 
     def _thinned(self, pool: Pool, headroom: Headroom | None) -> Headroom | None:
         """A quarter of a second between two headers of a pool is as good as all of them."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from promptmill.limits.policy import Pacing
-from promptmill.limits.rates import ramp, refill
+from promptmill.limits.rates import gentle_share, refill
 from promptmill.limits.records import INPUT, OUTPUT, PoolRecord, Reservation
 
 
@@ -19,7 +19,6 @@ class Plan:
     base: float
     start: float
     binding: int | None = None
-    factor: float = 1.0
     error: float = 0.0
     need: list[float] = field(default_factory=lambda: [0.0] * 3)
     level: list[float] = field(default_factory=lambda: [0.0] * 3)
@@ -36,7 +35,6 @@ def plan(record: PoolRecord, amounts: list[float], now: float, pacing: Pacing) -
     """Find the earliest start of a call, without changing anything."""
     base = max(now, record.moment)
     outcome = Plan(base=base, start=max(base, record.paused_until))
-    outcome.factor = ramp(record, outcome.start, pacing) * record.easing
     outcome.error = input_error(record, pacing)
     for index in range(3):
         if record.rate[index] > 0:
@@ -60,7 +58,8 @@ def _plan_dimension(record: PoolRecord, outcome: Plan, index: int, amount: float
     surplus = level - amount - _set_point(record, index, bank, outcome.base, pacing)
     steering = surplus / (rate * (pacing.surplus_time if surplus > 0 else pacing.deficit_time))
     steering = max(-pacing.slowest, min(record.overdrive[index], steering))
-    outcome.pace[index] = min(rate, refilled) * outcome.factor * (1 + steering)
+    share = gentle_share(record, index, max(outcome.base, record.paused_until), pacing) * record.easing
+    outcome.pace[index] = min(rate, refilled) * share * (1 + steering)
 
 
 def bankable(record: PoolRecord, index: int, pacing: Pacing) -> float:

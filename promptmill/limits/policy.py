@@ -146,6 +146,8 @@ class Pacing:
     ramp_start: float = 0.2
     ramp_doubling: float = 10.0
     """a start goes at this share of the limit and doubles in this many s (11.7 s of the limit in all)."""
+    first_calls: float = 4.0
+    """average calls for which tokens need not be waited for once the first headers have said the limits."""
     ramp_after_refusal: float = 0.5
     ramp_floor: float = 0.1
     """a 429 brings the pace down to this share of what it was, not below the floor."""

@@ -7,7 +7,7 @@ from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
 from promptmill.limits.hindrance import Hindrance, hindrance
 from promptmill.limits.planning import bankable
 from promptmill.limits.policy import MINUTE, Pacing, Pool
-from promptmill.limits.rates import eased, ramp, refill, used_lately
+from promptmill.limits.rates import eased, gentle_share, refill, used_lately
 from promptmill.limits.records import UNLIMITED, PoolRecord
 
 
@@ -58,7 +58,7 @@ class PoolState:
         processes_waiting: processes in line, this one included.
         share: of the limits, allowed now by the gentle start and the easing after overloads.
         mean: what a permit reserves on average; all zero before the first.
-        ramp: the share that the gentle start allows; it holds for limits that are known.
+        ramp: the share that the gentle start allows.
         easing: the share that is left after overloads (529), 1 when all is well.
         held_by: why the next call waits or is slowed; None when it could start at once.
     """
@@ -106,6 +106,9 @@ class PoolState:
 
 def describe(record: PoolRecord, pool: Pool, now: float, waiting: int, pacing: Pacing) -> PoolState:
     """Derive the figures of a pool from its record."""
+    limited = (index for index in range(3) if record.rate[index] != UNLIMITED)
+    gentle = min((gentle_share(record, index, now, pacing) for index in limited), default=1.0)
+    easing = eased(record, now, pacing)
     return PoolState(
         pool=pool,
         dimensions=tuple(_dimension(record, index, now, pacing) for index in range(3)),
@@ -113,10 +116,10 @@ def describe(record: PoolRecord, pool: Pool, now: float, waiting: int, pacing: P
         paused_for=max(0.0, record.paused_until - now),
         waiting=waiting,
         processes_waiting=len(record.line),
-        share=ramp(record, now, pacing) * eased(record, now, pacing),
+        share=gentle * easing,
         mean=Amounts(*record.mean_cost),
-        ramp=ramp(record, now, pacing),
-        easing=eased(record, now, pacing),
+        ramp=gentle,
+        easing=easing,
         held_by=hindrance(record, now, pacing, waiting=bool(waiting or record.line)),
     )
 
@@ -124,7 +127,7 @@ def describe(record: PoolRecord, pool: Pool, now: float, waiting: int, pacing: P
 def _dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> DimensionState:
     rate, refilled = record.rate[index], refill(record, index, pacing)
     level = record.level[index] + refilled * (now - record.moment)
-    share = ramp(record, now, pacing) * eased(record, now, pacing)
+    share = gentle_share(record, index, now, pacing) * eased(record, now, pacing)
     return DimensionState(
         dimension=DIMENSIONS[index],
         limit=None if rate == UNLIMITED else rate * MINUTE,

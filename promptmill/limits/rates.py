@@ -13,6 +13,7 @@ from promptmill.limits.records import (
     UNLIMITED,
     PoolRecord,
     default_in_force,
+    default_rate,
     open_dimension,
     rate_in_force,
 )
@@ -25,6 +26,14 @@ def ramp(record: PoolRecord, at: float, pacing: Pacing) -> float:
     """The share of the limits that the gentle start allows at a moment."""
     doublings = max(0.0, at - record.ramp_at) / pacing.ramp_doubling
     return min(1.0, record.ramp_from * float(2.0**doublings))
+
+
+def gentle_share(record: PoolRecord, index: int, at: float, pacing: Pacing) -> float:
+    """The same for one limit: no start needs to be slower than the default limits; the return from a 429 may be."""
+    share, rate = ramp(record, at, pacing), record.rate[index]
+    if rate > 0 and record.paused_until < record.ramp_at:
+        share = max(share, min(1.0, default_rate(index) / rate))
+    return share
 
 
 def eased(record: PoolRecord, now: float, pacing: Pacing) -> float:

@@ -9,6 +9,7 @@ moments are seconds on the clock of the pool.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
 
 LAYOUT = 2.0
@@ -174,7 +175,7 @@ def open_dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -
     record.capacity[index] = max(1.0 if index == 0 else 0.0, seconds * rate)
     record.corrected[index] += record.capacity[index] - record.level[index]
     record.level[index] = record.capacity[index]
-    record.pacer[index] = now + pacing.tolerance[index]
+    record.pacer[index] = now + pacing.tolerance[index] - _head_start(record, index, pacing)
     record.seen_at[index] = NEVER
     record.full_seen[index] = 0.0
     record.foreign[index] = 0.0
@@ -183,6 +184,14 @@ def open_dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -
 def default_in_force(record: PoolRecord, index: int) -> bool:
     """Whether nothing is known of a limit."""
     return record.ceiling[index] == LEARN and record.learned[index] == 0
+
+
+def _head_start(record: PoolRecord, index: int, pacing: Pacing) -> float:
+    """Seconds of pace for a handful of average calls, where the server itself has just said what there is."""
+    if record.ceiling[index] != LEARN or record.learned[index] <= 0:
+        return 0.0
+    handful = pacing.first_calls * record.mean_cost[index]
+    return min(pacing.tolerance[index], handful / (pacing.ramp_start * record.learned[index]))
 
 
 def rate_in_force(record: PoolRecord, index: int) -> float:
@@ -194,7 +203,12 @@ def rate_in_force(record: PoolRecord, index: int) -> float:
         return min(ceiling, learned) if learned > 0 else ceiling
     if learned == ABSENT:
         return UNLIMITED
-    return learned if learned > 0 else tuple(DEFAULT_LIMITS)[index] / MINUTE
+    return learned if learned > 0 else default_rate(index)
+
+
+def default_rate(index: int) -> float:
+    """Per second, while nothing is known of a limit."""
+    return DEFAULT_LIMITS[DIMENSIONS[index]] / MINUTE
 
 
 def ceilings_per_second(ceilings: Ceilings) -> list[float]:

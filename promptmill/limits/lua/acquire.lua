@@ -98,7 +98,7 @@ local function plan(amounts)
     base = base, start = max(base, record.paused_until), binding = 0, error = input_error(),
     need = { 0, 0, 0 }, level = { 0, 0, 0 }, bank = { 0, 0, 0 }, pace = { 0, 0, 0 }, refill = { 0, 0, 0 },
   }
-  local factor = ramp(record, outcome.start) * record.easing
+  local reached, starting = ramp(record, outcome.start), record.paused_until < record.ramp_at
   for index = 1, 3 do
     local rate = record.rate[index]
     if rate > 0 then
@@ -114,7 +114,10 @@ local function plan(amounts)
       steering = max(-pacing_slowest, min(record.overdrive[index], steering))
       outcome.need[index], outcome.level[index], outcome.bank[index] = need, level, bank
       outcome.refill[index] = refilled
-      outcome.pace[index] = min(rate, refilled) * factor * (1 + steering)
+      -- No start needs to be slower than the default limits; the return from a 429 may be.
+      local share = reached
+      if starting then share = max(share, min(1, default_limits[index] / MINUTE / rate)) end
+      outcome.pace[index] = min(rate, refilled) * (share * record.easing) * (1 + steering)
     end
   end
   if record.in_flight >= in_flight_cap() then

@@ -43,6 +43,13 @@ end
 
 local function default_in_force(record, index) return record.ceiling[index] == LEARN and record.learned[index] == 0 end
 
+-- Seconds of pace for a handful of average calls, where the server itself has just said what there is.
+local function head_start(record, index)
+  if record.ceiling[index] ~= LEARN or record.learned[index] <= 0 then return 0 end
+  local handful = pacing_first_calls * record.mean_cost[index]
+  return min(pacing_tolerance[index], handful / (pacing_ramp_start * record.learned[index]))
+end
+
 -- Begin to limit one dimension, at the rate that is in force for it.
 local function open_dimension(record, index, now)
   local rate = rate_in_force(record, index)
@@ -50,7 +57,7 @@ local function open_dimension(record, index, now)
   local capacity = max(index == 1 and 1 or 0, seconds * rate)
   record.corrected[index] = record.corrected[index] + (capacity - record.level[index])
   record.rate[index], record.capacity[index], record.level[index] = rate, capacity, capacity
-  record.pacer[index] = now + pacing_tolerance[index]
+  record.pacer[index] = now + pacing_tolerance[index] - head_start(record, index)
   record.seen_at[index], record.full_seen[index], record.foreign[index] = NEVER, 0, 0
 end
 
