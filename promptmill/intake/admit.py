@@ -13,14 +13,15 @@ from itertools import islice
 from promptmill.catalogue import CATALOGUE, Catalogue
 from promptmill.clock import Clock
 from promptmill.errors import InvalidInput
-from promptmill.estimates import Estimate, Estimator
+from promptmill.experience import Experience
+from promptmill.intake.forecast import Expected, ExperienceOf, Forecast, nothing_known
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.shared import Shared
 from promptmill.intake.spool import Spool, SpooledRow
 from promptmill.intake.survey import Progress, Survey, Surveyor
 from promptmill.pricing import PriceBook
 from promptmill.states import BatchState
-from promptmill.store import batches, jobs
+from promptmill.store import answered, batches, jobs
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
@@ -38,8 +39,7 @@ class Admission:
 
     Attributes:
         batch_id, name: the batch it is.
-        jobs: how many jobs the batch has.
-        estimate: the sums over them; its cost is None when unknown.
+        forecast: what its jobs will use and cost.
         resumed: True when the batch was there already, whole or in part.
         skipped: the first faults of rows left out; `skipped_count` says of how many.
         notices: what a person should know, in sentences.
@@ -47,12 +47,21 @@ class Admission:
 
     batch_id: str
     name: str
-    jobs: int
-    estimate: Estimate
+    forecast: Forecast
     resumed: bool
     skipped: tuple[InvalidInput, ...] = ()
     skipped_count: int = 0
     notices: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the batch has."""
+        return self.forecast.jobs
+
+    @property
+    def estimate(self) -> Expected:
+        """The sums over them; its cost is None when unknown."""
+        return self.forecast.expected
 
 
 def survey(
@@ -64,8 +73,12 @@ def survey(
     progress: Progress | None = None,
     catalogue: Catalogue = CATALOGUE,
     prices: PriceBook | None = None,
+    experience_of: ExperienceOf = nothing_known,
 ) -> Survey:
-    """What a source holds and would cost; nothing is submitted. Arguments and errors as in `admit`."""
+    """What a source holds and would cost; nothing is submitted. Arguments and errors as in `admit`.
+
+    `experience_of` is what earlier answers taught; see `experience_in`.
+    """
     with Spool() as spool:
         surveyor = Surveyor(
             options=options,
@@ -73,7 +86,8 @@ def survey(
             today=clock.now().date(),
             simulated=simulated,
             catalogue=catalogue,
-            estimator=Estimator(prices, catalogue),
+            prices=prices or PriceBook(),
+            experience_of=experience_of,
             progress=progress,
         )
         return surveyor.survey(source)
@@ -115,7 +129,8 @@ def admit(
             today=clock.now().date(),
             simulated=simulated,
             catalogue=catalogue,
-            estimator=Estimator(prices, catalogue),
+            prices=prices or PriceBook(),
+            experience_of=experience_in(database, simulated=simulated),
             progress=progress,
         )
         found = surveyor.survey(source)
@@ -127,13 +142,22 @@ def admit(
     return Admission(
         batch_id=batch.id,
         name=batch.name,
-        jobs=found.jobs,
-        estimate=found.estimate,
+        forecast=found.forecast,
         resumed=resumed,
         skipped=found.skipped,
         skipped_count=found.skipped_count,
         notices=found.notices,
     )
+
+
+def experience_in(database: Database, *, simulated: bool) -> ExperienceOf:
+    """What the answers in a database teach; simulated and real ones teach each other nothing."""
+
+    def of(template: str | None, model_group: str) -> Experience:
+        with database.read() as conn:
+            return answered.experience_of_new(conn, answered.Kind(model_group, simulated, template))
+
+    return of
 
 
 def _new_batch(found: Survey, options: SubmitOptions, *, endpoint: str, simulated: bool) -> NewBatch:
@@ -150,6 +174,9 @@ def _new_batch(found: Survey, options: SubmitOptions, *, endpoint: str, simulate
         content_hash=found.content_hash,
         deadline=options.deadline,
         estimate_nanos=found.estimate.cost_nanos,
+        template=found.template,
+        estimated_input_tokens=found.estimate.input_tokens,
+        estimated_output_tokens=found.estimate.output_tokens,
         budget_nanos=options.budget_nanos,
     )
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from promptmill.estimates import Estimate
+from promptmill.experience import FIRST_GUESS
+from promptmill.intake.forecast import Shape
 from promptmill.intake.lines import Draft
 
 _ROWS_AT_ONCE = 500
@@ -21,7 +22,7 @@ _CACHE_KB = 16_384
 _TABLES = """
 CREATE TABLE row (
     seq INTEGER PRIMARY KEY, line INTEGER, custom_id TEXT, fingerprint TEXT, model TEXT, model_group TEXT,
-    input_tokens INTEGER, output_tokens INTEGER, cost_nanos INTEGER, own TEXT, source TEXT
+    input_tokens INTEGER, ceiling INTEGER, inference_geo TEXT, speed TEXT, own TEXT, source TEXT
 );
 """
 # Every later row of a custom_id, with the line of its first.
@@ -35,26 +36,18 @@ SELECT seq, line, first FROM (
 # database's index of names, random ones cost half as much again per row, and more with every row.
 _IN_ORDER = """
 SELECT seq, coalesce(custom_id, printf('%08d-%s', line, substr(fingerprint, 1, 12))), fingerprint, model_group,
-       input_tokens, output_tokens, own, source
+       input_tokens, ceiling, own, source
 FROM row ORDER BY seq
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over the rows kept; `unpriced` is how many have no known cost."""
-
-    rows: int
-    input_tokens: int
-    output_tokens: int
-    cost_nanos: int
-    unpriced: int
-    models: Mapping[str, int]
+_SHAPE = "model, model_group, input_tokens, ceiling, inference_geo, speed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledRow:
-    """A checked row; `seq` counts from 0 and may have gaps where duplicates were left out."""
+    """A checked row; `seq` counts from 0 and may have gaps where duplicates were left out.
+
+    `input_tokens` is by formula alone, `output_tokens` a first guess: what is learned is learned against them.
+    """
 
     seq: int
     custom_id: str
@@ -91,8 +84,7 @@ class Spool:
         line: int,
         draft: Draft,
         fingerprint: str,
-        model_group: str,
-        estimate: Estimate,
+        shape: Shape,
         own: Mapping[str, Any],
     ) -> None:
         """Keep one checked row; `own` is what is left of its request beside the shared fields."""
@@ -102,11 +94,7 @@ class Spool:
                 line,
                 draft.custom_id,
                 fingerprint,
-                estimate.model,
-                model_group,
-                estimate.input_tokens,
-                estimate.output_tokens,
-                estimate.cost_nanos,
+                *shape,
                 json.dumps(own),
                 None if draft.source is None else json.dumps(draft.source),
             )
@@ -115,15 +103,16 @@ class Spool:
         if len(self._waiting) >= _ROWS_AT_ONCE:
             self._flush()
 
-    def totals(self) -> Totals:
-        """Sums over the rows kept so far."""
+    def models(self) -> dict[str, int]:
+        """How many of the rows kept so far ask for each model, the most frequent first."""
         self._flush()
-        rows, input_tokens, output_tokens, cost_nanos, unpriced = self._db.execute(
-            "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),"
-            " coalesce(sum(cost_nanos), 0), count(*) - count(cost_nanos) FROM row"
-        ).fetchone()
-        models = self._db.execute("SELECT model, count(*) FROM row GROUP BY model ORDER BY 2 DESC").fetchall()
-        return Totals(rows, input_tokens, output_tokens, cost_nanos, unpriced, dict(models))
+        return dict(self._db.execute("SELECT model, count(*) FROM row GROUP BY model ORDER BY 2 DESC"))
+
+    def shapes(self) -> Iterator[tuple[Shape, int]]:
+        """The rows kept so far, as far as their estimates differ, each with its number."""
+        self._flush()
+        for *shape, rows in self._db.execute(f"SELECT {_SHAPE}, count(*) FROM row GROUP BY {_SHAPE}"):  # noqa: S608  # constants
+            yield Shape(*shape), rows
 
     def duplicates(self) -> Iterator[tuple[int, int]]:
         """(line, line of the first) of every row whose custom_id an earlier row has."""
@@ -140,18 +129,18 @@ class Spool:
         """Every row in order; one without a custom_id is named `00000017-3f2a…`: its line and its prompt."""
         self._flush()
         found = self._db.execute(_IN_ORDER)
-        for seq, custom_id, fingerprint, group, input_tokens, output_tokens, own, source in found:
+        for seq, custom_id, fingerprint, group, input_tokens, ceiling, own, source in found:
             yield SpooledRow(
                 seq=seq,
                 custom_id=custom_id,
                 fingerprint=fingerprint,
                 model_group=group,
                 input_tokens=input_tokens,
-                output_tokens=output_tokens,
+                output_tokens=min(ceiling, int(FIRST_GUESS)),
                 own=json.loads(own),
                 source=None if source is None else json.loads(source),
             )
 
     def _flush(self) -> None:
-        self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
+        self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
         self._waiting.clear()

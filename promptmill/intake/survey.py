@@ -5,7 +5,8 @@ dry run only looks at it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import islice
@@ -13,15 +14,18 @@ from typing import Any
 
 from promptmill.catalogue import CATALOGUE, Catalogue, limit_group
 from promptmill.errors import InvalidInput
-from promptmill.estimates import Estimate, Estimator, Length, measure
+from promptmill.estimates import Length, ceiling_of, measure, start_factor
+from promptmill.experience import template_of
 from promptmill.intake.checks import Checks, check_window
 from promptmill.intake.faults import Faults
+from promptmill.intake.forecast import Expected, ExperienceOf, Forecast, Shape, forecast, nothing_known
 from promptmill.intake.jsonlines import Row
 from promptmill.intake.lines import LineReader
-from promptmill.intake.options import SubmitOptions
+from promptmill.intake.options import DEFAULT_MAX_TOKENS, SubmitOptions
 from promptmill.intake.shared import Shared
 from promptmill.intake.sources import label_of, rows_of, stem_of
-from promptmill.intake.spool import Spool, Totals
+from promptmill.intake.spool import Spool
+from promptmill.pricing import PriceBook
 from promptmill.prompts import fingerprint_of
 
 Progress = Callable[[str, int], None]
@@ -41,8 +45,8 @@ class Survey:
         name: the batch's name: as given, or the source's and a short hash of the content.
         content_hash: equal for equal prompts in equal order under equal names.
         shared: the fields of the request that all rows have.
-        jobs: how many rows would be submitted.
-        estimate: the sums over all of them; its cost is None when the cost of one is unknown.
+        template: a name for what all rows have in common; None where that says nothing about their answers.
+        forecast: what they will use and cost, as far as anybody knows.
         models: how many rows ask for each model, the most frequent first.
         skipped: the first faults of rows left out; empty unless invalid rows are skipped.
         skipped_count: how many rows were left out.
@@ -52,12 +56,22 @@ class Survey:
     name: str
     content_hash: str
     shared: Mapping[str, Any]
-    jobs: int
-    estimate: Estimate
+    template: str | None
+    forecast: Forecast
     models: Mapping[str, int]
     skipped: tuple[InvalidInput, ...] = ()
     skipped_count: int = 0
     notices: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> int:
+        """How many rows would be submitted."""
+        return self.forecast.jobs
+
+    @property
+    def estimate(self) -> Expected:
+        """The sums over all rows; its cost is None when the cost of one is unknown."""
+        return self.forecast.expected
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +82,7 @@ class Surveyor:
         spool: where the checked rows go; it must be open until they were used.
         today: the day on which a model must not be retired.
         simulated: whether a simulated Claude will answer: a rehearsal is another batch than the real thing.
+        experience_of: what earlier answers taught.
     """
 
     options: SubmitOptions
@@ -75,7 +90,8 @@ class Surveyor:
     today: date
     simulated: bool
     catalogue: Catalogue = CATALOGUE
-    estimator: Estimator = field(default_factory=Estimator)
+    prices: PriceBook = field(default_factory=PriceBook)
+    experience_of: ExperienceOf = nothing_known
     progress: Progress | None = None
     shared: Shared = field(init=False)
     _usual: dict[str, Any] = field(init=False)
@@ -111,11 +127,11 @@ class Surveyor:
         if not self.options.skip_invalid:
             faults.raise_if_any()
         self.spool.leave_out_duplicates()
-        totals = self.spool.totals()
-        if not totals.rows:
+        models = self.spool.models()
+        if not models:
             faults.raise_if_any()
             raise InvalidInput("there is no row in it", file=label_of(source))
-        return self._conclude(source, totals, faults)
+        return self._conclude(source, models, faults)
 
     def _read(self, rows: Iterator[Row], faults: Faults) -> None:
         count = line = 0
@@ -139,18 +155,23 @@ class Surveyor:
         draft = self._reader.read(row)
         body = {**self._usual, **draft.own}
         facts = self._checks.check(body)
-        estimate = self.estimator.estimate_length(
-            self._measure(body), body, family="", lane=self.options.lane
+        model = str(body["model"])
+        shape = Shape(
+            model,
+            limit_group(facts.group, body.get("speed")),
+            math.ceil(self._measure(body).tokens * start_factor(model, self.catalogue)),
+            ceiling_of(body) or DEFAULT_MAX_TOKENS,
+            body.get("inference_geo"),
+            body.get("speed"),
         )
-        check_window(estimate.input_tokens, facts)
+        check_window(shape.input_tokens, facts)
         fingerprint = fingerprint_of(body)
         self._content.update(f"{draft.custom_id or ''} {fingerprint}\n".encode())
         self.spool.add(
             line=line,
             draft=draft,
             fingerprint=fingerprint,
-            model_group=limit_group(facts.group, body.get("speed")),
-            estimate=estimate,
+            shape=shape,
             own=self.shared.split(body),
         )
 
@@ -161,34 +182,37 @@ class Surveyor:
             self._measured = (rest, measure(rest))
         return self._measured[1] + measure({"messages": body["messages"]})
 
-    def _conclude(self, source: object, totals: Totals, faults: Faults) -> Survey:
+    def _conclude(self, source: object, models: Mapping[str, int], faults: Faults) -> Survey:
         content_hash = self._content.hexdigest()
+        template = template_of(self.shared.fields, self.options.template)
+        expected = forecast(
+            self.spool.shapes(),
+            lambda group: self.experience_of(template, group),
+            self.prices,
+            lane=self.options.lane,
+        )
         return Survey(
             name=self.options.name or f"{_printable(stem_of(source))}-{content_hash[:_HASH_SHOWN]}",
             content_hash=content_hash,
             shared=self.shared.fields,
-            jobs=totals.rows,
-            estimate=Estimate(
-                input_tokens=totals.input_tokens,
-                output_tokens=totals.output_tokens,
-                cost_nanos=None if totals.unpriced else totals.cost_nanos,
-            ),
-            models=totals.models,
+            template=template,
+            forecast=expected,
+            models=models,
             skipped=tuple(faults.first),
             skipped_count=faults.count,
-            notices=tuple(self._notices(totals)),
+            notices=tuple(self._notices(models, expected.unpriced)),
         )
 
-    def _notices(self, totals: Totals) -> Iterator[str]:
+    def _notices(self, models: Iterable[str], unpriced: int) -> Iterator[str]:
         horizon = self.today + _RETIRES_SOON
         if self.options.deadline is not None:
             horizon = max(horizon, self.options.deadline.date())
-        for model in totals.models:
+        for model in models:
             facts = self.catalogue.find_model(model)
             if facts is not None and facts.is_retired(horizon):
                 yield f"{model} retires on {facts.retires_on}: calls from that day on fail"
-        if totals.unpriced:
-            yield f"the price of {totals.unpriced} jobs is unknown, so what the batch costs will be too"
+        if unpriced:
+            yield f"the price of {unpriced} jobs is unknown, so what the batch costs will be too"
 
 
 def _check_name(name: str) -> None:

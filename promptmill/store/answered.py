@@ -70,6 +70,11 @@ def experience_of(conn: Connection, batch_id: str, kind: Kind, above: Above, now
     return of_batch(above.experience, [each for each, _ in rows], is_warm=is_warm)
 
 
+def experience_of_new(conn: Connection, kind: Kind) -> Experience:
+    """What a batch that is not there yet would begin with."""
+    return of_batch(experience_above(conn, kind).experience, [])
+
+
 _Answer = tuple[Answered, datetime]
 
 _NEWEST = (
