@@ -210,8 +210,9 @@ def refuse(record: PoolRecord, penalty: Penalty, now: float, pacing: Pacing) -> 
 
 
 def _empty(record: PoolRecord, index: int, pacing: Pacing) -> None:
-    """The bucket the server named is empty, whatever the mirror says."""
-    emptied = min(record.level[index], 0.0)
+    """The bucket the server named is empty, whatever the mirror says; what is in flight will still draw on it."""
+    owed = unproduced_share(record, pacing) * record.output_in_flight if index == OUTPUT else 0.0
+    emptied = min(record.level[index], -owed)
     record.corrected[index] += emptied - record.level[index]
     record.level[index] = emptied
     if index == 0:

@@ -12,9 +12,10 @@ local record = load_record(KEYS[1], now, ceilings(2))
 local permit, generation, refused = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local retry_after, dimension = tonumber(ARGV[8]), tonumber(ARGV[9])
 
--- The bucket the server named is empty, whatever the mirror says.
+-- The bucket the server named is empty, whatever the mirror says; what is in flight will still draw on it.
 local function empty(index)
-  local emptied = min(record.level[index], 0)
+  local owed = index == OUTPUT and unproduced_share(record) * record.output_in_flight or 0
+  local emptied = min(record.level[index], -owed)
   record.corrected[index] = record.corrected[index] + (emptied - record.level[index])
   record.level[index] = emptied
   if index == 1 then
