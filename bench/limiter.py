@@ -35,7 +35,7 @@ from realtime.stage import play  # noqa: E402
 
 HEAD = (
     f"{'row':<7}{'':<36}{'procs':>6}{'jobs':>6}{'429':>5}{'util':>7}{'by rate':>9}{'last adm.':>10}"
-    f"{'ratio':>7}{'once':>6}{'cost':>6}"
+    f"{'ratio':>7}{'Redis':>7}{'once':>6}{'cost':>6}"
 )
 
 
@@ -91,6 +91,7 @@ def line(row: Row, figures: Figures, found: Sequence[str]) -> str:
     return (
         f"{row.name:<7}{row.what:<36}{row.workers:>6}{figures.jobs:>6}{figures.refused:>5}"
         f"{figures.utilisation:>7.3f}{figures.by_rate_s:>8.1f}s{figures.late_s:>+9.1f}s{figures.ratio:>7.3f}"
+        f"{figures.redis_us:>5.0f}us"
         f"{_yes(figures.once):>6}{_yes(figures.cost_equal):>6}  {'  '.join(notes)}"
     )
 

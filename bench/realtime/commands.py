@@ -31,14 +31,12 @@ class CommandCount:
         trips: times that one client sent one or several of them together.
         granting: acquires that granted something.
         others: commands of everybody else: the broker, the dispatcher.
-        micros: Redis's time in scripts.
     """
 
     scripts: Counter[str] = field(default_factory=Counter)
     trips: int = 0
     granting: int = 0
     others: int = 0
-    micros: float = 0.0
 
     def per_job(self, jobs: int) -> dict[str, float]:
         """The figures of the table, each divided by the number of jobs."""
@@ -47,7 +45,6 @@ class CommandCount:
             "scripts": calls / jobs,
             "denied": (self.scripts["acquire"] - self.granting) / jobs,
             "round_trips": self.trips / jobs,
-            "redis_us": self.micros / jobs,
             "other_commands": self.others / jobs,
         }
 
@@ -56,14 +53,11 @@ class CommandCount:
 def counted_commands(url: str) -> Iterator[CommandCount]:
     """Count until the end of the block."""
     count = CommandCount()
-    with Redis.from_url(url) as watching, Redis.from_url(url) as asking:
-        before = _script_micros(asking)
-        with watching.monitor() as monitor:
-            reader = threading.Thread(target=_read, args=(monitor, count), daemon=True)
-            reader.start()
-            yield count
-            count.micros = _script_micros(asking) - before
-        reader.join(5)
+    with Redis.from_url(url) as watching, watching.monitor() as monitor:
+        reader = threading.Thread(target=_read, args=(monitor, count), daemon=True)
+        reader.start()
+        yield count
+    reader.join(5)
 
 
 def _read(monitor: Any, count: CommandCount) -> None:
@@ -90,6 +84,8 @@ def _read(monitor: Any, count: CommandCount) -> None:
         return
 
 
-def _script_micros(redis: "Redis") -> float:
-    stats: Any = redis.info("commandstats")
+def script_micros(url: str) -> float:
+    """Microseconds that this Redis has spent in scripts since its start."""
+    with Redis.from_url(url) as redis:
+        stats: Any = redis.info("commandstats")
     return float(stats.get("cmdstat_evalsha", {}).get("usec", 0))

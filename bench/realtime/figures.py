@@ -20,6 +20,7 @@ ON_THE_WIRE_S = 0.5
 """A call that was let go before the refusal reached us arrives within this."""
 GRACE_S = 5.0
 LONG_RUN_S = 600.0
+NEARLY = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,9 @@ class Figures:
 
     Attributes:
         binding: the dimension that takes longest.
-        utilisation: its consumption over what was there, in steady state.
+        utilisation: consumption over what was there in steady state, of the dimension that binds or, where
+            others take nearly as long, of the one that is used most.
+        utilisations: of every dimension.
         refused: answers with 429.
         overloaded: answers with 529.
         by_rate_s: the time by rate alone.
@@ -40,12 +43,14 @@ class Figures:
         early: calls that arrived during retry-after, on the wire at the refusal, and sent after it.
         jain: see `Bar`.
         newcomer: see `Bar`.
+        redis_us: Redis's time in scripts per job.
         commands: per job, where they were counted.
     """
 
     jobs: int
     binding: Dimension
     utilisation: float
+    utilisations: dict[Dimension, float]
     refused: int
     overloaded: int
     by_rate_s: float
@@ -54,6 +59,7 @@ class Figures:
     makespan_s: float
     once: bool
     cost_equal: bool
+    redis_us: float
     early: tuple[int, int] | None = None
     jain: float | None = None
     newcomer: float | None = None
@@ -103,16 +109,21 @@ def measure(played: Played) -> Figures:
     totals = [len(calls), *(sum(call[name] for call in calls) for name in ("input_tokens", "output_tokens"))]
     times = [supply.time_for(total) for supply, total in zip(supplies, totals, strict=True)]
     longest = max(range(len(times)), key=times.__getitem__)
+    binding = [each for each, time in zip(DIMENSIONS, times, strict=True) if time > NEARLY * times[longest]]
     admitted = [call["at_s"] - start for call in calls]
+    spans = _steady(played, admitted, half)
+    utilisations = {
+        each: _utilisation(calls, start, each, supply, spans)
+        for each, supply in zip(DIMENSIONS, supplies, strict=True)
+    }
     statuses = [status.jobs[JobState.SUCCEEDED] for status in played.statuses]
     jobs = sum(len(prompts) for prompts in played.prompts)
     by_status = book["refused"]["by_status"]
     return Figures(
         jobs=jobs,
         binding=DIMENSIONS[longest],
-        utilisation=_utilisation(
-            calls, start, DIMENSIONS[longest], supplies[longest], _steady(played, admitted, half)
-        ),
+        utilisation=max(utilisations[each] for each in binding),
+        utilisations=utilisations,
         refused=by_status.get("429", 0),
         overloaded=by_status.get("529", 0),
         by_rate_s=times[longest],
@@ -121,6 +132,7 @@ def measure(played: Played) -> Figures:
         makespan_s=max(call["ends_s"] for call in calls) - start,
         once=sum(statuses) == jobs and _answered_once(played, jobs),
         cost_equal=_cost_equal(played, jobs),
+        redis_us=played.redis_us / jobs,
         early=_early(book, calls) if row.refuse_once else None,
         **_two_batches(played, calls, supplies),
         commands=played.commands.per_job(jobs) if played.commands else {},

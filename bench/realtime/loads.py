@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from promptmill.dimensions import Amounts
 
 MOST_OUTPUT = 4_096
-MODEL = "claude-sonnet-5"
+MODEL = "claude-opus-4-7"  # does not think unless asked to, so an answer's length is what the load says
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # The simulator counts 0.221 tokens a character and 0.39 a space more, so a word of six letters and its space:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from realtime import loads
-from realtime.commands import CommandCount, counted_commands
+from realtime.commands import CommandCount, counted_commands, script_micros
 from realtime.rows import HALF_WAY, Row
 from realtime.servers import ThrowawayRedis, Workers, environment_of, one_at_a_time, wait_until
 from sqlalchemy import select
@@ -22,7 +22,6 @@ from sqlalchemy import select
 from producers import submit
 from producers.batches import Batch
 from promptmill.embedded import throwaway_postgres
-from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
 from promptmill.store import workers
 from promptmill.store.database import Database, database_now
@@ -46,6 +45,7 @@ class Played:
         statuses: of each batch.
         prompts: the fingerprints of each batch's prompts.
         submitted_s: when each batch was submitted, on the server's clock.
+        redis_us: Redis's time in scripts, the limiter's nearly all; since its restart where it was killed.
         commands: what reached Redis, where the row counts it.
     """
 
@@ -55,6 +55,7 @@ class Played:
     statuses: list[BatchStatus]
     prompts: list[frozenset[str]]
     submitted_s: list[float]
+    redis_us: float
     commands: CommandCount | None
 
 
@@ -64,6 +65,7 @@ class _Stage:
 
     row: Row
     settings: Settings
+    database: Database
     claude: SimulatorHandle
     redis: ThrowawayRedis
     workers: Workers
@@ -81,17 +83,18 @@ def play(row: Row, seconds: float, *, seed: int = 7, keep: Path | None = None) -
         folder = _folder(stack, row, keep)
         stage = _set_up(stack, row, seconds, folder, seed)
         commands = stack.enter_context(counted_commands(stage.redis.url)) if row.scripts else None
+        before = script_micros(stage.redis.url)
         _play(stage, seconds, seed)
-        with open_database(stage.settings) as database:
-            return Played(
-                row=row,
-                seconds=seconds,
-                ledger=stage.claude.ledger(detail=True),
-                statuses=[batch.status() for batch in stage.batches],
-                prompts=[_fingerprints(database, batch.id) for batch in stage.batches],
-                submitted_s=stage.submitted_s,
-                commands=commands,
-            )
+        return Played(
+            row=row,
+            seconds=seconds,
+            ledger=stage.claude.ledger(detail=True),
+            statuses=[batch.status() for batch in stage.batches],
+            prompts=[_fingerprints(stage.database, batch.id) for batch in stage.batches],
+            submitted_s=stage.submitted_s,
+            redis_us=script_micros(stage.redis.url) - (0.0 if row.redis_away_s else before),
+            commands=commands,
+        )
 
 
 def scenario_of(row: Row, seconds: float) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def _folder(stack: contextlib.ExitStack, row: Row, keep: Path | None) -> Path:
     if keep is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"promptmill-row-{row.name}-")))
     folder = keep / f"row-{row.name}"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 
 
@@ -149,14 +152,15 @@ def _set_up(stack: contextlib.ExitStack, row: Row, seconds: float, folder: Path,
     environment = environment_of(folder, _settings_of(stack, row, claude, redis))
     settings = load(environ=environment, folder=folder)
     crew = Workers(folder, environment)
-    with open_database(settings) as database:
-        database.migrate()
-        stack.callback(crew.stop)
-        with one_at_a_time():
-            for number in range(row.workers):
-                crew.start(clock_s=row.clocks[number] if number < len(row.clocks) else 0.0)
-            wait_until(lambda: _live(database) == row.workers, "the workers have signed in")
-    return _Stage(row, settings, claude, redis, crew)
+    database = Database.open(settings.effective_database_url)
+    stack.callback(database.close)
+    database.migrate()
+    stack.callback(crew.stop)
+    with one_at_a_time():
+        for number in range(row.workers):
+            crew.start(clock_s=row.clocks[number] if number < len(row.clocks) else 0.0)
+        wait_until(lambda: _live(database) == row.workers, "the workers have signed in")
+    return _Stage(row, settings, database, claude, redis, crew)
 
 
 def _settings_of(
@@ -220,7 +224,6 @@ def _submit(stage: _Stage, load: loads.Load, count: int, begun: float, seed: int
         model=loads.MODEL,
         max_tokens=loads.MOST_OUTPUT,
         system=load.system,
-        params={"thinking": {"type": "disabled"}},
         priority=load.priority,
         settings=stage.settings,
     )
