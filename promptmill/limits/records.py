@@ -8,6 +8,7 @@ moments are seconds on the clock of the pool.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from math import floor
 
 from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
@@ -38,7 +39,7 @@ class PoolRecord:
     layout: float = LAYOUT
     epoch: float = 0.0  # the moment this record began; permits of another epoch mean nothing to it
     moment: float = 0.0  # the start of the last permit; `level` is true at this moment
-    generation: float = 1.0  # grows with the first 429 of each episode
+    generation: float = 0.0  # grows with the first 429 of each episode; that of another epoch is another
     paused_until: float = 0.0
     ceiling: list[float] = field(default_factory=_three)  # configured; LEARN or UNLIMITED otherwise
     learned: list[float] = field(default_factory=_three)  # from headers or a probe; 0 is not yet, or ABSENT
@@ -152,7 +153,7 @@ def fresh_record(now: float, ceilings: Ceilings, pacing: Pacing) -> PoolRecord:
 
     Where not even a limit is known, the default limits are gentle enough without a ramp.
     """
-    record = PoolRecord(epoch=now, moment=now, ramp_at=now)
+    record = PoolRecord(epoch=now, moment=now, ramp_at=now, generation=1.0 + floor(1000 * now))
     record.ceiling = ceilings_per_second(ceilings)
     record.ramp_from = pacing.ramp_start if max(record.ceiling) > 0 else 1.0
     record.eased_at = record.minute_began = now

@@ -4,6 +4,7 @@ Time is injected, so nothing here waits.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from copy import deepcopy
 from itertools import count
 
 import pytest
@@ -76,9 +77,11 @@ class Office:
         *,
         retry_after: float = 5.0,
         dimension: Dimension | None = None,
-        generation: int = 1,
+        generation: int | None = None,
         headroom: Headroom | None = None,
     ) -> None:
+        if generation is None:
+            generation = (await self.desk("ann").confirm()).generation
         penalty = Penalty(permit, generation, True, retry_after, dimension, headroom)
         await self.desk(permit.split("-", maxsplit=1)[0]).report(penalty)
 
@@ -370,10 +373,12 @@ async def test_permits_of_before_a_refusal_are_seen_to_be_void(office: Office) -
 
 async def test_echoes_of_a_refusal_only_prolong_the_pause(office: Office) -> None:
     await office.warm_up()
-    permits, _ = await office.ask(CALL, CALL)
-    await office.refuse(permits[0], retry_after=5, dimension=INPUT)
+    permits, answer = await office.ask(CALL, CALL)
+    granted_in = answer.pulse.generation
+    await office.refuse(permits[0], retry_after=5, dimension=INPUT, generation=granted_in)
     first, _ = await office.desk("ann").peek()
-    await office.refuse(permits[1], retry_after=7, dimension=INPUT)
+    first = deepcopy(first)
+    await office.refuse(permits[1], retry_after=7, dimension=INPUT, generation=granted_in)
     echo, _ = await office.desk("ann").peek()
     assert (echo.generation, echo.ramp_from, echo.foreign) == (
         first.generation,

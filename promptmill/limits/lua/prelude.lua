@@ -65,7 +65,7 @@ end
 -- known, the default limits are gentle enough without a ramp.
 local function fresh_record(now, ceiling)
   local record = {
-    layout = LAYOUT, epoch = now, moment = now, generation = 1, paused_until = 0,
+    layout = LAYOUT, epoch = now, moment = now, generation = 1 + math.floor(1000 * now), paused_until = 0,
     ceiling = ceiling, learned = { 0, 0, 0 }, probed = { 0, 0, 0 }, unstated = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
     pacer = { 0, 0, 0 }, corrected = { 0, 0, 0 }, foreign = { 0, 0, 0 }, seen_at = { 0, 0, 0 },
     full_seen = { 0, 0, 0 }, overdrive = { 0, 0, 0 }, mean_cost = { 0, 0, 0 },
