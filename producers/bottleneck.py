@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from producers.limits_reader import LimitsReader
-from promptmill.catalogue import Catalogue
+from promptmill.catalogue import Catalogue, limit_group
 from promptmill.errors import PromptmillError
 from promptmill.settings import Settings
 from promptmill.store.batches import BatchRow
@@ -54,8 +54,9 @@ class Bottleneck:
 
     def _ask(self, model: str) -> str | None:
         """Whose account is called is the workers' affair: any pool of the model group may be the busiest."""
+        group = self._catalogue.group_of(model)
         try:
-            states = self._reader.states(self._catalogue.group_of(model))
+            states = self._reader.states({group, limit_group(group, "fast")})
         except PromptmillError:
             return None
         busiest: PoolState | None = max(states, key=lambda state: state.in_flight, default=None)

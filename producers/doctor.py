@@ -10,15 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from producers.limits_now import set_limits
+from producers.limits_reader import LimitsReader
 from producers.redis_address import with_running_redis
-from promptmill.errors import ClaudeError, KeyRejected, PromptmillError
+from promptmill.errors import ClaudeError, KeyRejected, PromptmillError, Unavailable
 from promptmill.logs import scrub
 from promptmill.runtime import Runtime
 from promptmill.settings import REAL_API, VARIABLES, Settings
 from promptmill.store import workers
 from promptmill.store.database import Database, database_now
+
+if TYPE_CHECKING:
+    from promptmill.limits import PoolState
 
 _PATIENCE_S = 5.0
 _FILES_BESIDE_CALLS = 256
@@ -67,6 +72,7 @@ def examine(settings: Settings) -> list[Check]:
         _redis,
         _database,
         _key,
+        _limits,
         _endpoint,
         _file_descriptors,
     ]
@@ -165,6 +171,30 @@ def _key(settings: Settings) -> list[Check]:
         advice = "set ANTHROPIC_API_KEY to call Claude; until then `run` uses the simulated one"
         return [Check("key", Verdict.NOTE, "none", advice)]
     return [Check("key", Verdict.NOTE, "none", "set ANTHROPIC_API_KEY unless a simulator is meant")]
+
+
+def _limits(settings: Settings) -> list[Check]:
+    told = [each for each in set_limits(settings) if each.is_set]
+    if told:
+        return [Check("limits", Verdict.OK, "set; promptmill limits shows them")]
+    try:
+        with LimitsReader(settings) as reader:
+            known = [state.pool.group for state in reader.states() if _is_known(state)]
+    except Unavailable:
+        known = []
+    if known:
+        return [Check("limits", Verdict.OK, f"learned for {', '.join(sorted(set(known)))}")]
+    advice = (
+        "set PROMPTMILL_RPM, PROMPTMILL_ITPM and PROMPTMILL_OTPM, or run: promptmill limits probe; "
+        "else they are learned from the replies, beginning slowly"
+    )
+    return [Check("limits", Verdict.NOTE, "unknown", advice)]
+
+
+def _is_known(state: "PoolState") -> bool:
+    from promptmill.limits import LimitSource  # noqa: PLC0415  # loaded by who asked the limiter
+
+    return any(each.source in (LimitSource.LEARNED, LimitSource.PROBED) for each in state.dimensions)
 
 
 def _endpoint(settings: Settings) -> list[Check]:

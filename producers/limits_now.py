@@ -36,6 +36,11 @@ class SetLimits:
     input_tokens: float | None
     output_tokens: float | None
 
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is said at all."""
+        return any(each is not None for each in (self.requests, self.input_tokens, self.output_tokens))
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:

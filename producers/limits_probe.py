@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from producers.limits_now import SetLimits
 from producers.limits_reader import LimitsReader
-from promptmill.catalogue import Catalogue
-from promptmill.dimensions import Dimension
+from promptmill.catalogue import Catalogue, limit_group
+from promptmill.dimensions import DIMENSIONS
 from promptmill.errors import ConfigurationError, NotFound, Unavailable
 from promptmill.settings import Settings, load
 
@@ -114,31 +114,22 @@ def by_group(
     found: dict[str, list[RateLimitGroup]] = {}
     known: set[str] = set()
     for entry in entries:
-        for model in entry.models:
-            group = catalogue.group_of(model)
-            known |= {group} if catalogue.find_model(model) else set()
-            listed = found.setdefault(group, [])
-            if entry not in listed:
-                listed.append(entry)
-    return tuple(
-        StatedLimits(
-            group=group,
-            name=", ".join(entry.name for entry in found[group]),
-            known=group in known,
-            requests=_lowest(found[group], Dimension.REQUESTS),
-            input_tokens=_lowest(found[group], Dimension.INPUT_TOKENS),
-            output_tokens=_lowest(found[group], Dimension.OUTPUT_TOKENS),
-            configured=configured_for(settings, account, group),
-        )
-        for group in sorted(found)
-    )
+        for group in dict.fromkeys(catalogue.group_of(model) for model in entry.models):
+            found.setdefault(group, []).append(entry)
+        known |= {catalogue.group_of(model) for model in entry.models if catalogue.find_model(model)}
+    stated = []
+    for group, of_it in sorted(found.items()):
+        stated.append(_stated(settings, account, group, of_it, known=group in known))
+        if any(entry.has_fast_mode for entry in of_it):
+            stated.append(_stated(settings, account, group, of_it, known=group in known, fast=True))
+    return tuple(stated)
 
 
 def other_limits(entries: "Iterable[RateLimitGroup]") -> tuple[OtherLimit, ...]:
     """What is limited besides requests and tokens of a model group."""
-    from promptmill.claude.rate_limits import LIMITERS  # noqa: PLC0415  # loaded by who asked the API
+    from promptmill.claude.rate_limits import FAST_LIMITERS, LIMITERS  # noqa: PLC0415  # loaded by who asked the API
 
-    ours = {limiter for limiters in LIMITERS.values() for limiter in limiters}
+    ours = {name for known in (LIMITERS, FAST_LIMITERS) for names in known.values() for name in names}
     return tuple(
         OtherLimit(entry.name, limiter, value)
         for entry in entries
@@ -170,10 +161,35 @@ def _account(settings: Settings, wanted: str | None) -> str:
     return wanted
 
 
-def _lowest(entries: "Sequence[RateLimitGroup]", dimension: Dimension) -> float | None:
+def _stated(
+    settings: Settings,
+    account: str,
+    group: str,
+    entries: "Sequence[RateLimitGroup]",
+    *,
+    known: bool,
+    fast: bool = False,
+) -> StatedLimits:
+    name = limit_group(group, "fast") if fast else group
+    requests, input_tokens, output_tokens = (
+        _lowest([entry.fast_per_minute(each) if fast else entry.per_minute(each) for entry in entries])
+        for each in DIMENSIONS
+    )
+    return StatedLimits(
+        group=name,
+        name=", ".join(entry.name for entry in entries),
+        known=known,
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        configured=configured_for(settings, account, name),
+    )
+
+
+def _lowest(limits: Sequence[float | None]) -> float | None:
     """The lowest limit stated; 0, no limit, is the highest."""
-    stated = [value for entry in entries if (value := entry.per_minute(dimension)) is not None]
-    return min((value for value in stated if value), default=0.0) if stated else None
+    stated = [limit for limit in limits if limit is not None]
+    return min((limit for limit in stated if limit), default=0.0) if stated else None
 
 
 def _teach(settings: Settings, probe: Probe) -> Probe:

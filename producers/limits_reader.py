@@ -3,7 +3,7 @@
 Redis may come and go between two questions: each finds out anew where it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -32,13 +32,13 @@ class LimitsReader:
     def __exit__(self, *_: object) -> None:
         self._let_go()
 
-    def states(self, group: str | None = None) -> "list[PoolState]":
-        """The pools that were used lately, as they stand now; all, or those of one model group.
+    def states(self, groups: Collection[str] | None = None) -> "list[PoolState]":
+        """The pools that were used lately, as they stand now; all, or those of some model groups.
 
         Raises:
             Unavailable: no Redis runs, or it does not answer; a sentence for people.
         """
-        return self._ask(lambda limiter: _states(limiter, group))
+        return self._ask(lambda limiter: _states(limiter, groups))
 
     def teach(self, limits: "Mapping[Pool, Ceilings]") -> None:
         """Tell the limiter limits per minute as the Rate Limits API states them.
@@ -75,8 +75,8 @@ class LimitsReader:
                 limiter.__exit__(None, None, None)
 
 
-def _states(limiter: "BlockingLimiter", group: str | None) -> "list[PoolState]":
-    states = [limiter.peek(pool) for pool in limiter.pools() if group in (None, pool.group)]
+def _states(limiter: "BlockingLimiter", groups: Collection[str] | None) -> "list[PoolState]":
+    states = [limiter.peek(pool) for pool in limiter.pools() if groups is None or pool.group in groups]
     return sorted(states, key=lambda state: (state.pool.group, state.pool.account))
 
 

@@ -1,6 +1,7 @@
 """The limits as a page for people, 80 columns wide: one block for each pool in use, one line for each other. Pure."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from producers.limits_now import Backlog, LimitsNow, SetLimits
@@ -17,7 +18,7 @@ _MOVES = 0.5
 """Requests per minute from which a pool counts as used."""
 
 _LIMITS = ("REQUESTS", "INPUT TOKENS", "OUTPUT TOKENS")
-_LABEL = 13
+_LABEL, _WIDTH = 13, 80
 
 
 def page(now: LimitsNow) -> str:
@@ -33,7 +34,7 @@ def page(now: LimitsNow) -> str:
 
 def set_table(entries: Sequence[SetLimits]) -> str:
     """What a person set; a sentence when that is nothing."""
-    if not any(_is_set(entry) for entry in entries):
+    if not any(entry.is_set for entry in entries):
         return (
             "No limit is set. They are learned from the replies, beginning slowly.\n"
             "  set PROMPTMILL_RPM, PROMPTMILL_ITPM, PROMPTMILL_OTPM, or with an admin key run:\n"
@@ -69,7 +70,7 @@ def _nobody(now: LimitsNow) -> str:
         first = f"{now.silence[0].upper()}{now.silence[1:]}; only what is set is known."
     parts = [first, set_table(now.set_limits)]
     if now.backlog and (jobs := [each for each in now.backlog.jobs if each.pending + each.queued]):
-        parts.append(f"Jobs waiting: {waiting(jobs)}")
+        parts.append("\n".join(_fact("jobs waiting", waiting(jobs))))
     return "\n\n".join(parts)
 
 
@@ -93,15 +94,25 @@ def _block(state: "PoolState", now: LimitsNow) -> str:
         "jobs waiting": waiting(now.backlog.of_group(state.pool.group)) if now.backlog else "not known",
         "next call": why(state, now.backlog),
     }
-    lines = [*table.splitlines(), *(f"{name:<{_LABEL}}  {fact}" for name, fact in facts.items())]
+    lines = [*table.splitlines(), *(line for name, fact in facts.items() for line in _fact(name, fact))]
     return "\n".join([f"{state.pool.group}, account {state.pool.account}", *(f"  {line}" for line in lines)])
+
+
+def _fact(name: str, fact: str) -> list[str]:
+    """A fact beside its name; one that is too long goes on below itself."""
+    return wrap(
+        f"{name:<{_LABEL}}  {fact}",
+        _WIDTH - 2,
+        subsequent_indent=" " * (_LABEL + 2),
+        break_on_hyphens=False,
+    )
 
 
 def _row(each: "DimensionState") -> tuple[str, ...]:
     name = each.dimension.value.replace("_", " ").ljust(_LABEL)
     used = f"{each.used_per_minute:,.0f}"
     if each.limit is None:
-        return (name, "none", "", used, "", "-", "-")
+        return (name, "none", "", used, "-", "-", "-")
     part = share(each.used_per_minute / each.limit)
     return (
         name,
@@ -138,7 +149,7 @@ def _several_accounts(states: "Sequence[PoolState]") -> bool:
 def _stated_rows(stated: StatedLimits) -> list[tuple[str, ...]]:
     said = _values(stated)
     rows = [(stated.group, *("not said" if each is None else figure(each or None) for each in said))]
-    if _is_set(stated.configured):
+    if stated.configured.is_set:
         set_ = _values(stated.configured)
         rows.append(("  set", *("-" if each is None else figure(each or None) for each in set_)))
     if stated.in_force is not None:
@@ -164,10 +175,6 @@ def _whose(entry: SetLimits) -> str:
 
 def _values(entry: SetLimits | StatedLimits) -> tuple[float | None, ...]:
     return tuple(getattr(entry, dimension.value) for dimension in DIMENSIONS)
-
-
-def _is_set(entry: SetLimits) -> bool:
-    return any(value is not None for value in _values(entry))
 
 
 def _ceiling(value: float | None) -> str:

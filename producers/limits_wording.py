@@ -53,9 +53,9 @@ def allowed(state: "PoolState") -> str:
         return "all of the limit"
     reasons = []
     if state.ramp < _WHOLE and state.held_by is not Hindrance.STARTING:
-        reasons.append(f"gentle start {share(state.ramp)}")
+        reasons.append("gentle start")
     if state.easing < _WHOLE and state.held_by is not Hindrance.OVERLOADED:
-        reasons.append(f"after overloads {share(state.easing)}")
+        reasons.append("after overloads")
     return f"{share(state.share)} of the limit" + (f" ({', '.join(reasons)})" if reasons else "")
 
 
@@ -64,12 +64,11 @@ def waiting(jobs: "Sequence[WaitingJobs]") -> str:
     queued, total = sum(each.queued for each in jobs), sum(each.queued + each.pending for each in jobs)
     if not total:
         return "none"
-    words = f"{total:,}, {queued:,} of them handed to workers"
     batches = [each for each in jobs if each.queued + each.pending]
     top = [f"{each.batch_name} {each.queued + each.pending:,}" for each in batches[:_TOP]]
-    if len(batches) > _TOP:
-        top.append(f"{several(len(batches) - _TOP, 'other batch', 'other batches')}")
-    return f"{words}: {', '.join(top)}"
+    if rest := sum(each.queued + each.pending for each in batches[_TOP:]):
+        top.append(f"{several(len(batches) - _TOP, 'other batch', 'other batches')} {rest:,}")
+    return f"{total:,}, {queued:,} of them handed to workers: {', '.join(top)}"
 
 
 def _others(state: "PoolState") -> str:

@@ -29,6 +29,13 @@ LIMITERS: Mapping[Dimension, tuple[str, ...]] = {
     Dimension.OUTPUT_TOKENS: ("output_tokens_per_minute",),
 }
 
+#: The same for calls in fast mode, which have limits of their own; requests are not limited apart.
+FAST_LIMITERS: Mapping[Dimension, tuple[str, ...]] = {
+    Dimension.REQUESTS: (),
+    Dimension.INPUT_TOKENS: ("fast_itpmca",),
+    Dimension.OUTPUT_TOKENS: ("fast_otpm",),
+}
+
 #: A limit on input and output together: how much of it is for either is not said.
 BOTH_TOKENS = "tokens_per_minute"
 
@@ -64,6 +71,17 @@ class RateLimitGroup:
                 return self.limits[limiter] or None
         shared = dimension is not Dimension.REQUESTS and BOTH_TOKENS in self.limits
         return None if shared or not self.limits else 0.0
+
+    @property
+    def has_fast_mode(self) -> bool:
+        """Whether anything is stated for calls in fast mode."""
+        return any(name in self.limits for names in FAST_LIMITERS.values() for name in names)
+
+    def fast_per_minute(self, dimension: Dimension) -> float | None:
+        """The limit of calls in fast mode; None = not said."""
+        return next(
+            (self.limits[name] or None for name in FAST_LIMITERS[dimension] if name in self.limits), None
+        )
 
 
 def fetch_rate_limits(

@@ -49,3 +49,12 @@ def test_the_data_folder_is_the_same_from_any_working_directory(tmp_path: Path) 
     parent = settings.load(environ={"PROMPTMILL_HOME": "data"}, folder=tmp_path)
 
     assert Path(environment_for(parent, {})["PROMPTMILL_HOME"]).is_absolute()
+
+
+def test_an_admin_key_stays_with_the_command_that_was_given_it(tmp_path: Path) -> None:
+    surroundings = {"ANTHROPIC_ADMIN_KEY": "sk-ant-admin01-secret", "ANTHROPIC_ADMIN_KEY_FILE": "admin.key"}
+    parent = settings.load(environ=surroundings, folder=tmp_path)
+
+    environment = environment_for(parent, surroundings)
+
+    assert not [name for name in environment if "ADMIN" in name]

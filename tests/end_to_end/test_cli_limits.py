@@ -1,0 +1,222 @@
+"""`promptmill limits`: what a person sees of the limiter, against a real Redis, a simulated Claude and a worker."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptmill.limits import BlockingLimiter, Ceilings, Pool, RedisLimiter
+from promptmill.simulator.process import SimulatorHandle
+from promptmill.testing import simulated_claude
+
+pytestmark = pytest.mark.timeout(180)
+
+GROUP = "claude-haiku-5-5"
+ADMIN = {"ANTHROPIC_ADMIN_KEY": "sk-ant-admin01-CANARY"}
+ROWS = [{"prompt": f"Say something about {number}."} for number in range(400)]
+LEARN = {"PROMPTMILL_RPM": "", "PROMPTMILL_ITPM": "", "PROMPTMILL_OTPM": ""}
+
+
+@dataclass(frozen=True)
+class Working:
+    """A batch that is being worked on: 120 requests per minute, so that it goes on for long."""
+
+    cli: Any
+    run: "subprocess.Popen[str]"
+
+
+@pytest.fixture(scope="module")
+def working(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_cli: Callable[[Path, SimulatorHandle], Any],
+    wait_until: Callable[..., None],
+) -> Iterator[Working]:
+    with simulated_claude(rpm=120, itpm=200_000, otpm=40_000) as claude:
+        cli = make_cli(tmp_path_factory.mktemp("limits"), claude)
+        cli.environment.update(LEARN)
+        words = ["--name", "mine", "--max-tokens", "50"]
+        run = cli.start("run", cli.file("rows.jsonl", *ROWS), "-o", "out.jsonl", *words)
+        try:
+            wait_until(lambda: pool_of(cli, "requests", "learned"), timeout=60)
+            yield Working(cli, run)
+        finally:
+            run.send_signal(signal.SIGTERM)
+            run.communicate(timeout=60)
+
+
+def pool_of(cli: Any, dimension: str, source: str) -> dict[str, Any] | None:
+    """The pool of the batch once a limit of it is from there."""
+    pools = [each for each in cli.json("limits")["pools"] if each["group"] == GROUP]
+    known = [each for each in pools if each["dimensions"][dimension]["source"] == source]
+    return known[0] if known else None
+
+
+def test_where_nothing_runs_there_is_a_sentence_and_no_folder_is_made(bare_cli: Any) -> None:
+    done = bare_cli("limits")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Nothing runs in this data folder; only what is set is known.")
+    assert "No limit is set" in done.stdout
+    assert not (bare_cli.folder / ".promptmill").exists()
+
+
+def test_what_is_set_is_shown_where_nothing_runs(bare_cli: Any) -> None:
+    (bare_cli.folder / "promptmill.toml").write_text('[limits.groups."claude-opus-4.x"]\nrpm = 50\n')
+
+    done = bare_cli("limits", "show", PROMPTMILL_RPM="60", PROMPTMILL_OTPM="0")
+
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["every", "model", "group", "60", "learned", "none"] in lines
+    assert ["claude-opus-4.x", "50", "learned", "learned"] in lines
+
+
+def test_a_redis_that_does_not_answer_is_said_and_nothing_else_on_standard_output(bare_cli: Any) -> None:
+    done = bare_cli("limits", "--json", REDIS_URL="redis://:hunter2@127.0.0.1:9/0")
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["silence"].endswith("does not answer")
+    assert document["pools"] == []
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_the_limits_of_a_batch_that_runs_are_those_of_the_server(working: Working) -> None:
+    document = working.cli.json("limits")
+
+    (pool,) = (each for each in document["pools"] if each["group"] == GROUP)
+    dimensions = pool["dimensions"]
+    assert {name: each["limit"] for name, each in dimensions.items()} == {
+        "requests": 120, "input_tokens": 200_000, "output_tokens": 40_000,
+    }  # fmt: skip
+    assert 0 < dimensions["requests"]["used"] <= 240
+    assert pool["account"] == "default"
+    assert pool["held_by"] in ("starting", "requests")
+    (waiting,) = document["waiting"]
+    assert waiting["batches"][0]["name"] == "mine"
+    assert 0 < waiting["pending"] < len(ROWS)
+    assert document["workers"] == 1
+
+
+def test_a_person_reads_it_in_eighty_columns(working: Working) -> None:
+    done = working.cli("limits")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{GROUP}, account default\n")
+    assert "requests           120  headers" in done.stdout
+    assert "of them handed to workers: mine" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_the_same_figures_come_as_metrics(working: Working) -> None:
+    done = working.cli("limits", "--prometheus")
+
+    series = f'promptmill_limit_per_minute{{account="default",dimension="requests",group="{GROUP}",source="learned"}}'
+    assert f"{series} 120.0" in done.stdout.splitlines()
+    assert "promptmill_limiter_reachable 1.0" in done.stdout.splitlines()
+
+
+def test_status_says_which_limit_binds(working: Working) -> None:
+    assert working.cli.json("status")["bound_by"] == "requests"
+
+
+def test_watched_away_from_a_terminal_it_writes_lines_until_ctrl_c(working: Working) -> None:
+    watching = working.cli.start("limits", "--watch")
+    assert watching.stdout is not None
+    line = watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=20)
+
+    assert line.startswith(f"limits account=default group={GROUP} ")
+    assert watching.returncode == 130
+    assert said == ""
+
+
+def test_a_probe_tells_the_running_limiter_what_the_account_allows(working: Working) -> None:
+    done = working.cli("limits", "probe", **ADMIN)
+
+    assert done.returncode == 0, done.stderr
+    assert f"{GROUP}                  120       200,000         40,000" in done.stdout
+    assert "Calls of account default go by these limits from now on." in done.stderr
+    assert "CANARY" not in done.stdout + done.stderr
+    pools = {each["group"]: each for each in working.cli.json("limits")["pools"]}
+    assert pools["claude-opus-4.x"]["dimensions"]["output_tokens"] | {"allowed": None} == {
+        "limit": 40_000, "source": "probed", "used": 0.0, "used_share": 0.0, "bucket": pytest.approx(333, abs=1),
+        "bucket_capacity": pytest.approx(333, abs=1), "other_programs": 0.0, "allowed": None,
+    }  # fmt: skip
+
+
+def test_a_probe_of_a_workspace_is_one_document(working: Working) -> None:
+    done = working.cli("limits", "probe", "--workspace", "wrkspc_1", "--json", **ADMIN)
+
+    document = json.loads(done.stdout)
+    assert document["workspace"] == "wrkspc_1"
+    assert document["told"] is True
+    (haiku,) = (each for each in document["groups"] if each["group"] == GROUP)
+    assert haiku["stated"] == {"requests": 120, "input_tokens": 200_000, "output_tokens": 40_000}
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "sentence"),
+    [
+        ((), {}, "ANTHROPIC_ADMIN_KEY: reading an account's limits needs an admin key"),
+        ((), {"ANTHROPIC_ADMIN_KEY": "sk-ant-api03-CANARY"}, "this key is not accepted for reading limits"),
+        (("--account", "nobody"), ADMIN, "no key belongs to the account nobody; there are: default"),
+        (("--workspace", "odd"), ADMIN, "the organization of this key has no workspace odd"),
+    ],
+)
+def test_what_is_wrong_with_a_probe_is_one_line(
+    cli: Any, words: tuple[str, ...], environment: dict[str, str], sentence: str
+) -> None:
+    done = cli("limits", "probe", *words, **environment)
+
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "CANARY" not in done.stderr
+
+
+def test_a_probe_where_nothing_runs_shows_the_limits_and_says_that_nobody_was_told(
+    cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "admin.key").write_text("sk-ant-admin01-CANARY\n")
+
+    done = cli("limits", "probe", ANTHROPIC_ADMIN_KEY_FILE="admin.key")
+
+    assert done.returncode == 0, done.stderr
+    assert "claude-opus-4.x" in done.stdout
+    assert "Nobody was told: nothing runs in this data folder" in done.stderr
+
+
+def test_options_that_do_not_go_together_are_wrong_usage(bare_cli: Any) -> None:
+    assert bare_cli("limits", "--json", "--watch").returncode == 2
+    assert bare_cli("limits", "--json", "probe").returncode == 2
+
+
+def test_limits_that_somebody_taught_are_shown_on_any_redis(bare_cli: Any, clean_redis: str) -> None:
+    with BlockingLimiter(lambda: RedisLimiter(clean_redis)) as limiter:
+        limiter.teach(Pool("research", GROUP), Ceilings(50, None, 0))
+
+    done = bare_cli("limits", REDIS_URL=clean_redis)
+
+    assert [line.split() for line in done.stdout.splitlines()[1:]] == [
+        [GROUP, "50", "30,000", "none", "limits", "api,", "default"]
+    ]
+
+
+def test_doctor_says_that_nothing_is_known_of_the_limits_until_something_is(
+    bare_cli: Any, clean_redis: str
+) -> None:
+    def found() -> tuple[str, str]:
+        checks = json.loads(bare_cli("doctor", "--json", REDIS_URL=clean_redis).stdout)["checks"]
+        (check,) = (each for each in checks if each["name"] == "limits")
+        return check["verdict"], check["found"]
+
+    assert found() == ("note", "unknown")
+    with BlockingLimiter(lambda: RedisLimiter(clean_redis)) as limiter:
+        limiter.teach(Pool("research", GROUP), Ceilings(50, None, 0))
+    assert found() == ("ok", f"learned for {GROUP}")
