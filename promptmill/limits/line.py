@@ -20,10 +20,11 @@ def others_in_line(record: PoolRecord, process: str, now: float, pacing: Pacing)
 
 
 def gap(record: PoolRecord, pacing: Pacing) -> float:
-    """Seconds between the turns of two processes."""
-    return max(pacing.gap, record.interval)
+    """Seconds that a process leaves to the others at least, so that all have a turn before their work runs out."""
+    return min(pacing.gap, pacing.round / max(1, len(record.line)))
 
 
 def due_after(ahead: Line, earliest: float, record: PoolRecord, pacing: Pacing) -> float:
     """When a process behind others may hope for its turn, if the next one is possible at `earliest`."""
-    return max(earliest, ahead[0][1]) + len(ahead) * gap(record, pacing)
+    turns = len(ahead) * max(gap(record, pacing), record.interval)
+    return max(earliest, ahead[0][1]) + turns

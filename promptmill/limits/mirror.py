@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from promptmill.dimensions import DIMENSIONS
 from promptmill.limits import corrections as learning
 from promptmill.limits.desk import Answer, Ask, Denial, Penalty, Pulse, Release, Report, Settlement
-from promptmill.limits.line import Line, due_after, others_in_line
+from promptmill.limits.line import Line, due_after, gap, others_in_line
 from promptmill.limits.planning import Plan, commit, plan
 from promptmill.limits.policy import MINUTE, Ceilings, Pacing
 from promptmill.limits.rates import (
@@ -108,7 +108,7 @@ class Mirror:
         record, pacing = self.record, self.pacing
         wait = stop.plan.start - now
         self._save_up(stop, now)
-        due = now + max(pacing.gap, wait - pacing.horizon)
+        due = now + max(gap(record, pacing), wait - pacing.horizon)
         if served and record.line:
             due = due_after(record.line, due, record, pacing)
         elif served:

@@ -201,8 +201,11 @@ local function joined(before, turn, after)
   return line
 end
 
+-- Seconds that a process leaves to the others at least, so that all have a turn before their work runs out.
+local function gap() return min(pacing_gap, pacing_round / max(1, #record.line)) end
+
 local function due_after(others, earliest)
-  return max(earliest, others[1][2]) + #others * max(pacing_gap, record.interval)
+  return max(earliest, others[1][2]) + #others * max(gap(), record.interval)
 end
 
 local function longest_ticket() return max(pacing_ticket_longest, record.paused_until - now) end
@@ -224,7 +227,7 @@ local function deny(outcome, patience, large, served)
   if impatient and outcome.binding == INPUT and need <= record.capacity[INPUT] then
     record.saving_for, record.saving_until = need, now + pacing_saving_longest
   end
-  local due = now + max(pacing_gap, wait - pacing_horizon)
+  local due = now + max(gap(), wait - pacing_horizon)
   if served and #behind > 0 then
     due = due_after(behind, due)
   elseif served then
