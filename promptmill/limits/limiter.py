@@ -11,17 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 from promptmill.clock import Clock
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension, Headroom
 from promptmill.limits.acquirer import Acquirer
 from promptmill.limits.desk import Desk, DeskUnavailable, Penalty, Release, Settlement
-from promptmill.limits.permitted import Call
+from promptmill.limits.permitted import REFUSED, Call
 from promptmill.limits.policy import Ceilings, CeilingsOf, Pacing, Permit, Pool, check_size
 from promptmill.limits.pool_state import PoolState, describe
-
-REFUSED: Final = 429
 
 BEAT_EVERY = 5.0
 """s between two heartbeats of a limiter that is used as a block."""

@@ -9,13 +9,15 @@ by an exception or a cancellation, leaves the estimate charged, because the call
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
 from promptmill.dimensions import Amounts, Dimension, Headroom
 from promptmill.limits.policy import Permit
 
 if TYPE_CHECKING:
     from promptmill.limits.limiter import Limiter
+
+REFUSED: Final = 429
 
 Word = Callable[["Limiter"], Awaitable[None]]
 
@@ -43,14 +45,14 @@ class Call:
 
     def refused(
         self,
-        status: Literal[429, 529],
+        status: int,
         *,
         retry_after: float | None = None,
         dimension: Dimension | None = None,
         ramp: bool = False,
         headroom: Headroom | None = None,
     ) -> None:
-        """The server refused the call: a 429 pauses the pool for everybody, a 529 eases its pace.
+        """The server refused the call: a 429 pauses the pool for everybody, anything else (529) eases its pace.
 
         Leave the block at once, for the pause begins when it ends.
 
@@ -63,7 +65,7 @@ class Call:
         """
         self._word = lambda limiter: limiter.penalise(
             self.permit,
-            status=status,
+            status=429 if status == REFUSED else 529,
             retry_after=retry_after,
             dimension=dimension,
             ramp=ramp,
