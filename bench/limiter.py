@@ -131,7 +131,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=3, help="rows that run at the same time")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the logs of the workers there")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the server's book and the logs there"
+    )
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     return parser.parse_args()
 

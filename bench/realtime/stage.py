@@ -5,6 +5,7 @@ submitted; what we do ourselves (kill, restart, submit the second batch) happens
 """
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -74,7 +75,7 @@ class _Stage:
 
 
 def play(row: Row, seconds: float, *, seed: int = 7, keep: Path | None = None) -> Played:
-    """Run one row to its end.
+    """Run one row to its end; the server's book and the workers' logs stay in the folder `keep`, where one is given.
 
     Raises:
         TimeoutError: it did not end in three times its time and two minutes.
@@ -85,10 +86,13 @@ def play(row: Row, seconds: float, *, seed: int = 7, keep: Path | None = None) -
         commands = stack.enter_context(counted_commands(stage.redis.url)) if row.scripts else None
         before = script_micros(stage.redis.url)
         _play(stage, seconds, seed)
+        book = stage.claude.ledger(detail=True)
+        if keep is not None:
+            (folder / "ledger.json").write_text(json.dumps(book))
         return Played(
             row=row,
             seconds=seconds,
-            ledger=stage.claude.ledger(detail=True),
+            ledger=book,
             statuses=[batch.status() for batch in stage.batches],
             prompts=[_fingerprints(stage.database, batch.id) for batch in stage.batches],
             submitted_s=stage.submitted_s,
