@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from producers.batches import list_batches as list_batches
     from producers.batches import results as results
     from producers.batches import wait as wait
+    from producers.forecast import estimate as estimate
     from producers.limits_now import LimitsNow as LimitsNow
     from producers.limits_now import limits as limits
     from producers.limits_now import watch_limits as watch_limits
@@ -31,6 +32,7 @@ _HOMES = {
     "Moment": "producers.watch",
     "Result": "producers.answers",
     "batch": "producers.batches",
+    "estimate": "producers.forecast",
     "limits": "producers.limits_now",
     "list_batches": "producers.batches",
     "probe_limits": "producers.limits_probe",

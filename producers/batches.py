@@ -54,7 +54,7 @@ class Batch:
     def look(self) -> Moment:
         """Its figures now, with what binds it and the time that is left."""
         with open_database(self.settings) as database, Bottleneck(self.settings) as bottleneck:
-            return look(database, self.id, bottleneck)
+            return look(database, self.id, bottleneck, self.settings)
 
     def watch(self) -> Iterator[Moment]:
         """Its figures twice a second until it has ended."""

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from producers.prediction import Prediction
 from producers.watch import Moment
+from promptmill.intake.forecast import Expected
 from promptmill.pricing import usd
 from promptmill.states import JobState
 from promptmill.store.batches import BatchRow
@@ -24,6 +26,8 @@ def status_document(moment: Moment) -> dict[str, Any]:
         },
         "cost_usd": usd(batch.cost_nanos),
         "estimate_usd": usd(batch.estimate_nanos),
+        "projected_usd": moment.prediction and usd(moment.prediction.projected_nanos),
+        "predicted": moment.prediction and _prediction(moment.prediction),
         "budget_usd": usd(batch.budget_nanos),
         "attempts": batch.attempts,
         "failures": dict(status.failures),
@@ -51,6 +55,24 @@ def list_document(batches: list[BatchRow]) -> list[dict[str, Any]]:
         }
         for batch in batches
     ]
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "jobs": prediction.jobs,
+        "as_admitted": prediction.as_admitted and figures(prediction.as_admitted),
+        "as_learned": figures(prediction.as_learned),
+        "actual": figures(prediction.actual),
+    }
+
+
+def figures(expected: Expected) -> dict[str, Any]:
+    """Tokens, cached or not, and dollars."""
+    return {
+        "input_tokens": expected.input_tokens,
+        "output_tokens": expected.output_tokens,
+        "cost_usd": usd(expected.cost_nanos),
+    }
 
 
 def _identity(batch: BatchRow) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from producers.batches import Batch, tell_dispatcher
 from producers.stack import needs_simulator
 from producers.terms import deadline_of, lane_of, priority_of, schema_of
 from promptmill.clock import SystemClock
+from promptmill.errors import InvalidInput
 from promptmill.intake.admit import Admission, admit
 from promptmill.intake.options import SubmitOptions
 from promptmill.runtime import SIMULATED, Runtime
@@ -159,10 +160,15 @@ def submit_with(
 
 def notices(admission: Admission) -> list[str]:
     """What a person should know of an admission, in sentences."""
-    left_out = [f"left out: {fault}" for fault in admission.skipped]
-    if admission.skipped_count > len(left_out):
-        left_out.append(f"left out: {admission.skipped_count - len(left_out):,} more rows")
-    return [*admission.notices, *left_out]
+    return [*admission.notices, *left_out(admission.skipped, admission.skipped_count)]
+
+
+def left_out(first: Sequence[InvalidInput], count: int) -> list[str]:
+    """The rows with faults that were left out: the first of them, and how many more."""
+    said = [f"left out: {fault}" for fault in first]
+    if count > len(said):
+        said.append(f"left out: {count - len(said):,} more rows")
+    return said
 
 
 def _will_be_simulated(runtime: Runtime) -> bool:

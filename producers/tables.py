@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from producers.prediction import Prediction
 from producers.watch import Moment
 from producers.wording import duration, money, several
 from promptmill.pricing import usd
@@ -57,9 +58,30 @@ def status(moment: Moment) -> str:
         facts["left"] = duration(moment.eta_s)
     if moment.bound_by:
         facts["bound by"] = moment.bound_by.replace("_", " ")
+    if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
+        facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
     if moment.hint:
         facts["hint"] = moment.hint
-    return "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
+    lines = [f"{name:<9} {fact}" for name, fact in facts.items()]
+    if moment.prediction and moment.prediction.jobs:
+        lines += ["", _prediction(moment.prediction)]
+    return "\n".join(lines)
+
+
+def _prediction(prediction: Prediction) -> str:
+    """Predicted against actual, for the jobs answered so far."""
+    sides = {
+        "as admitted": prediction.as_admitted,
+        "as learned": prediction.as_learned,
+        "actual": prediction.actual,
+    }
+    rows = [
+        (name, f"{each.input_tokens:,}", f"{each.output_tokens:,}", usd(each.cost_nanos) or "unknown")
+        for name, each in sides.items()
+        if each is not None
+    ]
+    head = (several(prediction.jobs, "answer"), "TOKENS IN", "TOKENS OUT", "COST USD")
+    return columns(head, rows, right=(1, 2, 3))
 
 
 def settings(values: "Sequence[Value]") -> str:

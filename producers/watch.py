@@ -5,15 +5,20 @@ Everything is counted in the database. A moment costs a few indexed reads howeve
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from producers.bottleneck import Bottleneck
 from producers.pace import Pace
+from producers.prediction import Prediction, predict
+from promptmill.catalogue import Catalogue, limit_group
 from promptmill.errors import Unavailable
+from promptmill.experience import Experience
 from promptmill.logs import get_logger
+from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
 from promptmill.states import BatchState, JobState
-from promptmill.store import stats, workers
+from promptmill.store import Connection, answered, stats, workers
+from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
 from promptmill.store.workers import WorkerRow
@@ -40,6 +45,7 @@ class Moment:
         tokens_per_s: tokens read and written per second, of late.
         eta_s: seconds that are left at this pace; None while nobody can tell.
         bound_by: what keeps it from going faster: a limit's dimension, `concurrency`, or None.
+        prediction: how well it was predicted; None in the moments of a stream.
     """
 
     status: BatchStatus
@@ -50,6 +56,7 @@ class Moment:
     tokens_per_s: float
     eta_s: float | None
     bound_by: str | None
+    prediction: Prediction | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -70,8 +77,8 @@ class Moment:
         return "no worker is running; start one with: promptmill up"
 
 
-def look(database: Database, batch_id: str, bottleneck: Bottleneck) -> Moment:
-    """One moment, without a past: its pace is the mean since the first call.
+def look(database: Database, batch_id: str, bottleneck: Bottleneck, settings: Settings) -> Moment:
+    """One moment, without a past: its pace is the mean since the first call. With its prediction.
 
     Raises:
         NotFound: there is no such batch.
@@ -80,7 +87,8 @@ def look(database: Database, batch_id: str, bottleneck: Bottleneck) -> Moment:
     pace = Pace()
     pace.note(0.0, done=0, tokens=0)
     pace.note(seen.status.elapsed_s, done=seen.status.batch.done, tokens=seen.tokens)
-    return _moment(seen, pace, bottleneck, alone_s=PATIENCE_S)
+    moment = _moment(seen, pace, bottleneck, alone_s=PATIENCE_S)
+    return replace(moment, prediction=_predict(database, seen.status.batch, settings))
 
 
 def watch(
@@ -143,6 +151,23 @@ def _see(database: Database, batch_id: str) -> _Seen:
         serving=[worker for worker in alive if worker.endpoint == endpoint],
         strangers=tuple(sorted({str(worker.endpoint) for worker in alive} - {endpoint})),
     )
+
+
+def _predict(database: Database, batch: BatchRow, settings: Settings) -> Prediction:
+    """By what is known of the model that most of its prompts ask for."""
+    group = Catalogue(settings.models).group_of(batch.model)
+    with database.read() as connection:
+        known = _known(connection, batch, group)
+        if batch.succeeded and not known.basis.batch:
+            known = _known(connection, batch, limit_group(group, "fast"))
+    return predict(batch, known, PriceBook(settings.prices))
+
+
+def _known(connection: Connection, batch: BatchRow, group: str) -> Experience:
+    kind = answered.Kind(group, batch.simulated, batch.template)
+    now = database_now(connection)
+    above = answered.experience_above(connection, kind, now, but=batch.id)
+    return answered.experience_of(connection, batch.id, kind, above, now)
 
 
 def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) -> Moment:

@@ -68,6 +68,7 @@ class Estimator:
         self._catalogue = catalogue
         self._models: dict[str, Experience] = {}
         self._families: dict[str, Experience] = {}
+        self._taught: dict[str, None] = {}
 
     def estimate(self, prompt: Prompt, *, family: str, lane: Lane = Lane.REALTIME) -> Estimate:
         """What one call of this prompt will use; `family` is the batch, whose answers are alike."""
@@ -102,7 +103,13 @@ class Estimator:
         )
 
     def learn(self, estimate: Estimate, usage: Usage, *, family: str) -> None:
-        """Take in what a complete reply used. Partial usage of a failed call teaches nothing true."""
+        """Take in what a complete reply used. Partial usage of a failed call teaches nothing true.
+
+        A family that is taught is left to its teacher: the first replies of many calls are the short ones, and
+        who sees only them as they come in learns too little.
+        """
+        if family in self._taught:
+            return
         above = self._models.get(estimate.model)
         if above is None:
             above = Experience.first_guess()
@@ -119,6 +126,7 @@ class Estimator:
     def teach(self, family: str, experience: Experience) -> None:
         """Take over what all processes together know of a family, in place of what this one saw of it."""
         _keep(self._families, family, experience)
+        _keep(self._taught, family, None)
 
 
 def estimate_input(body: Body) -> int:

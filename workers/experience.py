@@ -153,8 +153,9 @@ class Experiences:
         """Begin with what is known of a family. Without a database the first guess must do for now."""
         try:
             with self.database.read() as connection:
-                above = experience_above(connection, kind, but=batch_id)
-                known = experience_of(connection, batch_id, kind, above, self.clock.now())
+                wall = self.clock.now()
+                above = experience_above(connection, kind, wall, but=batch_id)
+                known = experience_of(connection, batch_id, kind, above, wall)
         except Exception as error:  # noqa: BLE001  # nothing here may keep a job from being answered
             log.warning("experience_not_read", error=type(error).__name__)
             return
@@ -163,12 +164,12 @@ class Experiences:
         self._say(name, known)
 
     def _read_again(self, name: str, family: _Family) -> None:
-        now = time.monotonic()
+        now, wall = time.monotonic(), self.clock.now()
         with self.database.read() as connection:
             if now - family.above_at > ABOVE_KEPT_S:
-                family.above = experience_above(connection, family.kind, but=family.batch_id)
+                family.above = experience_above(connection, family.kind, wall, but=family.batch_id)
                 family.above_at = now
-            known = experience_of(connection, family.batch_id, family.kind, family.above, self.clock.now())
+            known = experience_of(connection, family.batch_id, family.kind, family.above, wall)
         family.experience, family.read_at = known, now
         self._say(name, known)
 

@@ -12,6 +12,7 @@ import promptmill
 from producers.cli import (
     control,
     doctor,
+    estimate,
     faults,
     limits,
     lists,
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command(name="run")(run.run)
 app.command(name="up")(up.up)
 app.command(name="submit")(submit.submit)
+app.command(name="estimate")(estimate.estimate)
 app.command(name="status")(status.status)
 app.command(name="list")(lists.list_batches)
 app.command(name="results")(results.results)

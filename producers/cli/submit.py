@@ -6,6 +6,7 @@ import typer
 
 from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell
+from producers.cli.estimate import show
 from producers.cli.exits import Exit, exit_for
 from producers.cli.printing import put, put_json
 from producers.cli.status import follow
@@ -31,6 +32,9 @@ def submit(
     limit: opt.Limit = None,
     skip_invalid: opt.SkipInvalid = False,
     new: opt.New = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Submit nothing; say what `promptmill estimate` says.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show progress until the batch has ended.")] = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -47,6 +51,9 @@ def submit(
         schema=schema, lane=lane, deadline=deadline, priority=priority, tags=tags, limit=limit,
         skip_invalid=skip_invalid, new=new,
     )  # fmt: skip
+    if dry_run:
+        show(source, asked, as_json=as_json)
+        return
     submission = submit_with(source, options_from(asked), settings=settings.load())
     admission, batch = submission.admission, submission.batch
     tell(admission)
@@ -59,15 +66,10 @@ def submit(
 
 
 def _document(admission: "Admission") -> dict[str, Any]:
-    from promptmill.pricing import usd  # noqa: PLC0415  # the price list takes 0.1 s
+    from producers.forecast_shown import forecast_document  # noqa: PLC0415  # the price list takes 0.1 s
 
-    estimate = admission.estimate
     return {
         "batch_id": admission.batch_id,
         "jobs": admission.jobs,
-        "estimate": {
-            "input_tokens": estimate.input_tokens,
-            "output_tokens": estimate.output_tokens,
-            "cost_usd": usd(estimate.cost_nanos),
-        },
+        "estimate": forecast_document(admission.forecast),
     }

@@ -130,7 +130,7 @@ def admit(
             simulated=simulated,
             catalogue=catalogue,
             prices=prices or PriceBook(),
-            experience_of=experience_in(database, simulated=simulated),
+            experience_of=experience_in(database, simulated=simulated, now=clock.now()),
             progress=progress,
         )
         found = surveyor.survey(source)
@@ -150,12 +150,12 @@ def admit(
     )
 
 
-def experience_in(database: Database, *, simulated: bool) -> ExperienceOf:
+def experience_in(database: Database, *, simulated: bool, now: datetime) -> ExperienceOf:
     """What the answers in a database teach; simulated and real ones teach each other nothing."""
 
     def of(template: str | None, model_group: str) -> Experience:
         with database.read() as conn:
-            return answered.experience_of_new(conn, answered.Kind(model_group, simulated, template))
+            return answered.experience_of_new(conn, answered.Kind(model_group, simulated, template), now)
 
     return of
 

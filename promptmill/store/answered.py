@@ -7,11 +7,12 @@ each other nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
 from promptmill.experience import SAMPLE, Answered, Experience, of_batch, of_model, of_template
+from promptmill.store.columns import UTCDateTime
 from promptmill.store.ledger import USAGE_COLUMNS
 from promptmill.store.tables import ANSWERED, attempt, batch, job
 from promptmill.usage import Usage
@@ -42,46 +43,68 @@ class Above:
     newest: datetime | None
 
 
-def experience_above(conn: Connection, kind: Kind, *, but: str = "") -> Above:
+def experience_above(conn: Connection, kind: Kind, now: datetime, *, but: str = "") -> Above:
     """What the answers to a template teach, over those of its model.
 
     Args:
         conn: a transaction that reads.
         kind: which answers.
+        now: the time that answers are stamped with.
         but: the id of a batch to leave out, because its own answers come on top.
     """
-    model = of_model(each for each, _ in _newest_of_model(conn, kind))
+    model = of_model(each.answered for each in _of_model(conn, kind, now))
     if kind.template is None:
         return Above(of_template(model, []), None)
-    rows: list[_Answer] = []
+    answers: list[_Answer] = []
     values = {"template": kind.template, "simulated": kind.simulated, "but": but}
     for batch_id in conn.scalars(_WITH_TEMPLATE, values).all():
-        if len(rows) < SAMPLE:
-            rows = _newest(conn, batch_id, kind.model_group, SAMPLE - len(rows)) + rows
-    newest = max((closed_at for _, closed_at in rows), default=None)
-    return Above(of_template(model, [each for each, _ in rows]), newest)
+        if len(answers) < SAMPLE:
+            found = _settled(conn, batch_id, kind.model_group, now)
+            answers = (found.settled or found.newest)[-(SAMPLE - len(answers)) :] + answers
+    return Above(of_template(model, [each.answered for each in answers]), _last_closed(answers))
 
 
 def experience_of(conn: Connection, batch_id: str, kind: Kind, above: Above, now: datetime) -> Experience:
     """What a batch's own answers teach, over what is known above it."""
-    rows = _newest(conn, batch_id, kind.model_group, SAMPLE)
-    newest = rows[-1][1] if rows else above.newest
-    is_warm = newest is not None and now - newest < WARM
-    return of_batch(above.experience, [each for each, _ in rows], is_warm=is_warm)
+    found = _settled(conn, batch_id, kind.model_group, now)
+    last_closed = _last_closed(found.newest) or above.newest
+    is_warm = last_closed is not None and now - last_closed < WARM
+    answers = found.settled
+    if len(answers) < _ENOUGH and above.experience.basis.template < _ENOUGH:
+        answers = found.newest  # better than nothing
+    return of_batch(above.experience, [each.answered for each in answers], is_warm=is_warm)
 
 
-def experience_of_new(conn: Connection, kind: Kind) -> Experience:
+def experience_of_new(conn: Connection, kind: Kind, now: datetime) -> Experience:
     """What a batch that is not there yet would begin with."""
-    return of_batch(experience_above(conn, kind).experience, [])
+    return of_batch(experience_above(conn, kind, now).experience, [])
 
 
-_Answer = tuple[Answered, datetime]
+class _Answer(NamedTuple):
+    answered: Answered
+    opened_at: datetime
+    closed_at: datetime
+
+
+class _Found(NamedTuple):
+    """Answers of a batch, in the order in which they were begun."""
+
+    settled: list[_Answer]
+    newest: list[_Answer]
+
+
+_ENOUGH = 30
+_LONG = 0.9
+_MARGIN = 1.5
+_LOOKS = 4
 
 _NEWEST = (
     select(
         job.c.estimated_input_tokens,
         job.c.estimated_output_tokens,
+        attempt.c.opened_at,
         attempt.c.closed_at,
+        attempt.c.id,
         *(attempt.c[name] for name in USAGE_COLUMNS),
     )
     .join_from(attempt, job, job.c.id == attempt.c.job_id)
@@ -89,8 +112,9 @@ _NEWEST = (
         text(ANSWERED),
         attempt.c.batch_id == bindparam("batch_id"),
         attempt.c.model_group == bindparam("model_group"),
+        attempt.c.opened_at <= bindparam("until", type_=UTCDateTime()),
     )
-    .order_by(attempt.c.closed_at.desc())
+    .order_by(attempt.c.opened_at.desc())
     .limit(bindparam("most"))
 )
 _WITH_TEMPLATE = (
@@ -112,20 +136,51 @@ _RECENT = (
 )
 
 
-def _newest_of_model(conn: Connection, kind: Kind) -> list[_Answer]:
+def _of_model(conn: Connection, kind: Kind, now: datetime) -> list[_Answer]:
     """A few answers of each of the newest batches, oldest first."""
-    rows: list[_Answer] = []
+    answers: list[_Answer] = []
     for batch_id in conn.scalars(_RECENT, {"simulated": kind.simulated}).all():
-        if len(rows) < _MODEL_SAMPLE:
-            rows = _newest(conn, batch_id, kind.model_group, _ANSWERS_OF_EACH) + rows
-    return rows
+        if len(answers) < _MODEL_SAMPLE:
+            answers = _newest(conn, batch_id, kind.model_group, now, most=_ANSWERS_OF_EACH) + answers
+    return answers
 
 
-def _newest(conn: Connection, batch_id: str, model_group: str, most: int) -> list[_Answer]:
-    """The newest answers of a batch, oldest first."""
-    values = {"batch_id": batch_id, "model_group": model_group, "most": most}
-    rows: Sequence[Row[Any]] = conn.execute(_NEWEST, values).all()
+def _settled(conn: Connection, batch_id: str, model_group: str, now: datetime) -> _Found:
+    """The newest answers to calls that were begun so long ago that nearly all of their time have ended.
+
+    Of the calls begun a moment ago only those with short answers are answered. What a call takes is seen from
+    the answers themselves: looked at further back, they take longer, until they take no longer.
+    """
+    newest = found = _newest(conn, batch_id, model_group, now)
+    until = now
+    for _ in range(_LOOKS):
+        if not found:
+            break
+        durations = sorted(each.closed_at - each.opened_at for each in found)
+        until = now - _MARGIN * durations[int(_LONG * len(durations))]
+        if found[-1].opened_at <= until:
+            break
+        found = _newest(conn, batch_id, model_group, until)
+    return _Found([each for each in found if each.opened_at <= until], newest)
+
+
+def _newest(
+    conn: Connection, batch_id: str, model_group: str, until: datetime, *, most: int = SAMPLE
+) -> list[_Answer]:
+    """The answers to the last calls that a batch had begun until then, in the order of their beginning."""
+    values = {"batch_id": batch_id, "model_group": model_group, "until": until, "most": most}
+    found: Sequence[Any] = conn.execute(_NEWEST, values).all()
+    # Calls begun at the same moment must come in no order that has to do with their end.
+    rows = sorted(found, key=lambda row: (row.opened_at, row.id))
     return [
-        (Answered(by_formula, guessed, Usage(**dict(zip(USAGE_COLUMNS, used, strict=True)))), closed_at)
-        for by_formula, guessed, closed_at, *used in reversed(rows)
+        _Answer(
+            Answered(by_formula, guessed, Usage(**dict(zip(USAGE_COLUMNS, used, strict=True)))),
+            opened_at,
+            closed_at,
+        )
+        for by_formula, guessed, opened_at, closed_at, _, *used in rows
     ]
+
+
+def _last_closed(answers: Sequence[_Answer]) -> datetime | None:
+    return max((each.closed_at for each in answers), default=None)

@@ -171,7 +171,7 @@ class Attempt(Row, table=True):
         UniqueConstraint("job_id", "number"),
         _partial("attempt_failed", "batch_id", "outcome", where=FAILED),
         Index("attempt_opened", "opened_at", "model_group"),
-        _partial("attempt_answered", "batch_id", "model_group", "closed_at", where=ANSWERED),
+        _partial("attempt_answered", "batch_id", "model_group", "opened_at", where=ANSWERED),
     )
 
     id: str = Field(primary_key=True)

@@ -40,7 +40,7 @@ def test_submit_as_json_tells_jobs_and_the_estimate(cli: Any) -> None:
     told = cli.json("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
 
     assert told["jobs"] == 3
-    assert set(told["estimate"]) == {"input_tokens", "output_tokens", "cost_usd"}
+    assert set(told["estimate"]) == {"input_tokens", "output_tokens", "cost_usd", "low", "high", "rests_on"}
     assert told["batch_id"] == cli.json("status", "mine")["batch_id"]
 
 
@@ -60,7 +60,7 @@ def test_status_is_the_documented_document(cli: Any) -> None:
 
     assert list(status) == [
         "batch_id", "name", "state", "simulated", "reason", "lane", "jobs", "usage", "cost_usd", "estimate_usd",
-        "budget_usd", "attempts", "failures", "created_at", "started_at", "ended_at", "elapsed_s", "eta_s",
+        "projected_usd", "predicted", "budget_usd", "attempts", "failures", "created_at", "started_at", "ended_at", "elapsed_s", "eta_s",
         "bound_by",
     ]  # fmt: skip
     assert status["state"] == "active"

@@ -1,6 +1,7 @@
 """What earlier answers teach, read from the rows that are there: on both databases, by short looks into an index."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def known(
 ) -> Experience:
     kind = Kind(GROUP, simulated, template)
     with world.database.read() as conn:
-        above = answered.experience_above(conn, kind, but=batch_id)
+        above = answered.experience_above(conn, kind, world.now, but=batch_id)
         return answered.experience_of(conn, batch_id, kind, above, world.now)
 
 
@@ -89,3 +90,41 @@ def test_what_was_expected_of_the_answered_jobs_is_kept_on_the_batch(world: Any,
     world.complete(*world.running(made, 2))
     row = world.row(made)
     assert (row.formula_tokens, row.formula_tokens_answered) == (500, 200)
+
+
+@pytest.fixture
+def race(world: Any) -> Callable[..., Any]:
+    """`race(until)`: a hundred calls begun at once whose answers take as long as they are, seen after `until` s."""
+
+    def run(until: float, **batch: Any) -> Any:
+        made = world.batch(100, **batch)
+        began = world.now
+        for output, lease in enumerate(world.running(made, 100), 1):
+            if output > until:
+                break
+            world.now = began + timedelta(seconds=output)
+            attempt = world.closed(lease, usage=Usage(input_tokens=100, output_tokens=output))
+            with world.database.begin() as conn:
+                jobs.complete(conn, [world.completion(lease, attempt=attempt)], world.now)
+        world.now = began + timedelta(seconds=until)
+        return made
+
+    return run
+
+
+def test_the_first_answers_of_many_calls_are_the_short_ones_and_do_not_pass_for_all(
+    world: Any, race: Any
+) -> None:
+    race(500, template="t")
+    halfway = race(50, template="t")
+    assert known(world, batch_id=halfway.id, template="t").output.mean == pytest.approx(50, rel=0.1)
+
+
+def test_the_last_answers_are_the_long_ones_and_do_not_pass_for_all_either(world: Any, race: Any) -> None:
+    made = race(500)
+    assert known(world, batch_id=made.id).output.mean == pytest.approx(50, rel=0.1)
+
+
+def test_where_nothing_else_is_known_the_first_answers_are_better_than_a_guess(world: Any, race: Any) -> None:
+    made = race(20)
+    assert known(world, batch_id=made.id).output.mean < 100

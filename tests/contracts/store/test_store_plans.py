@@ -45,7 +45,7 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         stats.window_counts(conn, world.now)
         ledger.attempts_of(conn, job_id=fourth.job_id)
         kind = answered.Kind(GROUP, simulated=True, template="t")
-        above = answered.experience_above(conn, kind)
+        above = answered.experience_above(conn, kind, world.now)
         answered.experience_of(conn, made.id, kind, above, world.now)
         workers.beat(conn, "worker-1", 1, world.now)
     world.tick(60)

@@ -23,7 +23,7 @@ def upgrade() -> None:
     op.create_index(
         "attempt_answered",
         "attempt",
-        ["batch_id", "model_group", "closed_at"],
+        ["batch_id", "model_group", "opened_at"],
         sqlite_where=answered,
         postgresql_where=answered,
     )
