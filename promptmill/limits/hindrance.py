@@ -4,6 +4,7 @@ A call of average size is planned on the record, as the next real one will be, a
 named. Nothing is changed.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from promptmill.dimensions import DIMENSIONS
@@ -14,6 +15,9 @@ from promptmill.limits.records import INPUT, PoolRecord
 
 FOREIGN_SHOWN = 0.1
 """Share of a limit from which another program is named; below it the limit itself is."""
+
+TYPICAL = (1.0, 1000.0, 300.0)
+"""Requests, input and output tokens of a call, before the first permit has told."""
 
 _AT_ONCE = 1e-3
 """s; a start this near is no wait."""
@@ -39,17 +43,18 @@ def hindrance(record: PoolRecord, now: float, pacing: Pacing, *, waiting: bool) 
     """What the next call waits for; None when it could start now and nobody is known to be `waiting`."""
     if record.paused_until > now:
         return Hindrance.PAUSED
-    outcome = plan(record, list(record.mean_cost), now, pacing)
+    each = record.mean_cost if record.mean_cost[0] > 0 else list(TYPICAL)
+    outcome = plan(record, each, now, pacing)
     if outcome.start <= now + _AT_ONCE and not waiting:
         return None
-    index = outcome.binding if outcome.binding is not None else _slowest(record, outcome)
+    index = outcome.binding if outcome.binding is not None else _slowest(each, outcome)
     return None if index is None else _reason(record, index, now, pacing)
 
 
-def _slowest(record: PoolRecord, outcome: Plan) -> int | None:
+def _slowest(each: Sequence[float], outcome: Plan) -> int | None:
     """The dimension whose pace allows the fewest average calls."""
-    limited = [index for index in range(3) if outcome.pace[index] > 0 and record.mean_cost[index] > 0]
-    return min(limited, key=lambda index: outcome.pace[index] / record.mean_cost[index], default=None)
+    limited = [index for index in range(3) if outcome.pace[index] > 0 and each[index] > 0]
+    return min(limited, key=lambda index: outcome.pace[index] / each[index], default=None)
 
 
 def _reason(record: PoolRecord, index: int, now: float, pacing: Pacing) -> Hindrance:
