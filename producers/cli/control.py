@@ -2,7 +2,7 @@
 
 import producers
 from producers.cli.options import AsJson, BatchName
-from producers.cli.printing import put_json, say
+from producers.cli.printing import log_to_stderr, put_json, say
 
 
 def pause(batch: BatchName, as_json: AsJson = False) -> None:
@@ -30,6 +30,7 @@ def _report(handle: "producers.Batch", sentence: str, as_json: bool) -> None:
     from producers.documents import status_document  # noqa: PLC0415  # the database layer takes 0.5 s
 
     if as_json:
+        log_to_stderr()
         put_json(status_document(handle.look()))
     else:
         say(sentence)

@@ -6,7 +6,7 @@ import typer
 
 from producers.cli.exits import Exit
 from producers.cli.options import AsJson
-from producers.cli.printing import put, put_json
+from producers.cli.printing import log_to_stderr, put, put_json
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -15,6 +15,7 @@ def doctor(as_json: AsJson = False) -> None:
     from producers.doctor import Verdict, examine, values  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
+    log_to_stderr("ERROR")  # what it would warn of is what it tells
     found = settings.load()
     held, checks = values(found), examine(found)
     healthy = all(check.verdict is not Verdict.WRONG for check in checks)

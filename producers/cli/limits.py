@@ -36,7 +36,7 @@ def show(as_json: AsJson = False, watch: Watch = False, prometheus: AsMetrics = 
     """Show the limits as they stand now; the same as without a word."""
     if as_json + watch + prometheus > 1:
         raise typer.BadParameter("take one of --json, --watch and --prometheus")
-    log_to_stderr()
+    log_to_stderr("ERROR")
     if watch:
         _watch()
         return
@@ -71,7 +71,7 @@ def probe(
     from producers.limits_document import probe_document  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.limits_tables import probe_table  # noqa: PLC0415  # likewise
 
-    log_to_stderr()
+    log_to_stderr("ERROR")
     found = producers.probe_limits(account=account, workspace=workspace)
     if as_json:
         put_json(probe_document(found))

@@ -15,11 +15,11 @@ def put(line: str) -> None:
     print(line, flush=True)  # noqa: T201  # likewise
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: str = "WARNING") -> None:
     """Warnings of what is below go to standard error; unless told, structlog writes to standard output."""
     from promptmill import logs  # noqa: PLC0415  # 0.2 s that --help need not take
 
-    logs.configure(level="ERROR")
+    logs.configure(level=level)
 
 
 def put_json(document: Any) -> None:

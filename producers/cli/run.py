@@ -13,7 +13,7 @@ import typer
 from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell
 from producers.cli.exits import Exit, exit_for
-from producers.cli.printing import put_json, say
+from producers.cli.printing import log_to_stderr, put_json, say
 
 if TYPE_CHECKING:
     from producers.batches import Batch
@@ -68,6 +68,7 @@ def _work(source: str, asked: Asked, workers: int, *, announce_model: bool) -> "
     from producers.running import finish, submit_for_here  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
+    log_to_stderr()
     submission = submit_for_here(source, options_from(asked), settings=settings.load())
     tell(submission.admission)
     if announce_model:

@@ -8,7 +8,7 @@ import typer
 import producers
 from producers.cli.exits import Exit
 from producers.cli.options import AsJson, BatchNameOrNewest
-from producers.cli.printing import put, put_json, say
+from producers.cli.printing import log_to_stderr, put, put_json, say
 
 
 def status(
@@ -19,6 +19,7 @@ def status(
     """Show where a batch stands."""
     from producers import documents, tables  # noqa: PLC0415  # the database layer takes 0.5 s
 
+    log_to_stderr()
     handle = producers.batch(batch)
     if watch:
         follow(handle)
