@@ -25,6 +25,14 @@ def gap(record: PoolRecord, pacing: Pacing) -> float:
 
 
 def due_after(ahead: Line, earliest: float, record: PoolRecord, pacing: Pacing) -> float:
-    """When a process behind others may hope for its turn, if the next one is possible at `earliest`."""
-    turns = len(ahead) * max(gap(record, pacing), record.interval)
-    return max(earliest, ahead[0][1]) + turns
+    """When a process behind others may hope for its turn, if the next one is possible at `earliest`.
+
+    Turns follow each other as fast as the limits allow calls. The interval that is measured may be longer because
+    the turns were: a line that went by it alone would stay as slow as it once was.
+    """
+    possible = max(
+        (cost / rate for cost, rate in zip(record.mean_cost, record.rate, strict=True) if rate > 0),
+        default=0.0,
+    )
+    turn = max(gap(record, pacing), pacing.turn_share * min(record.interval, possible))
+    return max(earliest, ahead[0][1]) + len(ahead) * turn

@@ -204,12 +204,13 @@ class Pacing:
     batch_interval: float = 0.25
     gap: float = 0.1
     round: float = 0.5
+    turn_share: float = 0.8
     ticket_longest: float = 2.0
     line_grace: float = 0.25
-    """s between two asks of one process, and between two processes at least (the horizon bears both), less
-    where so many wait that a round of all would take longer than this: else a dispatcher's window of 2 s is
-    empty before all had a turn (5,000 RPM, 32 processes: 3 % of the limit); the
-    longest ticket while not paused; how late a process may come before its turn is lost."""
+    """s between two asks of one process, and between two processes at least (the horizon bears both); less where
+    so many wait that a round of all would take longer than the third figure, else a dispatcher's window of 2 s is
+    empty before all had a turn (5,000 RPM, 32 processes: 3 % of the limit); turns per call that the limits allow;
+    the longest ticket while not paused; how late a process may come before its turn is lost."""
     saving_longest: float = 120.0
     """s for which the pool saves up for a call that found the bucket too low for its patience."""
 

@@ -204,8 +204,15 @@ end
 -- Seconds that a process leaves to the others at least, so that all have a turn before their work runs out.
 local function gap() return min(pacing_gap, pacing_round / max(1, #record.line)) end
 
+-- Turns follow each other as fast as the limits allow calls; what is measured may be slow because the turns were.
 local function due_after(others, earliest)
-  return max(earliest, others[1][2]) + #others * max(gap(), record.interval)
+  local possible = 0
+  for index = 1, 3 do
+    local rate = record.rate[index]
+    if rate > 0 then possible = max(possible, record.mean_cost[index] / rate) end
+  end
+  local turn = max(gap(), pacing_turn_share * min(record.interval, possible))
+  return max(earliest, others[1][2]) + #others * turn
 end
 
 local function longest_ticket() return max(pacing_ticket_longest, record.paused_until - now) end
