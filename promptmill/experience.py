@@ -138,8 +138,8 @@ class Experience:
         total = usage.total_input_tokens
         if total <= 0:
             return
-        if answered.estimated_output_tokens < FIRST_GUESS:
-            # It is the prompt's own ceiling: no answer of this kind can be longer.
+        if not self.basis.batch and answered.estimated_output_tokens < FIRST_GUESS:
+            # It is the prompt's own ceiling, whatever others answered: no answer of this kind can be longer.
             self.output.mean = min(self.output.mean, answered.estimated_output_tokens)
         self.output.learn(usage.output_tokens)
         if answered.estimated_input_tokens > 0:
