@@ -40,10 +40,10 @@ def write_lines(
 
 
 def lines_of(now: LimitsNow) -> list[str]:
-    """A moment as lines of `key=value`, one for each pool."""
-    if not now.pools:
-        return [f"limits pools=0 silence={word(now.silence or 'no call within the last hour')}"]
-    return [_line(state, now.backlog) for state in now.pools]
+    """A moment as lines of `key=value`, one for each pool in use."""
+    if not now.in_use:
+        return [f"limits pools=0 known={len(now.pools)} silence={word(now.silence or 'no call is made')}"]
+    return [_line(state, now.backlog) for state in now.in_use]
 
 
 def _line(state: "PoolState", backlog: Backlog | None) -> str:

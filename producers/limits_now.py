@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from producers.limits_reader import LimitsReader
+from promptmill.dimensions import Dimension
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.runtime import open_database
 from promptmill.settings import GroupLimits, Settings, load
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from promptmill.limits import PoolState
 
 INTERVAL_S = 1.0
+_MOVES = 0.5
+"""Requests per minute from which a pool counts as used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,19 @@ class LimitsNow:
     silence: str | None
     set_limits: tuple[SetLimits, ...]
     backlog: Backlog | None
+
+    @property
+    def in_use(self) -> "list[PoolState]":
+        """The pools through which calls go now, or for which jobs wait."""
+        return [state for state in self.pools if _moves(state) or self._waits(state)]
+
+    def _waits(self, state: "PoolState") -> bool:
+        return self.backlog is not None and bool(self.backlog.of_group(state.pool.group))
+
+
+def _moves(state: "PoolState") -> bool:
+    used = state[Dimension.REQUESTS].used_per_minute >= _MOVES
+    return used or bool(state.in_flight or state.processes_waiting or state.paused_for)
 
 
 def limits(*, settings: Settings | None = None) -> LimitsNow:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from producers.limits_now import Backlog, LimitsNow, SetLimits
+from producers.limits_now import LimitsNow, SetLimits
 from producers.limits_probe import Probe, StatedLimits
 from producers.limits_wording import FROM, allowed, share, waiting, why
 from producers.tables import columns
@@ -14,16 +14,13 @@ from promptmill.dimensions import DIMENSIONS
 if TYPE_CHECKING:
     from promptmill.limits import DimensionState, PoolState
 
-_MOVES = 0.5
-"""Requests per minute from which a pool counts as used."""
-
 _LIMITS = ("REQUESTS", "INPUT TOKENS", "OUTPUT TOKENS")
 _LABEL, _WIDTH = 13, 80
 
 
 def page(now: LimitsNow) -> str:
     """All there is to say, as plain text."""
-    used = [state for state in now.pools if _in_use(state, now.backlog)]
+    used = now.in_use
     parts = [_block(state, now) for state in used]
     if others := [state for state in now.pools if state not in used]:
         parts.append(_known(others, named=_several_accounts(now.pools)))
@@ -49,7 +46,11 @@ def set_table(entries: Sequence[SetLimits]) -> str:
 def probe_table(probe: Probe) -> str:
     """What the API states, and under it what is set and what is in force where that differs."""
     of = f"workspace {probe.workspace}" if probe.workspace else "organization"
-    rows = [row for stated in probe.groups for row in _stated_rows(stated)]
+    own = {_values(stated.configured) for stated in probe.groups}
+    alike = len(own) == 1
+    rows = [row for stated in probe.groups for row in _stated_rows(stated, alike=alike)]
+    if alike and probe.groups[0].configured.is_set:
+        rows.append(("set, for every model group", *map(_own, own.pop())))
     parts = [columns((f"STATED FOR THE {of}".upper(), *_LIMITS), rows, right=(1, 2, 3))]
     parts += [_strangers(probe)] if _strangers(probe) else []
     if probe.others:
@@ -72,16 +73,6 @@ def _nobody(now: LimitsNow) -> str:
     if now.backlog and (jobs := [each for each in now.backlog.jobs if each.pending + each.queued]):
         parts.append("\n".join(_fact("jobs waiting", waiting(jobs))))
     return "\n\n".join(parts)
-
-
-def _in_use(state: "PoolState", backlog: Backlog | None) -> bool:
-    return bool(
-        state.in_flight
-        or state.processes_waiting
-        or state.paused_for
-        or state.dimensions[0].used_per_minute >= _MOVES
-        or (backlog and backlog.of_group(state.pool.group))
-    )
 
 
 def _block(state: "PoolState", now: LimitsNow) -> str:
@@ -146,17 +137,25 @@ def _several_accounts(states: "Sequence[PoolState]") -> bool:
     return len({state.pool.account for state in states}) > 1
 
 
-def _stated_rows(stated: StatedLimits) -> list[tuple[str, ...]]:
-    said = _values(stated)
+def _stated_rows(stated: StatedLimits, *, alike: bool) -> list[tuple[str, ...]]:
+    said, set_ = _values(stated), _values(stated.configured)
     rows = [(stated.group, *("not said" if each is None else figure(each or None) for each in said))]
-    if stated.configured.is_set:
-        set_ = _values(stated.configured)
-        rows.append(("  set", *("-" if each is None else figure(each or None) for each in set_)))
+    if stated.configured.is_set and not alike:
+        rows.append(("  set", *map(_own, set_)))
     if stated.in_force is not None:
-        in_force = [each.limit for each in stated.in_force.dimensions]
-        if [each or None for each in said] != in_force:
-            rows.append(("  in force", *(figure(each) for each in in_force)))
+        in_force = tuple(each.limit for each in stated.in_force.dimensions)
+        if in_force != tuple(map(_lower, said, set_)):
+            rows.append(("  in force", *map(figure, in_force)))
     return rows
+
+
+def _own(limit: float | None) -> str:
+    return "-" if limit is None else figure(limit or None)
+
+
+def _lower(stated: float | None, set_: float | None) -> float | None:
+    """What is to be expected in force of the two; what is set to 0 is no limit, whatever is stated."""
+    return None if set_ == 0 else min((each for each in (stated, set_) if each), default=None)
 
 
 def _strangers(probe: Probe) -> str:

@@ -72,7 +72,19 @@ def test_what_is_set_stands_below_what_is_stated() -> None:
 
     assert [line.split() for line in text.splitlines()[1:]] == [
         ["claude-opus-4.x", "1,000", "2,000,000", "400,000"],
-        ["set", "60", "-", "-"],
+        ["set,", "for", "every", "model", "group", "60", "-", "-"],
+    ]
+
+
+def test_what_is_set_for_one_group_stands_below_that_group() -> None:
+    haiku = RateLimitGroup("model_group", "Haiku", ("claude-haiku-5-5",), FULL)
+    groups = stated(OPUS, haiku, limits__groups={"claude-opus-4.x": {"otpm": 8000}})
+
+    text = probe_table(Probe("default", None, tuple(groups.values()), (), None))
+
+    assert [line.split() for line in text.splitlines()[2:]] == [
+        ["claude-opus-4.x", "1,000", "2,000,000", "400,000"],
+        ["set", "-", "-", "8,000"],
     ]
 
 
