@@ -28,8 +28,8 @@ ABOVE_KEPT_S = 60.0
 IN_USE_S = 60.0
 """How long a family is kept fresh after it was last asked for."""
 FORGOTTEN_S = 600.0
-MOST_AT_ONCE = 50
-"""Families read in one round, the ones that were read longest ago first: about 0.2 s of work."""
+MOST_AT_ONCE = 20
+"""Families read in one round, the ones that were read longest ago first: each costs 5 to 15 ms of this process."""
 
 Tell = Callable[[str, Experience], object]
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from promptmill.errors import ConfigurationError
+from promptmill.store import batches, schema
 from promptmill.store.database import Database
 from promptmill.store.tables import METADATA
 
@@ -114,3 +116,34 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Database) -> None:
     with empty.read() as conn:
         assert not conn.dialect.has_table(conn, "batch")
         assert not conn.dialect.has_table(conn, "alembic_version")
+
+
+def test_a_database_of_the_first_version_keeps_its_rows_and_is_counted_up(empty: Database) -> None:
+    with empty.begin() as conn:
+        config = schema._config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, "0001")
+        conn.execute(
+            text(
+                "INSERT INTO batch (id, name, state, lane, model, endpoint, simulated, priority, total, succeeded,"
+                " errored, canceled, expired, input_tokens, output_tokens, cache_write_tokens, cache_read_tokens,"
+                " attempts, unpriced_attempts, cost_nanos, reserved_nanos, created_at, tags, options, shared)"
+                " VALUES ('b', 'old', 'active', 'realtime', 'm', 'e', :yes, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0,"
+                " 0, '2026-01-01T00:00:00.000000Z', '{}', '{}', '{}')"
+            ),
+            {"yes": True},
+        )
+        for seq, state in enumerate(("succeeded", "pending")):
+            conn.execute(
+                text(
+                    "INSERT INTO job (id, batch_id, seq, custom_id, state, model_group, estimated_input_tokens,"
+                    " estimated_output_tokens, dispatch, token, attempts, changed_at) VALUES (:id, 'b', :seq, :name,"
+                    " :state, 'm', 70, 400, 0, 0, 0, '2026-01-01T00:00:00.000000Z')"
+                ),
+                {"id": f"j{seq}", "name": f"row-{seq}", "seq": seq, "state": state},
+            )
+    empty.migrate()
+    with empty.read() as conn:
+        row = batches.get(conn, "b")
+    assert (row.formula_tokens, row.formula_tokens_answered) == (140, 70)
+    assert (row.template, row.estimated_input_tokens) == (None, None)
