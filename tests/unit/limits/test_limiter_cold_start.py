@@ -1,12 +1,10 @@
 """Five prompts on an account of which nothing is known, in virtual time: how long a first run takes."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
+from bench.rehearsal.virtual import LoopClock, run_virtually
 from promptmill.clock import Clock
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension, Headroom
 from promptmill.limits import Ceilings, LimitSource, LocalLimiter, Pool, PoolState
@@ -17,7 +15,6 @@ POOL = Pool("account", "group")
 LIMITS = Amounts(1000, 450_000, 90_000)
 LATENCY = 2.0
 USED = Amounts(1, 300, 100)
-Virtually = Callable[[Coroutine[Any, Any, Any]], Any]
 ONLY_REQUESTS = (Dimension.REQUESTS,)
 
 
@@ -25,7 +22,7 @@ ONLY_REQUESTS = (Dimension.REQUESTS,)
 class FirstRun:
     """Some calls at once, each estimated at 1,024 tokens of output, against a server of 1,000 RPM."""
 
-    clock: Clock
+    clock: Clock = field(default_factory=LoopClock)
     calls: int = 5
     ceilings: Ceilings = field(default_factory=Ceilings)
     stated: tuple[Dimension, ...] = DIMENSIONS
@@ -60,36 +57,26 @@ class FirstRun:
         return Headroom(*said)
 
 
-@pytest.fixture
-def first_run(virtually: Virtually, loop_clock: Clock) -> Callable[..., FirstRun]:
-    """`first_run(ceilings=…, stated=…)` plays it through."""
-    return lambda **plan: virtually(FirstRun(loop_clock, **plan).run())
-
-
-def test_five_prompts_on_an_unknown_account_need_little_more_than_two_answers(
-    first_run: Callable[..., FirstRun],
-) -> None:
-    run = first_run()
+def test_five_prompts_on_an_unknown_account_need_little_more_than_two_answers() -> None:
+    run = run_virtually(FirstRun().run())
     assert run.ended <= 5.0  # two calls one after the other: nothing is known before the first answer
     assert run.refusals == 0
 
 
-def test_a_small_configured_limit_needs_no_gentle_start(first_run: Callable[..., FirstRun]) -> None:
-    run = first_run(ceilings=Ceilings(requests=50))
+def test_a_small_configured_limit_needs_no_gentle_start() -> None:
+    run = run_virtually(FirstRun(ceilings=Ceilings(requests=50)).run())
     assert run.ended <= 4 * (60 / 50 + 0.1) + LATENCY + 1.0
     assert run.refusals == 0
 
 
-def test_a_larger_configured_limit_starts_gently_and_not_below_the_defaults(
-    first_run: Callable[..., FirstRun],
-) -> None:
-    run = first_run(ceilings=Ceilings(requests=1000))
+def test_a_larger_configured_limit_starts_gently_and_not_below_the_defaults() -> None:
+    run = run_virtually(FirstRun(ceilings=Ceilings(requests=1000)).run())
     assert run.ended <= 5.0
     assert run.refusals == 0
 
 
-def test_what_the_headers_never_state_stops_holding_the_run_up(first_run: Callable[..., FirstRun]) -> None:
-    run = first_run(calls=60, stated=ONLY_REQUESTS)
+def test_what_the_headers_never_state_stops_holding_the_run_up() -> None:
+    run = run_virtually(FirstRun(calls=60, stated=ONLY_REQUESTS).run())
     assert run.state is not None
     assert [each.source for each in run.state.dimensions] == [
         LimitSource.LEARNED,
