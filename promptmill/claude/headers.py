@@ -42,7 +42,24 @@ def read_headroom(headers: Headers) -> Headroom | None:
         value = _number(headers.get(name))
         if value is not None and (value > 0 or field.endswith("_remaining")):
             facts[field] = value
+    if not fast:
+        _narrow_to_workspace(facts, headers)
     return Headroom(**facts) if facts else None
+
+
+def _narrow_to_workspace(facts: dict[str, float], headers: Headers) -> None:
+    """Let a workspace's token limit stand for input, where it is the lower one.
+
+    `anthropic-ratelimit-tokens-*` is the most restrictive token limit, or the sum of both. Above the output limit
+    and below the input limit it can only be a workspace's, of input or of both; what output draws from it then
+    looks like another program's use, which the limiter leaves to it. Any other figure does not tell what it counts.
+    """
+    limit = _number(headers.get("anthropic-ratelimit-tokens-limit"))
+    remaining = _number(headers.get("anthropic-ratelimit-tokens-remaining"))
+    if limit is None or remaining is None:
+        return
+    if facts.get("output_tokens_limit", limit) < limit < facts.get("input_tokens_limit", limit):
+        facts |= {"input_tokens_limit": limit, "input_tokens_remaining": remaining}
 
 
 def exhausted(headroom: Headroom | None) -> Dimension | None:

@@ -39,6 +39,32 @@ def test_in_fast_mode_its_own_token_limits_hold() -> None:
     assert read_headroom(headers) == told
 
 
+@pytest.mark.parametrize(
+    ("tokens", "input_limit"),
+    [
+        (540_000, 450_000),  # both limits together: there is no workspace's
+        (450_000, 450_000),
+        (200_000, 200_000),  # a workspace's, of input or of both
+        (90_000, 450_000),  # it may be of output: nobody can tell
+        (50_000, 450_000),
+    ],
+)
+def test_a_workspaces_lower_token_limit_stands_for_input(tokens: int, input_limit: int) -> None:
+    family = {
+        "input-tokens-limit": 450_000,
+        "input-tokens-remaining": 440_000,
+        "output-tokens-limit": 90_000,
+        "output-tokens-remaining": 80_000,
+        "tokens-limit": tokens,
+        "tokens-remaining": 12_000,
+    }
+    headroom = read_headroom({f"anthropic-ratelimit-{name}": str(value) for name, value in family.items()})
+    assert headroom is not None
+    assert headroom.input_tokens_limit == input_limit
+    assert headroom.input_tokens_remaining == (12_000 if input_limit == 200_000 else 440_000)
+    assert (headroom.output_tokens_limit, headroom.output_tokens_remaining) == (90_000, 80_000)
+
+
 def test_no_headers_is_no_headroom() -> None:
     assert read_headroom({"content-type": "application/json"}) is None
     assert exhausted(None) is None
