@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from producers.limits_now import LimitsNow, SetLimits
+from producers.limits_now import Backlog, LimitsNow, SetLimits
 from producers.limits_probe import Probe, StatedLimits
 from producers.limits_wording import FROM, allowed, share, waiting, why
 from producers.tables import columns
@@ -82,11 +82,20 @@ def _block(state: "PoolState", now: LimitsNow) -> str:
     facts = {
         "in flight": f"{several(state.in_flight, 'call')}, {line} in line",
         "allowed now": allowed(state),
-        "jobs waiting": waiting(now.backlog.of_group(state.pool.group)) if now.backlog else "not known",
         "next call": why(state, now.backlog),
     }
+    of_group = [each for each in now.in_use if each.pool.group == state.pool.group]
+    if state == of_group[-1]:
+        facts["jobs waiting"] = _waiting(state.pool.group, now.backlog, shared=len(of_group) > 1)
     lines = [*table.splitlines(), *(line for name, fact in facts.items() for line in _fact(name, fact))]
     return "\n".join([f"{state.pool.group}, account {state.pool.account}", *(f"  {line}" for line in lines)])
+
+
+def _waiting(group: str, backlog: Backlog | None, *, shared: bool) -> str:
+    """What waits for a model group; whichever account has room takes it."""
+    if backlog is None:
+        return "not known, the database does not answer"
+    return waiting(backlog.of_group(group)) + (" (for any of these accounts)" if shared else "")
 
 
 def _fact(name: str, fact: str) -> list[str]:

@@ -144,6 +144,15 @@ def test_the_page_keeps_to_eighty_columns_with_the_largest_figures() -> None:
     assert "claude-other-2" in text
 
 
+def test_what_waits_is_said_once_where_several_accounts_share_the_work() -> None:
+    other = pool(pool=Pool("research", GROUP))
+
+    text = page(now(pool(), other, backlog=Backlog((jobs("b", 5),), 1)))
+
+    assert text.count("jobs waiting") == 1
+    assert text.endswith("5, 0 of them handed to workers: b 5 (for any of these accounts)")
+
+
 def test_a_dimension_without_a_limit_says_so() -> None:
     text = page(now(pool(dimensions=(dimension(0, None), dimension(1), dimension(2)))))
 
