@@ -124,7 +124,12 @@ def contest(
 ) -> Result:
     """Run a contestant's program until it ends, or its time is up; what the book says then."""
     rpm, itpm, otpm = SMALL
-    settings = {"hidden_request_burst_s": 1.0, "mean_output_tokens": BALANCED.output_tokens, "seed": SEED}
+    settings = {
+        "hidden_request_burst_s": LEARNED.hidden_s,
+        "mean_output_tokens": BALANCED.output_tokens,
+        "tokens_per_s": LEARNED.tokens_per_s,
+        "seed": SEED,
+    }
     with (
         simulated_claude(rpm=rpm, itpm=itpm, otpm=otpm, **settings, **LATENCY) as claude,
         tempfile.TemporaryDirectory(prefix="promptmill-peer-") as folder,

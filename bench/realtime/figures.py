@@ -16,6 +16,7 @@ from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.states import JobState
 
 STEADY_FROM_S = 30.0
+"""A gentle start is over by then; in a run of ten minutes twice that, as in the simulation."""
 ON_THE_WIRE_S = 0.5
 """A call that was let go before the refusal reached us arrives within this."""
 GRACE_S = 5.0
@@ -111,9 +112,12 @@ def measure(played: Played) -> Figures:
     longest = max(range(len(times)), key=times.__getitem__)
     binding = [each for each, time in zip(DIMENSIONS, times, strict=True) if time > NEARLY * times[longest]]
     admitted = [call["at_s"] - start for call in calls]
+    latency = sum(call["ends_s"] - call["at_s"] for call in calls) / len(calls)
     spans = _steady(played, admitted, half)
+    # What was admitted in the ramp is produced up to an answer's length later.
+    later = [(min(since + latency, until), until) for since, until in spans]
     utilisations = {
-        each: _utilisation(calls, start, each, supply, spans)
+        each: _utilisation(calls, start, each, supply, later if each is Dimension.OUTPUT_TOKENS else spans)
         for each, supply in zip(DIMENSIONS, supplies, strict=True)
     }
     statuses = [status.jobs[JobState.SUCCEEDED] for status in played.statuses]
@@ -128,7 +132,7 @@ def measure(played: Played) -> Figures:
         overloaded=by_status.get("529", 0),
         by_rate_s=times[longest],
         last_s=admitted[-1],
-        latency_s=sum(call["ends_s"] - call["at_s"] for call in calls) / len(calls),
+        latency_s=latency,
         makespan_s=max(call["ends_s"] for call in calls) - start,
         once=sum(statuses) == jobs and _answered_once(played, jobs),
         cost_equal=_cost_equal(played, jobs),
@@ -177,11 +181,12 @@ def _steady(played: Played, admitted: Sequence[float], half: float) -> list[tupl
     In a short run without what follows a loss of state or a refusal, which is a second ramp.
     """
     end = admitted[int(0.95 * (len(admitted) - 1))]
+    if played.seconds >= LONG_RUN_S:
+        return [(2 * STEADY_FROM_S, end)]
     begin = min(STEADY_FROM_S, 0.5 * end)
-    calm = played.row.calm_s if played.seconds < LONG_RUN_S else 0.0
-    if not calm:
+    if not played.row.calm_s:
         return [(begin, end)]
-    spans = [(begin, min(half, end)), (half + calm, end)]
+    spans = [(begin, min(half, end)), (half + played.row.calm_s, end)]
     return [(since, until) for since, until in spans if until > since]
 
 

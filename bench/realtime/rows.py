@@ -63,6 +63,7 @@ class Row:
         configured: our ceilings as a multiple of the server's limits; None = learned.
         workers: processes.
         slots: calls in flight per process.
+        tokens_per_s: mean speed of an answer.
         token_factor: so many times our formula is what the server counts.
         tenant: the share of the limits that somebody else takes from half-way on.
         change: the limits are multiplied by this half-way.
@@ -87,6 +88,7 @@ class Row:
     configured: float | None = None
     workers: int = 4
     slots: int = 100
+    tokens_per_s: float = 70.0
     token_factor: float = 1.0
     tenant: float = 0.0
     change: float = 1.0
@@ -166,24 +168,29 @@ def _small_buckets() -> list[Row]:
 
 
 def _wrong_knowledge() -> list[Row]:
-    # Our formula, and our first guess of 400 tokens an answer, are 0.3 times or 3 times what is counted.
+    # Our formula and our first guess of 400 tokens an answer are 0.3 times or 3 times what is counted. Limits
+    # and speed are in the same proportion, so that a call lasts, and weighs, what it does in a balanced row.
     balanced = [BALANCED]
-    long = [Load(input_tokens=6_667, output_tokens=1_333)]
-    short = [Load(input_tokens=665, output_tokens=133)]
-    triple = Amounts(600, 1_350_000, 270_000)
+    more, fewer = 1_333 / 300, 133 / 300
+    long = [Load(input_tokens=1_500 * more, output_tokens=1_333)]
+    short = [Load(input_tokens=1_500 * fewer, output_tokens=133)]
+    large = Amounts(600, 450_000 * more, 90_000 * more)
+    little = Amounts(600, 450_000 * fewer, 90_000 * fewer)
     return [
         Row(
             name="8",
             what="estimates x0.3",
             loads=long,
-            limits=triple,
+            limits=large,
+            tokens_per_s=70 * more,
             token_factor=10 / 3,
         ),
         Row(
             name="9",
             what="estimates x0.3, buckets 5 s",
             loads=long,
-            limits=triple,
+            limits=large,
+            tokens_per_s=70 * more,
             token_factor=10 / 3,
             burst_s=5.0,
             hidden_s=None,
@@ -193,7 +200,8 @@ def _wrong_knowledge() -> list[Row]:
             name="10",
             what="estimates x3",
             loads=short,
-            limits=replace(SMALL, requests=1_000),
+            limits=little,
+            tokens_per_s=70 * fewer,
             token_factor=1 / 3,
             bar=Bar(ratio=1.02),
         ),

@@ -30,7 +30,7 @@ from promptmill.store.stats import BatchStatus
 from promptmill.store.tables import job, prompt
 from promptmill.testing import SimulatorHandle, simulated_claude
 
-LATENCY = {"first_token_s": 0.9, "tokens_per_s": 70.0, "jitter": 0.2}
+LATENCY = {"first_token_s": 0.9, "jitter": 0.2}
 STORM_S = 30.0
 _LOOK_S = 0.25
 
@@ -145,6 +145,7 @@ def _set_up(stack: contextlib.ExitStack, row: Row, seconds: float, folder: Path,
             burst_s=row.burst_s,
             hidden_request_burst_s=row.hidden_s,
             token_factor=row.token_factor,
+            tokens_per_s=row.tokens_per_s,
             mean_output_tokens=row.loads[0].output_tokens,
             seed=seed,
             **LATENCY,
