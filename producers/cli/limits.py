@@ -1,5 +1,6 @@
 """`promptmill limits`, `limits show` and `limits probe`."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -90,3 +91,6 @@ def _watch() -> None:
         show_live(producers.watch_limits(), sys.stdout)
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read has read enough. What Python would still write at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

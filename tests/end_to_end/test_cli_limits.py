@@ -192,6 +192,16 @@ def test_a_probe_where_nothing_runs_shows_the_limits_and_says_that_nobody_was_to
     assert "Nobody was told: nothing runs in this data folder" in done.stderr
 
 
+def test_a_reader_that_has_read_enough_ends_the_watching(bare_cli: Any) -> None:
+    with bare_cli.start("limits", "--watch") as watching:
+        assert watching.stdout.readline().startswith("limits pools=0 ")
+        watching.stdout.close()
+        said = watching.stderr.read()
+
+    assert watching.returncode == 0
+    assert said == ""
+
+
 def test_options_that_do_not_go_together_are_wrong_usage(bare_cli: Any) -> None:
     assert bare_cli("limits", "--json", "--watch").returncode == 2
     assert bare_cli("limits", "--json", "probe").returncode == 2
