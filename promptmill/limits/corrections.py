@@ -12,7 +12,7 @@ from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.desk import Penalty, Settlement
 from promptmill.limits.planning import output_variance, unproduced_share
 from promptmill.limits.policy import MINUTE, Pacing
-from promptmill.limits.rates import hold_pace_until, ramp, recover, server_rate
+from promptmill.limits.rates import hold_pace_until, is_shared, ramp, recover, server_rate
 from promptmill.limits.records import INPUT, NEVER, OUTPUT, PoolRecord, Reservation
 
 
@@ -55,7 +55,8 @@ def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float)
     """Credit what was reserved too much, or charge what was too little, to mirror and pacer.
 
     The pacer gets exactly the time that this surplus was charged, at the limit in force now, so that it never
-    grants more than the ceiling's rate.
+    grants more than the ceiling's rate. What was too little is charged at the limit and no more: a long answer of
+    the gentle start ends after it, and at the price of that start it would hold the pace up for seconds.
     """
     record.minute_used[index] -= surplus
     if record.rate[index] <= 0:
@@ -63,8 +64,9 @@ def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float)
     record.level[index] = min(record.capacity[index], record.level[index] + surplus)
     record.corrected[index] += surplus
     asked = held.amounts[index]
-    per_unit = pace_charged(record, held, index) / asked if asked > 0 else 1 / record.rate[index]
-    record.pacer[index] -= surplus * per_unit
+    at_the_limit = 1 / record.rate[index]
+    per_unit = pace_charged(record, held, index) / asked if asked > 0 else at_the_limit
+    record.pacer[index] -= surplus * (per_unit if surplus > 0 else min(per_unit, at_the_limit))
 
 
 def pace_charged(record: PoolRecord, held: Reservation, index: int) -> float:
@@ -140,7 +142,7 @@ def _certify(record: PoolRecord, held: Reservation, sighting: _Sighting, pacing:
         record.full_seen[index] = 0.0
         return
     slack = 2 * rounding + pacing.dead_band[0] * record.rate[index]
-    if index != OUTPUT and held.level_before[index] > shown + slack and not _shared(record, index, pacing):
+    if index != OUTPUT and held.level_before[index] > shown + slack and not is_shared(record, index, pacing):
         record.full_seen[index] += 1
 
 
@@ -172,7 +174,7 @@ def _expected(
     # A limit lowered since the grant has cut the server's bucket too: nobody else took that.
     level = min(level, record.capacity[index])
     width = pacing.dead_band[index] * record.rate[index]
-    if _shared(record, index, pacing):
+    if is_shared(record, index, pacing):
         width *= pacing.dead_band_foreign
     width += _rounding(index, pacing)
     if index != OUTPUT:
@@ -188,11 +190,6 @@ def _expected(
 
 def _rounding(index: int, pacing: Pacing) -> float:
     return 0.0 if index == 0 else pacing.token_rounding
-
-
-def _shared(record: PoolRecord, index: int, pacing: Pacing) -> bool:
-    """Whether somebody else is known to draw on the same limit."""
-    return record.foreign[index] >= pacing.foreign_noticed * server_rate(record, index)
 
 
 def refuse(record: PoolRecord, penalty: Penalty, now: float, pacing: Pacing) -> None:

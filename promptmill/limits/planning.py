@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from promptmill.limits.policy import Pacing
-from promptmill.limits.rates import gentle_share, refill
+from promptmill.limits.rates import gentle_share, is_shared, refill
 from promptmill.limits.records import INPUT, OUTPUT, PoolRecord, Reservation
 
 
@@ -115,7 +115,10 @@ def _need(record: PoolRecord, outcome: Plan, index: int, amount: float, pacing: 
 def _set_point(record: PoolRecord, index: int, bank: float, moment: float, pacing: Pacing) -> float:
     """The level that the pace is steered to."""
     seconds = pacing.set_point_seconds * record.rate[index]
-    usual = max(pacing.set_point_share * bank, min(seconds, pacing.set_point_max_share * bank))
+    most = pacing.set_point_max_share * bank
+    if is_shared(record, index, pacing):
+        seconds, most = pacing.set_point_shared * seconds, pacing.set_point_shared_max_share * bank
+    usual = max(pacing.set_point_share * bank, min(seconds, most))
     if index == INPUT and moment < record.saving_until:
         return max(usual, record.saving_for)
     return usual

@@ -66,6 +66,11 @@ def server_rate(record: PoolRecord, index: int) -> float:
     return record.learned[index] if record.learned[index] > 0 else record.rate[index]
 
 
+def is_shared(record: PoolRecord, index: int, pacing: Pacing) -> bool:
+    """Whether somebody else is known to draw on the same limit."""
+    return record.foreign[index] >= pacing.foreign_noticed * server_rate(record, index)
+
+
 def refill(record: PoolRecord, index: int, pacing: Pacing) -> float:
     """What the server refills per second and nobody else takes."""
     floor = pacing.refill_floor * record.rate[index]

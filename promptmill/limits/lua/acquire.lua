@@ -86,7 +86,11 @@ end
 
 local function set_point(index, bank, moment)
   local seconds = pacing_set_point_seconds * record.rate[index]
-  local usual = max(pacing_set_point_share * bank, min(seconds, pacing_set_point_max_share * bank))
+  local most = pacing_set_point_max_share * bank
+  if is_shared(record, index) then
+    seconds, most = pacing_set_point_shared * seconds, pacing_set_point_shared_max_share * bank
+  end
+  local usual = max(pacing_set_point_share * bank, min(seconds, most))
   if index == INPUT and moment < record.saving_until then return max(usual, record.saving_for) end
   return usual
 end

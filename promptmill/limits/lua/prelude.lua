@@ -132,6 +132,11 @@ local function server_rate(record, index)
   return record.learned[index] > 0 and record.learned[index] or record.rate[index]
 end
 
+-- Whether somebody else is known to draw on the same limit.
+local function is_shared(record, index)
+  return record.foreign[index] >= pacing_foreign_noticed * server_rate(record, index)
+end
+
 local function refill(record, index)
   return max(pacing_refill_floor * record.rate[index], server_rate(record, index) - record.foreign[index])
 end

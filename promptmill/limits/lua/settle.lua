@@ -14,14 +14,16 @@ local permit, final = ARGV[5], ARGV[6] == '1'
 local used = { 1, tonumber(ARGV[7]), tonumber(ARGV[8]) }
 
 -- Credit what was reserved too much, or charge what was too little. The pacer gets exactly the time that this
--- surplus was charged, so that it never grants more than the ceiling's rate.
+-- surplus was charged, so that it never grants more than the ceiling's rate; a deficit is charged at the limit.
 local function give_back(held, index, surplus)
   record.minute_used[index] = record.minute_used[index] - surplus
   if record.rate[index] <= 0 then return end
   record.level[index] = min(record.capacity[index], record.level[index] + surplus)
   record.corrected[index] = record.corrected[index] + surplus
   local asked = held.amounts[index]
-  local per_unit = asked > 0 and pace_charged(record, held, index) / asked or 1 / record.rate[index]
+  local at_the_limit = 1 / record.rate[index]
+  local per_unit = asked > 0 and pace_charged(record, held, index) / asked or at_the_limit
+  if surplus <= 0 then per_unit = min(per_unit, at_the_limit) end
   record.pacer[index] = record.pacer[index] - surplus * per_unit
 end
 
@@ -71,10 +73,6 @@ end
 
 local function rounding(index) return index == 1 and 0 or pacing_token_rounding end
 
-local function shared(index)
-  return record.foreign[index] >= pacing_foreign_noticed * server_rate(record, index)
-end
-
 -- The capacity is what a header has shown at most: believing in less is always safe.
 local function certify(held, index, remaining, own)
   local shown = remaining - rounding(index) + own
@@ -85,7 +83,7 @@ local function certify(held, index, remaining, own)
     return
   end
   local slack = 2 * rounding(index) + pacing_dead_band[1] * record.rate[index]
-  if index ~= OUTPUT and held.level_before[index] > shown + slack and not shared(index) then
+  if index ~= OUTPUT and held.level_before[index] > shown + slack and not is_shared(record, index) then
     record.full_seen[index] = record.full_seen[index] + 1
   end
 end
@@ -95,7 +93,7 @@ local function expected(held, index, first)
   local level = held.level_after[index] + record.corrected[index] - held.corrected[index]
   level = min(level, record.capacity[index]) -- a limit lowered since the grant has cut the server's bucket too
   local width = pacing_dead_band[index] * record.rate[index]
-  if shared(index) then width = width * pacing_dead_band_foreign end
+  if is_shared(record, index) then width = width * pacing_dead_band_foreign end
   width = width + rounding(index)
   if index ~= OUTPUT then
     if first then return level, level, level end

@@ -1,0 +1,32 @@
+"""The table of bars (bench/rehearsal/bars.py), one seed a row, by the product's limiter in virtual time.
+
+`./dev bench limiter_bars` rehearses five seeds at full length, where ratio and utilisation are means. Here one
+seed has to do, and the length of the very last answer alone moves a ratio by 5 %: so what is held to the bar
+is the makespan up to the last admission, with a mean answer after it.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.rehearsal.bars import BARS, Bar, rehearse
+from bench.rehearsal.figures import Outcome
+
+LONG = {"30-I", "30-O", "30-B"}
+"""Half an hour of work each; the requests of row 30 stand for them here."""
+ROWS = [bar for bar in BARS if bar.number not in LONG]
+
+
+def up_to_the_last_admission(outcome: Outcome) -> Outcome:
+    return replace(outcome, makespan=outcome.last_start + outcome.latency)
+
+
+@pytest.mark.parametrize("bar", ROWS, ids=[f"{bar.number}: {bar.what}" for bar in ROWS])
+def test_a_rehearsal_clears_its_bar(bar: Bar) -> None:
+    outcome = rehearse(bar.scene(seed=1))
+    assert list(bar.misses([up_to_the_last_admission(outcome)])) == []
+
+
+def test_a_wrong_clock_changes_nothing_at_all() -> None:
+    skewed = next(bar for bar in BARS if bar.same_as).scene(seed=2)
+    assert rehearse(skewed) == rehearse(replace(skewed, skew=0.0))
