@@ -1,5 +1,7 @@
 """The limiter for plain functions and threads."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -96,3 +98,15 @@ def test_a_limiter_that_cannot_be_made_leaves_nothing_running() -> None:
     with pytest.raises(ConnectionError), BlockingLimiter(broken):
         pytest.fail("never entered")
     assert threading.active_count() == before
+
+
+def test_a_ctrl_c_while_waiting_holds_nothing(open_limiter: Open) -> None:
+    with open_limiter(Ceilings(6, 0, 0)) as limiter:
+        with limiter.permit(POOL, CALL, patience=5) as call:
+            call.used(CALL)
+        interrupt = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt), limiter.permit(POOL, CALL, patience=60):
+            pytest.fail("its turn is ten seconds away")
+        interrupt.join()
+        assert limiter.peek(POOL).in_flight == 0
