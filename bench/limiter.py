@@ -57,6 +57,8 @@ def main() -> int:
         for text, result in pool.imap_unordered(partial(run, seconds=seconds, options=options), rows):
             print(text, flush=True)
             results.append(result)
+        pool.close()
+        pool.join()
     out = sum(not result["within"] for result in results)
     print(f"\n{len(results) - out} rows within their bars, {out} out")
     if options.json:
@@ -67,6 +69,7 @@ def main() -> int:
 def run(row: Row, seconds: float, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Play and judge one row: its line and all of its figures."""
     try:
+        seconds = max(seconds, row.least_s)
         played = play(row, seconds, seed=options.seed, keep=options.keep)
         figures = measure(played)
     except Exception as error:  # noqa: BLE001  # one broken row must not cost the others
