@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from producers.limits_reader import LimitsReader
 from producers.stack import needs_simulator
 from producers.submission import options_for
-from promptmill.claude.keys import load_keys
+from promptmill.claude.keys import load_keys, rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
 from promptmill.errors import ConfigurationError, ConnectionFailed, Unavailable
@@ -131,7 +131,7 @@ def outlook(
             prices=runtime.prices,
             experience_of=_experience(database, simulated=simulated),
         )
-    allowed = _allowed(settings, list(found.forecast.loads))
+    allowed = _allowed(settings, list(found.forecast.loads), simulated=simulated)
     return Outlook(found, simulated, allowed, (*found.notices, *notices))
 
 
@@ -176,14 +176,22 @@ def _will_be_simulated(settings: Settings, database: Database | None, notices: l
     return any(worker.endpoint == SIMULATED for worker in alive)
 
 
-def _allowed(settings: Settings, groups: Sequence[str]) -> dict[str, Allowed]:
+def _allowed(settings: Settings, groups: Sequence[str], *, simulated: bool) -> dict[str, Allowed]:
     states = _states(settings, groups)
     claude = settings.claude
     keys = load_keys(claude.read_api_key(), claude.keys_file)
     accounts = sorted({key.account for key in keys}) or ["default"]
     return {
         group: _sum(
-            [_of_account(settings, states.get((account, group)), account, group) for account in accounts]
+            [
+                _of_account(
+                    settings,
+                    states.get((rehearsing(account) if simulated else account, group)),
+                    account,
+                    group,
+                )
+                for account in accounts
+            ]
         )
         for group in groups
     }

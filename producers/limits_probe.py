@@ -87,7 +87,9 @@ def probe_limits(
         NotFound: no key belongs to that account.
         ClaudeError: the call failed.
     """
-    from promptmill.claude.rate_limits import fetch_rate_limits  # noqa: PLC0415  # 0.4 s of imports
+    from promptmill.claude.endpoints import identify_now  # noqa: PLC0415  # 0.4 s of imports
+    from promptmill.claude.keys import rehearsing  # noqa: PLC0415  # likewise
+    from promptmill.claude.rate_limits import fetch_rate_limits  # noqa: PLC0415  # likewise
 
     settings = settings or load()
     key = settings.claude.read_admin_key()
@@ -103,6 +105,8 @@ def probe_limits(
         settings.claude.base_url, key, api_version=settings.claude.api_version, workspace=workspace
     )
     stated = by_group(entries, settings, owner)
+    if identify_now(settings.claude.base_url).simulated:
+        owner = rehearsing(owner)
     return _teach(settings, Probe(owner, workspace, stated, other_limits(entries), None))
 
 

@@ -5,7 +5,7 @@ Parts are made when they are asked for, so a process that only looks at the data
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -96,13 +96,13 @@ class Runtime:
         Raises:
             ConfigurationError: a key or a file of keys is wrong.
         """
-        from promptmill.claude.keys import load_keys  # noqa: PLC0415  # only workers call
+        from promptmill.claude.keys import load_keys, rehearsing  # noqa: PLC0415  # only workers call
 
         claude = self.settings.claude
         keys = load_keys(claude.read_api_key(), claude.keys_file)
-        if not keys and self.endpoint.simulated:
-            keys = (_simulated_key(),)
-        return keys
+        if not self.endpoint.simulated:
+            return keys
+        return tuple(replace(key, account=rehearsing(key.account)) for key in keys or (_simulated_key(),))
 
     def keys(self) -> "KeyRing":
         """A ring of those keys.
@@ -154,9 +154,10 @@ class Runtime:
 
     def ceilings_of(self, pool: "Pool") -> "Ceilings":
         """The limits a person set for a pool's account and model group, per minute."""
-        from promptmill.limits import Ceilings  # noqa: PLC0415  # a producer may never ask
+        from promptmill.claude.keys import configured_account  # noqa: PLC0415  # a producer may never ask
+        from promptmill.limits import Ceilings  # noqa: PLC0415  # likewise
 
-        limits = self.settings.limits.of(pool.group, pool.account)
+        limits = self.settings.limits.of(pool.group, configured_account(pool.account))
         return Ceilings(limits.rpm, limits.itpm, limits.otpm)
 
     @cached_property

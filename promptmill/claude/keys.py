@@ -18,6 +18,7 @@ from promptmill.errors import ConfigurationError, NoUsableKey
 DEFAULT = "default"
 
 _SETTING = "PROMPTMILL_KEYS_FILE"
+_REHEARSING = "simulated/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,19 @@ class KeyRing:
 
     def _why_not(self, key: Key, group: str) -> str | None:
         return self._retired.get((key, None)) or self._retired.get((key, group))
+
+
+def rehearsing(account: str) -> str:
+    """The name under which an account's limits are kept while a simulated Claude answers.
+
+    What a simulator allows says nothing about the real account, and its buckets are others.
+    """
+    return _REHEARSING + account
+
+
+def configured_account(name: str) -> str:
+    """The account as a person wrote it, of a name that limits are kept under."""
+    return name.removeprefix(_REHEARSING)
 
 
 def load_keys(api_key: SecretStr | None = None, keys_file: Path | None = None) -> tuple[Key, ...]:

@@ -94,7 +94,7 @@ def test_the_limits_of_a_batch_that_runs_are_those_of_the_server(working: Workin
         "requests": 120, "input_tokens": 200_000, "output_tokens": 40_000,
     }  # fmt: skip
     assert 0 < dimensions["requests"]["used"] <= 240
-    assert pool["account"] == "default"
+    assert pool["account"] == "simulated/default"
     assert pool["held_by"] in ("starting", "requests")
     (waiting,) = document["waiting"]
     assert waiting["batches"][0]["name"] == "mine"
@@ -106,7 +106,7 @@ def test_a_person_reads_it_in_eighty_columns(working: Working) -> None:
     done = working.cli("limits")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{GROUP}, account default\n")
+    assert done.stdout.startswith(f"{GROUP}, account simulated/default\n")
     assert "requests           120  headers" in done.stdout
     assert "of them handed to workers: mine" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
@@ -115,7 +115,7 @@ def test_a_person_reads_it_in_eighty_columns(working: Working) -> None:
 def test_the_same_figures_come_as_metrics(working: Working) -> None:
     done = working.cli("limits", "--prometheus")
 
-    series = f'promptmill_limit_per_minute{{account="default",dimension="requests",group="{GROUP}",source="learned"}}'
+    series = f'promptmill_limit_per_minute{{account="simulated/default",dimension="requests",group="{GROUP}",source="learned"}}'
     assert f"{series} 120.0" in done.stdout.splitlines()
     assert "promptmill_limiter_reachable 1.0" in done.stdout.splitlines()
 
@@ -131,7 +131,7 @@ def test_watched_away_from_a_terminal_it_writes_lines_until_ctrl_c(working: Work
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=20)
 
-    assert line.startswith(f"limits account=default group={GROUP} ")
+    assert line.startswith(f"limits account=simulated/default group={GROUP} ")
     assert watching.returncode == 130
     assert said == ""
 
@@ -141,7 +141,7 @@ def test_a_probe_tells_the_running_limiter_what_the_account_allows(working: Work
 
     assert done.returncode == 0, done.stderr
     assert f"{GROUP}                  120       200,000         40,000" in done.stdout
-    assert "Calls of account default go by these limits from now on." in done.stderr
+    assert "Calls of account simulated/default go by these limits from now on." in done.stderr
     assert "CANARY" not in done.stdout + done.stderr
     pools = {each["group"]: each for each in working.cli.json("limits")["pools"]}
     assert pools["claude-opus-4.x"]["dimensions"]["output_tokens"] | {"allowed": None} == {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from promptmill.claude.keys import Key, KeyRing, load_keys
+from promptmill.claude.keys import Key, KeyRing, configured_account, load_keys, rehearsing
 from promptmill.errors import ConfigurationError, NoUsableKey
 
 GROUP = "claude-opus-5"
@@ -123,3 +123,8 @@ def test_a_key_that_cannot_travel_in_a_header_names_its_setting() -> None:
     with pytest.raises(ConfigurationError, match="ANTHROPIC_API_KEY") as caught:
         load_keys(SecretStr("schlüssel"))
     assert "schl" not in str(caught.value)
+
+
+def test_what_a_simulator_allows_is_kept_apart_from_the_account_it_stands_for() -> None:
+    assert rehearsing("research") == "simulated/research"
+    assert configured_account("simulated/research") == configured_account("research") == "research"
