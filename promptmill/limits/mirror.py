@@ -148,12 +148,13 @@ class Mirror:
 
     def _settle(self, process: str, report: Settlement, now: float) -> None:
         record, pacing = self.record, self.pacing
-        if report.headroom is not None:
-            learn_limits(record, report.headroom, now, pacing)
         held = self._held(process, report.permit)
+        known = held is not None and held.epoch == record.epoch
+        if report.headroom is not None:
+            learn_limits(record, report.headroom, held.start if held and known else None, now, pacing)
         if held is None:
             return
-        if held.epoch == record.epoch:
+        if known:
             if report.used is not None:
                 learning.settle_input(record, held, report.used.input_tokens, pacing)
             learning.observe(record, held, report, now, pacing)
@@ -167,7 +168,7 @@ class Mirror:
     def _penalise(self, process: str, report: Penalty, now: float) -> None:
         record, pacing = self.record, self.pacing
         if report.headroom is not None:
-            learn_limits(record, report.headroom, now, pacing)
+            learn_limits(record, report.headroom, now, now, pacing)  # a refusal comes at once
         held = self._close(process, report.permit)
         if held is not None:
             learning.take_back(record, held)

@@ -10,6 +10,7 @@ from promptmill.limits.policy import MINUTE, Ceilings, Pacing
 from promptmill.limits.records import (
     ABSENT,
     LEARN,
+    NEVER,
     UNLIMITED,
     PoolRecord,
     default_in_force,
@@ -106,8 +107,19 @@ def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pac
     _update_rates(record, guessed, now, pacing)
 
 
-def learn_limits(record: PoolRecord, headroom: Headroom, now: float, pacing: Pacing) -> None:
-    """Take over the limits that a header states. What headers leave out for long, while they state others, is none."""
+def learn_limits(
+    record: PoolRecord, headroom: Headroom, start: float | None, now: float, pacing: Pacing
+) -> None:
+    """Take over the limits that a header states. What headers leave out for long, while they state others, is none.
+
+    A header shows the limits of the moment when its call was admitted, and comes when the answer ends: after a
+    change, the old limit goes on arriving for as long as an answer takes. So only a call that began (`start`;
+    None where this record does not know it) after the one that taught the limits has news.
+    """
+    if record.told_at != NEVER and (start is None or start < record.told_at):
+        return
+    if start is not None and any(headroom.limit(dimension) for dimension in DIMENSIONS):
+        record.told_at = start
     guessed = [default_in_force(record, index) for index in range(3)]
     limits = [headroom.limit(dimension) or 0.0 for dimension in DIMENSIONS]
     for index, limit in enumerate(limits):
@@ -123,6 +135,7 @@ def learn_limits(record: PoolRecord, headroom: Headroom, now: float, pacing: Pac
 
 def learn_probed(record: PoolRecord, limits: Ceilings, now: float, pacing: Pacing) -> None:
     """Take over limits as the Rate Limits API states them; that there is none, unless a header said otherwise."""
+    record.told_at = now
     guessed = [default_in_force(record, index) for index in range(3)]
     for index, limit in enumerate(limits):
         if limit is not None and limit > 0:
@@ -138,8 +151,11 @@ def _note_limit(record: PoolRecord, index: int, limit: float, *, probed: float) 
 
 
 def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacing: Pacing) -> None:
-    """Put the limits in force after a ceiling or a learned limit changed."""
-    growth = 1.0
+    """Put the limits in force after a ceiling or a learned limit changed.
+
+    The pace goes on as it was: a higher limit is approached from there, a lower one may be in full use at once.
+    """
+    growth = 0.0
     for index in range(3):
         before = record.rate[index]
         known = guessed[index] and not default_in_force(record, index)
@@ -147,10 +163,14 @@ def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacin
         if before > 0:
             after = record.rate[index]
             growth = max(growth, float("inf") if after == UNLIMITED else after / before)
-    if growth > 1.0 + _SAME:
-        reached = ramp(record, now, pacing)
+    if growth == 0 or abs(growth - 1.0) <= _SAME:
+        return
+    reached = ramp(record, now, pacing)
+    if growth > 1:
         record.ramp_from = min(reached, max(pacing.ramp_start, reached / growth))
-        record.ramp_at = now
+    else:
+        record.ramp_from = min(1.0, reached / growth)
+    record.ramp_at = max(now, record.paused_until)
 
 
 def _update_rate(record: PoolRecord, index: int, now: float, pacing: Pacing, *, begin: bool) -> None:

@@ -13,7 +13,7 @@ from math import floor
 from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
 
-LAYOUT = 2.0
+LAYOUT = 3.0
 """Grows with every change of the order below; a record of another layout is taken as absent."""
 
 LEARN = -1.0
@@ -44,6 +44,7 @@ class PoolRecord:
     ceiling: list[float] = field(default_factory=_three)  # configured; LEARN or UNLIMITED otherwise
     learned: list[float] = field(default_factory=_three)  # from headers or a probe; 0 is not yet, or ABSENT
     probed: list[float] = field(default_factory=_three)  # 1 while what was learned is a probe's
+    told_at: float = NEVER  # the start of the newest call whose headers taught limits
     unstated: list[float] = field(default_factory=_three)  # headers that stated other limits, in a row
     rate: list[float] = field(default_factory=_three)  # in force; 0 is no limit
     capacity: list[float] = field(default_factory=_three)  # the largest level a header has shown

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from promptmill.dimensions import Amounts, Headroom
+from promptmill.dimensions import Amounts, Dimension, Headroom
 from promptmill.limits import Ceilings, Limiter, LimitSource, Pacing, Pool
 
 POOL = Pool("an account", "group:1")
@@ -130,3 +130,22 @@ async def test_pools_are_listed_once_they_are_used(make_limiter: MakeLimiter) ->
     await limiter.teach(Pool("another", "group"), Ceilings(requests=50))
     assert await onlooker.pools() == [POOL, Pool("another", "group")]
     assert await limiter.pools() == await onlooker.pools()
+
+
+async def test_a_late_answer_does_not_bring_an_old_limit_back(limiter: Limiter) -> None:
+    await limiter.teach(POOL, Ceilings(60_000, 0, 0))
+    async with limiter.permit(POOL, CALL, patience=30) as long_one:
+        await answer(limiter, headers(42_000, 0, 0))
+        long_one.used(CALL, headers(60_000, 0, 0))
+    assert await limits(limiter) == [42_000, None, None]
+    await answer(limiter, headers(60_000, 0, 0))
+    assert await limits(limiter) == [60_000, None, None]
+
+
+async def test_a_limit_that_falls_and_rises_again_keeps_the_pace(limiter: Limiter) -> None:
+    await limiter.teach(POOL, Ceilings(60_000, 450_000, 90_000))
+    before = (await limiter.peek(POOL))[Dimension.REQUESTS].pace
+    for factor in (0.7, 1.0, 0.7, 1.0):
+        await answer(limiter, headers(60_000 * factor, 450_000 * factor, 90_000 * factor))
+    after = (await limiter.peek(POOL))[Dimension.REQUESTS].pace
+    assert after == pytest.approx(before, rel=0.02)

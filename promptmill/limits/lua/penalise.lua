@@ -46,7 +46,7 @@ local function ease()
   end
 end
 
-learn_limits(record, 10, now)
+learn_limits(record, 10, now, now) -- a refusal comes at once
 local held, key = find_permit(KEYS[2], KEYS[3], permit)
 if held then
   close_permit(record, held, key, KEYS[2], permit)

@@ -66,7 +66,7 @@ end
 local function fresh_record(now, ceiling)
   local record = {
     layout = LAYOUT, epoch = now, moment = now, generation = 1 + math.floor(1000 * now), paused_until = 0,
-    ceiling = ceiling, learned = { 0, 0, 0 }, probed = { 0, 0, 0 }, unstated = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
+    ceiling = ceiling, learned = { 0, 0, 0 }, probed = { 0, 0, 0 }, told_at = NEVER, unstated = { 0, 0, 0 }, rate = { 0, 0, 0 }, capacity = { 0, 0, 0 }, level = { 0, 0, 0 },
     pacer = { 0, 0, 0 }, corrected = { 0, 0, 0 }, foreign = { 0, 0, 0 }, seen_at = { 0, 0, 0 },
     full_seen = { 0, 0, 0 }, overdrive = { 0, 0, 0 }, mean_cost = { 0, 0, 0 },
     minute_used = { 0, 0, 0 }, minute_before = { 0, 0, 0 }, minute_began = now,
@@ -173,7 +173,7 @@ end
 
 -- A limit that rises is approached as a start is; one that falls holds at once.
 local function update_rates(record, guessed, now)
-  local growth = 1
+  local growth = 0
   for index = 1, 3 do
     local before = record.rate[index]
     local known = guessed[index] and not default_in_force(record, index)
@@ -183,11 +183,14 @@ local function update_rates(record, guessed, now)
       growth = max(growth, after == 0 and math.huge or after / before)
     end
   end
-  if growth > 1 + SAME then
-    local reached = ramp(record, now)
+  if growth == 0 or abs(growth - 1) <= SAME then return end
+  local reached = ramp(record, now)
+  if growth > 1 then
     record.ramp_from = min(reached, max(pacing_ramp_start, reached / growth))
-    record.ramp_at = now
+  else
+    record.ramp_from = min(1, reached / growth)
   end
+  record.ramp_at = max(now, record.paused_until)
 end
 
 local function note_limit(record, index, limit, probed)
@@ -197,10 +200,13 @@ end
 -- Limits per minute from three arguments; an empty one says nothing.
 local function limits_said(first) return { tonumber(ARGV[first]), tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]) } end
 
--- Limits from a header. What headers leave out for long, while they state others, is none.
-local function learn_limits(record, first, now)
+-- Limits from a header of a call that began at `start` (nil: unknown); only one that began after the call that taught
+-- the limits has news. What headers leave out for long, while they state others, is none.
+local function learn_limits(record, first, start, now)
+  if record.told_at ~= NEVER and (not start or start < record.told_at) then return end
   local guessed, limits = guesses(record), limits_said(first)
   local any = max(limits[1] or 0, limits[2] or 0, limits[3] or 0) > 0
+  if start and any then record.told_at = start end
   for index = 1, 3 do
     local limit = limits[index] or 0
     if limit > 0 then
@@ -218,6 +224,7 @@ end
 
 -- Limits from the Rate Limits API, where 0 is no limit, unless a header said otherwise.
 local function learn_probed(record, first, now)
+  record.told_at = now
   local guessed, limits = guesses(record), limits_said(first)
   for index = 1, 3 do
     local limit = limits[index]

@@ -135,8 +135,8 @@ local function observe(held)
   end
 end
 
-learn_limits(record, 9, now)
 local held, key = find_permit(KEYS[2], KEYS[3], permit)
+learn_limits(record, 9, held and held.epoch == record.epoch and held.start or nil, now)
 if held then
   if held.epoch == record.epoch then
     if used[INPUT] then settle_input(held) end
