@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from promptmill.claude.client import ClaudeClient
 from promptmill.claude.keys import Key
 from promptmill.claude.replies import Reply
-from promptmill.dimensions import Amounts
+from promptmill.dimensions import Amounts, Headroom
 from promptmill.errors import (
     ClaudeError,
     ConnectionFailed,
@@ -36,6 +36,7 @@ from workers.accounts import Accounts
 from workers.compose import compose
 from workers.experience import family_of
 from workers.outcomes import Outcomes
+from workers.scouts import Scouts
 
 log = get_logger(__name__)
 
@@ -72,6 +73,7 @@ class Pipeline:
     meet: Callable[[LoadedJob], Awaitable[None]]
     serves: Callable[[LoadedJob], bool]
     patience: float = 15.0
+    scouts: Scouts = field(default_factory=Scouts)
     in_flight: int = 0
     _waiting: set["asyncio.Task[object]"] = field(default_factory=set)
     _draining: bool = False
@@ -126,7 +128,7 @@ class Pipeline:
         """
         self.in_flight += 1
         try:
-            reply = await self.client.create(prompt, begun.key)
+            reply = await self._ask(begun, prompt)
         except ClaudeError as failure:
             await _to_the_end(self._after_failure(begun, failure))
         except asyncio.CancelledError:
@@ -141,6 +143,15 @@ class Pipeline:
         finally:
             self.in_flight -= 1
 
+    async def _ask(self, begun: "_Begun", prompt: Prompt) -> Reply:
+        """Call Claude; now and then as a stream, whose headers come at once and not with the end of the answer."""
+        scout = self.scouts.send(begun.permit.pool)
+
+        def tell(headroom: Headroom) -> None:
+            self.scouts.keep(asyncio.create_task(self.limiter.observe(begun.permit, None, headroom)))
+
+        return await self.client.create(prompt, begun.key, stream=True if scout else None, tell=tell)
+
     async def _after_reply(self, begun: "_Begun", reply: Reply) -> None:
         """The answer is stored first: it is paid for, and all else can be made good."""
         try:
@@ -150,7 +161,8 @@ class Pipeline:
             await self.outcomes.give_up(begun.job, begun.lease, "reply_not_stored", reply.usage)
         finally:
             used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
-            await self.limiter.settle(begun.permit, used, reply.headroom)
+            # A stream has told its headers when it began.
+            await self.limiter.settle(begun.permit, used, None if reply.streamed else reply.headroom)
         family = family_of(begun.job.batch_id, begun.job.model_group)
         self.estimator.learn(begun.estimate, reply.usage, family=family)
 

@@ -20,12 +20,14 @@ from promptmill.dimensions import Amounts
 from promptmill.errors import LimitReached
 from promptmill.limits import Ceilings, Permit, Pool
 from promptmill.retries import Backoff
+from workers.scouts import Scouts
 
 POOL = Pool("account", "group")
 PATIENCE_S = 15.0
 BEAT_S = 5.0
 LONGEST_REST_S = 5.0
 REDELIVERED_AFTER_S = 60.0
+FIRST_TOKEN_S = 0.9
 UNFINISHED = 12.0
 """A scene that takes so many times as long as planned is given up."""
 AFTER_REFUSAL, AFTER_OVERLOAD = Backoff(first=0.5, ceiling=5), Backoff(first=2, ceiling=120)
@@ -67,6 +69,7 @@ class Process:
             skew=scene.skew if number == 0 else 0.0,
         )
         self._stage = stage
+        self._scouts = Scouts(asyncio.get_running_loop().time)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -120,12 +123,23 @@ class Process:
             await stage.network()
             await self._refused(permit, job, reply)
             return
-        await stage.produce(job, reply.counted)
-        await stage.network()
         used = Amounts(1, reply.counted, job.output_tokens)
-        await self.limiter.settle(permit, used, reply.headroom)
+        if self._scouts.send(POOL):
+            await asyncio.gather(stage.produce(job, reply.counted), self._report_early(permit, reply))
+            await stage.network()
+            await self.limiter.settle(permit, used)
+        else:
+            await stage.produce(job, reply.counted)
+            await stage.network()
+            await self.limiter.settle(permit, used, reply.headroom)
         stage.guesses.learn(job, reply.counted)
         stage.answered(job)
+
+    async def _report_early(self, permit: Permit, reply: Reply) -> None:
+        """What a scout's headers say when its answer begins."""
+        await asyncio.sleep(FIRST_TOKEN_S)
+        await self._stage.network()
+        await self.limiter.observe(permit, None, reply.headroom)
 
     async def _refused(self, permit: Permit, job: Job, reply: Reply) -> None:
         stage, refusal = self._stage, reply.refusal
@@ -240,7 +254,7 @@ class Stage:
     async def produce(self, job: Job, counted: int) -> None:
         """Let the server answer."""
         admitted = self.now()
-        first = self.chance.lognormvariate(math.log(0.9), 0.35)
+        first = self.chance.lognormvariate(math.log(FIRST_TOKEN_S), 0.35)
         seconds = job.output_tokens / self.chance.lognormvariate(math.log(70), 0.2)
         begins, ends = admitted + first, admitted + first + seconds
         self.events.calls.append(Call(admitted, job.batch, counted, job.output_tokens, begins, ends))

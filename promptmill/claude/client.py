@@ -19,11 +19,12 @@ from typing import Any, Self, TypeVar
 from promptmill import __version__
 from promptmill.claude import failures
 from promptmill.claude.endpoints import REAL_API, clean_url
-from promptmill.claude.headers import Headers
+from promptmill.claude.headers import Headers, read_headroom
 from promptmill.claude.keys import Key
 from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
 from promptmill.claude.stream import EventParser, MessageFold
 from promptmill.claude.transport import BROKEN, httpx, open_transport, was_sent
+from promptmill.dimensions import Headroom
 from promptmill.errors import ClaudeError, PromptRejected
 from promptmill.prompts import Body, Prompt
 
@@ -73,12 +74,17 @@ class Timeouts:
     total: float = 900.0
 
 
+Tell = Callable[[Headroom], None]
+"""Takes what the headers say about the group's limits."""
+
+
 @dataclass(slots=True)
 class _Exchange:
     """What is known of a call so far, in case it breaks off."""
 
     headers: Headers | None = None
     fold: MessageFold = field(default_factory=MessageFold)
+    tell: Tell | None = None
 
 
 T = TypeVar("T")
@@ -104,13 +110,16 @@ class ClaudeClient:
         self._stream_above = stream_above
         self._transport = open_transport(self._url, max_connections=max_connections)
 
-    async def create(self, prompt: Prompt, key: Key, *, stream: bool | None = None) -> Reply:
+    async def create(
+        self, prompt: Prompt, key: Key, *, stream: bool | None = None, tell: Tell | None = None
+    ) -> Reply:
         """Ask Claude once.
 
         Args:
             prompt: the body as the API takes it; a `betas` list travels as the `anthropic-beta` header.
             key: whose account is called.
             stream: True or False decides; None streams when `max_tokens` is above the threshold.
+            tell: hears at the beginning of a streamed answer what a plain one says at its end.
 
         Raises:
             ClaudeError: the one of its kinds that fits, with usage, headroom and the time to wait if known.
@@ -119,7 +128,7 @@ class ClaudeClient:
         body = {**prompt.body, "stream": True} if streamed else _without(prompt.body, "stream")
         idle = self._timeouts.stream_idle if streamed else self._timeouts.idle
         request = self._request("POST", "/v1/messages", key, body=body, idle=idle)
-        return await self._exchange(request, key, _read_reply)
+        return await self._exchange(request, key, _read_reply, tell)
 
     async def count_tokens(self, prompt: Prompt, key: Key) -> int:
         """Anthropic's own estimate of the prompt's input tokens; free, with limits of its own.
@@ -187,8 +196,10 @@ class ClaudeClient:
             extensions={"timeout": timeout.as_dict()},
         )
 
-    async def _exchange(self, request: httpx.Request, key: Key, read: _Reader[T]) -> T:
-        so_far = _Exchange()
+    async def _exchange(
+        self, request: httpx.Request, key: Key, read: _Reader[T], tell: Tell | None = None
+    ) -> T:
+        so_far = _Exchange(tell=tell)
         deadline = asyncio.timeout(self._timeouts.total)
         outcome: T | ClaudeError
         try:
@@ -245,6 +256,9 @@ async def _read_reply(response: httpx.Response, so_far: _Exchange) -> Reply | Cl
     headers = so_far.headers or {}
     if "text/event-stream" not in headers.get("content-type", ""):
         return reply_of(read_message(await response.aread()), headers, streamed=False)
+    headroom = read_headroom(headers)
+    if so_far.tell is not None and headroom is not None:
+        so_far.tell(headroom)
     fold, chunks = so_far.fold, response.aiter_bytes()
     await _fold(chunks, fold)
     if fold.error is not None:

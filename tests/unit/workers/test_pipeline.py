@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 from promptmill.claude.keys import Key, KeyRing
 from promptmill.claude.replies import Reply
 from promptmill.clock import SystemClock
+from promptmill.dimensions import Headroom
 from promptmill.errors import ClaudeError, KeyRejected, Overloaded, PromptRejected, SpendCapReached
 from promptmill.estimates import Estimator
 from promptmill.limits import Ceilings, LocalLimiter, Pool
@@ -23,6 +25,7 @@ from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.outcomes import Outcomes
 from workers.pipeline import Pipeline
+from workers.scouts import Scouts
 from workers.statements import Held
 from workers.verdicts import Deferred, Failed
 from workers.writer import Write
@@ -98,9 +101,15 @@ class Claude:
     def __init__(self) -> None:
         self.outcome: Reply | BaseException | None = REPLY
         self.called = asyncio.Event()
+        self.streamed: list[bool] = []
 
-    async def create(self, _prompt: object, _key: object) -> Reply:
+    async def create(
+        self, _prompt: object, _key: object, *, stream: bool | None, tell: Callable[[Headroom], None]
+    ) -> Reply:
         self.called.set()
+        self.streamed.append(bool(stream))
+        if stream:
+            tell(Headroom(requests_limit=60_000, requests_remaining=59_000))
         if self.outcome is None:
             await asyncio.Event().wait()
         if isinstance(self.outcome, BaseException):
@@ -272,3 +281,22 @@ async def test_while_draining_a_job_goes_back_at_once(bench: Bench) -> None:
         await bench.start()
     assert bench.rows.only(Write.DEFER).not_before is None
     assert not bench.claude.called.is_set()
+
+
+async def test_the_first_call_is_streamed_and_its_headers_are_heard_before_its_answer(bench: Bench) -> None:
+    bench.limiter = LocalLimiter()
+    bench.pipeline.limiter = bench.limiter
+    bench.claude.outcome = None  # the answer never ends
+    answering = bench.start()
+    await bench.claude.called.wait()
+    while (await bench.limiter.peek(POOL)).dimensions[0].limit != 60_000:  # noqa: ASYNC110  # the limiter has no event for it
+        await asyncio.sleep(0)
+    assert bench.claude.streamed == [True]
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
+
+
+async def test_one_call_a_second_is_a_scout(bench: Bench) -> None:
+    seconds = iter([0.0, 0.5, 0.9, 1.1, 1.2])
+    scouts = Scouts(lambda: next(seconds))
+    assert [scouts.send(POOL) for _ in range(5)] == [True, False, False, True, False]
