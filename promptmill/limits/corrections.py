@@ -32,7 +32,7 @@ def settle_input(record: PoolRecord, held: Reservation, used: float, pacing: Pac
     record.input_asked = record.input_asked * fading + asked
     record.input_used = record.input_used * fading + used
     record.input_variance = max(0.0, record.input_variance - held.input_variance)
-    give_back(record, held, INPUT, asked - used)
+    give_back(record, held, INPUT, asked - used, pacing)
 
 
 def settle_output(record: PoolRecord, held: Reservation, used: float, now: float, pacing: Pacing) -> None:
@@ -48,25 +48,29 @@ def settle_output(record: PoolRecord, held: Reservation, used: float, now: float
     weight = 1 / min(record.output_answers, pacing.latency_memory)
     record.output_mean += weight * (used - record.output_mean)
     record.latency += weight * (now - held.start - record.latency)
-    give_back(record, held, OUTPUT, asked - used)
+    give_back(record, held, OUTPUT, asked - used, pacing)
 
 
-def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float) -> None:
+def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float, pacing: Pacing) -> None:
     """Credit what was reserved too much, or charge what was too little, to mirror and pacer.
 
     The pacer gets exactly the time that this surplus was charged, at the limit in force now, so that it never
-    grants more than the ceiling's rate. What was too little is charged at the limit and no more: a long answer of
-    the gentle start ends after it, and at the price of that start it would hold the pace up for seconds.
+    grants more than the ceiling's rate. What was too little is charged the same; but where the bucket holds plenty,
+    at the limit and no more: a long answer of the gentle start ends after it, and at the price of that start it
+    would hold the pace up for seconds.
     """
     record.minute_used[index] -= surplus
     if record.rate[index] <= 0:
         return
     record.level[index] = min(record.capacity[index], record.level[index] + surplus)
     record.corrected[index] += surplus
+    plenty = record.level[index] > pacing.set_point_max_share * record.capacity[index]
     asked = held.amounts[index]
     at_the_limit = 1 / record.rate[index]
     per_unit = pace_charged(record, held, index) / asked if asked > 0 else at_the_limit
-    record.pacer[index] -= surplus * (per_unit if surplus > 0 else min(per_unit, at_the_limit))
+    if surplus < 0 and plenty:
+        per_unit = min(per_unit, at_the_limit)
+    record.pacer[index] -= surplus * per_unit
 
 
 def pace_charged(record: PoolRecord, held: Reservation, index: int) -> float:

@@ -116,7 +116,7 @@ def _set_point(record: PoolRecord, index: int, bank: float, moment: float, pacin
     """The level that the pace is steered to."""
     seconds = pacing.set_point_seconds * record.rate[index]
     most = pacing.set_point_max_share * bank
-    if is_shared(record, index, pacing):
+    if any(is_shared(record, each, pacing) for each in range(3)):
         seconds, most = pacing.set_point_shared * seconds, pacing.set_point_shared_max_share * bank
     usual = max(pacing.set_point_share * bank, min(seconds, most))
     if index == INPUT and moment < record.saving_until:

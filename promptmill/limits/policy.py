@@ -138,9 +138,9 @@ class Pacing:
     """the level to steer to: max(share x capacity, min(seconds x limit, max share x capacity))."""
     set_point_shared: float = 3.0
     set_point_shared_max_share: float = 0.8
-    """times the seconds, and the max share, where another program draws on the same limit: headers come with the
-    end of an answer, and what it takes until then must be in the bucket (a 5-s bucket, 30 % taken: 7 refusals in
-    ten minutes become 5)."""
+    """times the seconds, and the max share, where another program draws on one of the limits, and so on all: headers
+    come with the end of an answer, and what it takes until then must be in the bucket (a 5-s bucket, 30 % taken: 7
+    refusals in ten minutes become 1)."""
     surplus_time: float = 15.0
     deficit_time: float = 20.0
     """s in which the level is steered down or up to the set point."""

@@ -87,7 +87,7 @@ end
 local function set_point(index, bank, moment)
   local seconds = pacing_set_point_seconds * record.rate[index]
   local most = pacing_set_point_max_share * bank
-  if is_shared(record, index) then
+  if is_shared(record, 1) or is_shared(record, 2) or is_shared(record, 3) then
     seconds, most = pacing_set_point_shared * seconds, pacing_set_point_shared_max_share * bank
   end
   local usual = max(pacing_set_point_share * bank, min(seconds, most))

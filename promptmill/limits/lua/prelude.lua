@@ -134,7 +134,8 @@ end
 
 -- Whether somebody else is known to draw on the same limit.
 local function is_shared(record, index)
-  return record.foreign[index] >= pacing_foreign_noticed * server_rate(record, index)
+  local foreign = record.foreign[index]
+  return foreign > 0 and foreign >= pacing_foreign_noticed * server_rate(record, index)
 end
 
 local function refill(record, index)

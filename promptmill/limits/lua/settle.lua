@@ -14,16 +14,18 @@ local permit, final = ARGV[5], ARGV[6] == '1'
 local used = { 1, tonumber(ARGV[7]), tonumber(ARGV[8]) }
 
 -- Credit what was reserved too much, or charge what was too little. The pacer gets exactly the time that this
--- surplus was charged, so that it never grants more than the ceiling's rate; a deficit is charged at the limit.
+-- surplus was charged, so that it never grants more than the ceiling's rate; a deficit is charged the same, but
+-- at the limit and no more where the bucket holds plenty.
 local function give_back(held, index, surplus)
   record.minute_used[index] = record.minute_used[index] - surplus
   if record.rate[index] <= 0 then return end
   record.level[index] = min(record.capacity[index], record.level[index] + surplus)
   record.corrected[index] = record.corrected[index] + surplus
+  local plenty = record.level[index] > pacing_set_point_max_share * record.capacity[index]
   local asked = held.amounts[index]
   local at_the_limit = 1 / record.rate[index]
   local per_unit = asked > 0 and pace_charged(record, held, index) / asked or at_the_limit
-  if surplus <= 0 then per_unit = min(per_unit, at_the_limit) end
+  if surplus < 0 and plenty then per_unit = min(per_unit, at_the_limit) end
   record.pacer[index] = record.pacer[index] - surplus * per_unit
 end
 
