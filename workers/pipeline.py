@@ -147,8 +147,9 @@ class Pipeline:
         """Call Claude; now and then as a stream, whose headers come at once and not with the end of the answer."""
         scout = self.scouts.send(begun.permit.pool)
 
-        def tell(headroom: Headroom) -> None:
-            self.scouts.keep(asyncio.create_task(self.limiter.observe(begun.permit, None, headroom)))
+        def tell(headroom: Headroom, so_far: Usage) -> None:
+            counted = so_far.limited_input_tokens
+            self.scouts.keep(asyncio.create_task(self.limiter.observe(begun.permit, counted, headroom)))
 
         return await self.client.create(prompt, begun.key, stream=True if scout else None, tell=tell)
 

@@ -136,10 +136,10 @@ class Process:
         stage.answered(job)
 
     async def _report_early(self, permit: Permit, reply: Reply) -> None:
-        """What a scout's headers say when its answer begins."""
+        """What a scout's headers say, and what is counted of it, when its answer begins."""
         await asyncio.sleep(FIRST_TOKEN_S)
         await self._stage.network()
-        await self.limiter.observe(permit, None, reply.headroom)
+        await self.limiter.observe(permit, reply.counted, reply.headroom)
 
     async def _refused(self, permit: Permit, job: Job, reply: Reply) -> None:
         stage, refusal = self._stage, reply.refusal

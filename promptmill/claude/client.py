@@ -27,6 +27,7 @@ from promptmill.claude.transport import BROKEN, httpx, open_transport, was_sent
 from promptmill.dimensions import Headroom
 from promptmill.errors import ClaudeError, PromptRejected
 from promptmill.prompts import Body, Prompt
+from promptmill.usage import Usage
 
 API_VERSION = "2026-10-21"
 
@@ -74,8 +75,8 @@ class Timeouts:
     total: float = 900.0
 
 
-Tell = Callable[[Headroom], None]
-"""Takes what the headers say about the group's limits."""
+Tell = Callable[[Headroom, Usage], None]
+"""Takes what the headers say about the group's limits, and what is counted when an answer begins: its input."""
 
 
 @dataclass(slots=True)
@@ -256,11 +257,8 @@ async def _read_reply(response: httpx.Response, so_far: _Exchange) -> Reply | Cl
     headers = so_far.headers or {}
     if "text/event-stream" not in headers.get("content-type", ""):
         return reply_of(read_message(await response.aread()), headers, streamed=False)
-    headroom = read_headroom(headers)
-    if so_far.tell is not None and headroom is not None:
-        so_far.tell(headroom)
     fold, chunks = so_far.fold, response.aiter_bytes()
-    await _fold(chunks, fold)
+    await _fold(chunks, fold, lambda: _tell(so_far))
     if fold.error is not None:
         return failures.from_event(fold.error, headers, usage=fold.usage)
     if not fold.done:
@@ -272,11 +270,21 @@ async def _read_reply(response: httpx.Response, so_far: _Exchange) -> Reply | Cl
     return reply_of(fold.message, headers, streamed=True)
 
 
-async def _fold(chunks: AsyncIterator[bytes], fold: MessageFold) -> None:
-    parser = EventParser()
+def _tell(so_far: _Exchange) -> None:
+    headroom, usage = read_headroom(so_far.headers or {}), so_far.fold.usage
+    if so_far.tell is not None and headroom is not None and usage is not None:
+        so_far.tell(headroom, usage)
+
+
+async def _fold(chunks: AsyncIterator[bytes], fold: MessageFold, begun: Callable[[], None]) -> None:
+    """Read an answer to its end; `begun` is called once, when its input is counted."""
+    parser, told = EventParser(), False
     async for chunk in chunks:
         for event in parser.feed(chunk):
             fold.add(event)
+            if not told and fold.usage is not None:
+                told = True
+                begun()
         if fold.over:
             return
 

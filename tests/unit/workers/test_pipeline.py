@@ -104,12 +104,12 @@ class Claude:
         self.streamed: list[bool] = []
 
     async def create(
-        self, _prompt: object, _key: object, *, stream: bool | None, tell: Callable[[Headroom], None]
+        self, _prompt: object, _key: object, *, stream: bool | None, tell: Callable[[Headroom, Usage], None]
     ) -> Reply:
         self.called.set()
         self.streamed.append(bool(stream))
         if stream:
-            tell(Headroom(requests_limit=60_000, requests_remaining=59_000))
+            tell(Headroom(requests_limit=60_000, requests_remaining=59_000), Usage(input_tokens=10))
         if self.outcome is None:
             await asyncio.Event().wait()
         if isinstance(self.outcome, BaseException):
