@@ -49,15 +49,15 @@ class Accounts:
     _waiting: Counter[Pool] = field(default_factory=Counter)
     _groups: set[str] = field(default_factory=set)
 
-    def choose(self, group: str) -> Key:
-        """The key for the next call of a model group.
+    def in_order(self, group: str) -> list[Key]:
+        """A key of every account, for the next call of a model group: where it would begin first comes first.
 
         Raises:
             NoUsableKey: there is none.
         """
         self._groups.add(group)
         usable = self._usable(group)
-        return min(usable, key=lambda key: self._expected_wait(Pool(key.account, group)))
+        return sorted(usable, key=lambda key: self._expected_wait(Pool(key.account, group)))
 
     @contextmanager
     def waiting(self, pool: Pool) -> Iterator[None]:

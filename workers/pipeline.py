@@ -6,6 +6,7 @@ to Claude, made once.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -188,8 +189,7 @@ class Pipeline:
     async def _permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """A key and the right to call now; or the job goes back, or fails."""
         try:
-            key = self.accounts.choose(job.model_group)
-            return key, await self._wait_for_permit(Pool(key.account, job.model_group), amounts)
+            return await self._first_permit(job.model_group, amounts)
         except NoUsableKey as error:
             await self.outcomes.hold(job, f"{error}; {KEY_ADVICE}")
             await self.outcomes.put_back(job, after=WITHOUT_KEY_S, why=str(error))
@@ -197,6 +197,19 @@ class Pipeline:
             await self.outcomes.refuse(job, error, "request_too_large")
         except LimitReached as error:
             await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
+
+    async def _first_permit(self, group: str, amounts: Amounts) -> tuple[Key, Permit]:
+        """From the first account that can hold such a call at all.
+
+        Raises:
+            NoUsableKey, LimitReached: see `Accounts.in_order` and `Limiter.acquire`.
+            RequestTooLarge: it is too large for every account.
+        """
+        *others, last = self.accounts.in_order(group)
+        for key in others:
+            with contextlib.suppress(RequestTooLarge):
+                return key, await self._wait_for_permit(Pool(key.account, group), amounts)
+        return last, await self._wait_for_permit(Pool(last.account, group), amounts)
 
     async def _wait_for_permit(self, pool: Pool, amounts: Amounts) -> Permit:
         task = asyncio.current_task()

@@ -45,6 +45,7 @@ def room_in_window(load: GroupLoad, *, slots: int, contended: bool) -> int:
     # A group that just started has no pace yet: free slots are its measure, the limit its bound.
     pace = max(HEADSTART * load.starts_per_s * HORIZON_S, float(idle))
     if load.limit_per_s is not None:
-        pace = min(pace, load.limit_per_s * HORIZON_S)
+        # Estimates that are too large make the limit look lower than it is; what began in fact did fit.
+        pace = min(pace, max(load.limit_per_s, load.starts_per_s) * HORIZON_S)
     window = min(max(1, round(pace)), 2 * share, idle + share)
     return max(0, window - load.queued)

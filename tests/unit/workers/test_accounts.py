@@ -36,12 +36,12 @@ def accounts(limiter: LocalLimiter) -> Accounts:
 
 
 async def test_calls_are_shared_out_as_the_limits_are(accounts: Accounts) -> None:
-    accounts.choose(GROUP)
+    accounts.in_order(GROUP)[0]
     await accounts.look()
     chosen: Counter[str] = Counter()
     with ExitStack() as waiting:
         for _ in range(400):
-            key = accounts.choose(GROUP)
+            key = accounts.in_order(GROUP)[0]
             chosen[key.label] += 1
             waiting.enter_context(accounts.waiting(Pool(key.account, GROUP)))
     assert chosen == {"one": 300, "two": 100}
@@ -49,18 +49,18 @@ async def test_calls_are_shared_out_as_the_limits_are(accounts: Accounts) -> Non
 
 async def test_before_anything_is_known_accounts_are_equal(accounts: Accounts) -> None:
     with accounts.waiting(BIG):
-        assert accounts.choose(GROUP).account == "small"
+        assert accounts.in_order(GROUP)[0].account == "small"
 
 
 async def test_a_paused_account_leaves_its_calls_to_the_other(
     accounts: Accounts, limiter: LocalLimiter
 ) -> None:
-    accounts.choose(GROUP)
+    accounts.in_order(GROUP)[0]
     permit = await limiter.acquire(BIG, Amounts(1, 10, 10), patience=5)
     await limiter.penalise(permit, status=429, retry_after=30)
     await accounts.look()
     with accounts.waiting(SMALL):
-        assert accounts.choose(GROUP).account == "small"
+        assert accounts.in_order(GROUP)[0].account == "small"
 
 
 async def test_a_second_key_of_an_account_takes_over_when_the_first_is_refused(accounts: Accounts) -> None:
@@ -70,10 +70,10 @@ async def test_a_second_key_of_an_account_takes_over_when_the_first_is_refused(a
 
 async def test_with_no_usable_key_the_file_is_read_again(limiter: LocalLimiter) -> None:
     accounts = Accounts(KeyRing([]), lambda: KEYS, limiter.peek)
-    assert accounts.choose(GROUP).label == "one"
+    assert accounts.in_order(GROUP)[0].label == "one"
     without = Accounts(KeyRing([]), lambda: (), limiter.peek)
     with pytest.raises(NoUsableKey):
-        without.choose(GROUP)
+        without.in_order(GROUP)
 
 
 async def test_the_limits_of_all_accounts_add_up(accounts: Accounts) -> None:
@@ -106,7 +106,7 @@ async def test_an_account_that_cannot_be_asked_is_left_out() -> None:
         raise DeskUnavailable("away")
 
     accounts = Accounts(KeyRing(KEYS), lambda: KEYS, nobody)
-    accounts.choose(GROUP)
+    accounts.in_order(GROUP)[0]
     await accounts.look()
     assert await accounts.limits_of(GROUP) == (GroupLimits(), [])
 

@@ -300,3 +300,22 @@ async def test_one_call_a_second_is_a_scout(bench: Bench) -> None:
     seconds = iter([0.0, 0.5, 0.9, 1.1, 1.2])
     scouts = Scouts(lambda: next(seconds))
     assert [scouts.send(POOL) for _ in range(5)] == [True, False, False, True, False]
+
+
+async def test_a_prompt_too_large_for_one_account_goes_to_one_that_can_hold_it(bench: Bench) -> None:
+    small = Key(label="small", secret=SecretStr("sk-small"), account="small")
+    limits = {"small": Ceilings(100, 5, 0), "account": Ceilings(100, 50_000, 0)}
+    bench.limiter = LocalLimiter(ceilings=lambda pool: limits[pool.account])
+    bench.pipeline.limiter = bench.limiter
+    bench.keys.refresh([small, KEY])
+    await bench.start()
+    assert bench.rows.kinds()[-1] is Write.COMPLETE
+    assert (await bench.limiter.peek(POOL)).mean.requests == 1
+
+
+async def test_a_prompt_too_large_for_every_account_fails(bench: Bench) -> None:
+    bench.limiter = LocalLimiter(ceilings=lambda _pool: Ceilings(100, 5, 0))
+    bench.pipeline.limiter = bench.limiter
+    with pytest.raises(Failed):
+        await bench.start()
+    assert not bench.claude.called.is_set()

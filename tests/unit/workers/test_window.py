@@ -22,6 +22,10 @@ def test_two_seconds_of_the_limit_are_enough() -> None:
     assert room_in_window(load(limit_per_s=10.0), slots=1000, contended=False) == 20
 
 
+def test_what_began_in_fact_counts_more_than_estimates_that_are_too_large() -> None:
+    assert room_in_window(load(limit_per_s=10.0, starts_per_s=20.0), slots=1000, contended=False) == 40
+
+
 def test_ids_that_are_out_already_count() -> None:
     assert room_in_window(load(limit_per_s=10.0, queued=15), slots=1000, contended=False) == 5
 
