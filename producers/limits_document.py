@@ -89,6 +89,7 @@ def _dimension(each: "DimensionState") -> dict[str, Any]:
         "used_share": round(each.used_per_minute / each.limit, 4) if each.limit else None,
         "bucket": round(each.level, 1) if limited else None,
         "bucket_capacity": round(each.capacity, 1) if limited else None,
+        "burst": round(each.burst, 1) if limited else None,
         "other_programs": round(each.foreign, 1) if limited else None,
         "allowed": round(each.pace, 1) if limited else None,
     }
