@@ -69,12 +69,16 @@ class Database:
 
         Raises:
             ConfigurationError: the schema was made by a newer version.
-            Unavailable: as in `begin`.
+            Unavailable: as in `begin`, or tables are in use.
         """
         # Making a table anew, SQLite's way of changing one, must not cascade to the rows that refer to it.
         engine = engines.writing(engines.engine_for(self._url, pooled=False, foreign_keys=False))
-        with self._passing_troubles(), engine.begin() as connection:
-            schema.upgrade(connection)
+        with self._passing_troubles(), engine.connect() as connection:
+            if self.dialect == "sqlite":
+                with connection.begin():
+                    schema.upgrade(connection)
+            else:
+                schema.upgrade(connection)
 
     def check_schema(self) -> None:
         """Raise ConfigurationError unless the schema is the one this version needs."""

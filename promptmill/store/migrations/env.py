@@ -1,4 +1,4 @@
-"""What alembic runs: the migrations, inside the transaction that `store.schema` opened."""
+"""What alembic runs: the migrations, on the connection of `store.schema`, in its transaction where it has one."""
 
 from alembic import context
 
@@ -8,6 +8,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=METADATA,
     render_as_batch=True,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

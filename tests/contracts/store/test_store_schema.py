@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from promptmill.errors import ConfigurationError
+from promptmill.errors import ConfigurationError, Unavailable
 from promptmill.store import batches, schema
 from promptmill.store.database import Database
 from promptmill.store.tables import METADATA
+
+ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 
 
 @pytest.fixture
@@ -118,7 +121,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Database) -> None:
         assert not conn.dialect.has_table(conn, "alembic_version")
 
 
-def test_a_database_of_the_first_version_keeps_its_rows_and_is_counted_up(empty: Database) -> None:
+def _first_version(empty: Database) -> None:
+    """A batch of two jobs, one of them answered, in the tables of version 0001."""
     with empty.begin() as conn:
         config = schema._config()
         config.attributes["connection"] = conn
@@ -142,8 +146,80 @@ def test_a_database_of_the_first_version_keeps_its_rows_and_is_counted_up(empty:
                 ),
                 {"id": f"j{seq}", "name": f"row-{seq}", "seq": seq, "state": state},
             )
+
+
+def test_a_database_of_the_first_version_keeps_its_rows_and_is_counted_up(empty: Database) -> None:
+    _first_version(empty)
     empty.migrate()
     with empty.read() as conn:
         row = batches.get(conn, "b")
     assert (row.formula_tokens, row.formula_tokens_answered) == (140, 70)
     assert (row.template, row.estimated_input_tokens) == (None, None)
+
+
+@ON_POSTGRES
+def test_tables_that_are_in_use_are_left_alone_and_it_is_said_what_to_do(
+    empty_url: str, empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_PATIENCE_S", 0.2)
+    _first_version(empty)
+    with psycopg.connect(empty_url) as other:
+        other.execute("SELECT count(*) FROM batch")
+        with pytest.raises(Unavailable, match="stop the workers") as refused:
+            empty.migrate()
+    assert "SELECT" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="promptmill migrate"):
+        empty.check_schema()
+    empty.migrate()
+    empty.check_schema()
+
+
+@ON_POSTGRES
+def test_jobs_are_counted_before_the_batches_are_locked(
+    empty_url: str, empty: Database, wait_until: Callable[..., None]
+) -> None:
+    _first_version(empty)
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(empty_url) as other:
+        other.execute("LOCK TABLE job IN ACCESS EXCLUSIVE MODE")
+        migrating = thread.submit(empty.migrate)
+        with psycopg.connect(empty_url, autocommit=True) as reader:
+            wait_until(lambda: reader.execute(_WAITING_FOR_JOB).fetchone())
+            reader.execute("SET lock_timeout = '100ms'")
+            assert reader.execute("SELECT count(*) FROM batch").fetchone() == (1,)
+        other.rollback()
+        migrating.result(30)
+    empty.check_schema()
+
+
+_WAITING_FOR_JOB = "SELECT 1 FROM pg_locks WHERE relation = 'job'::regclass AND NOT granted"
+
+
+@ON_POSTGRES
+def test_an_index_whose_making_was_interrupted_is_made_anew(empty_url: str, empty: Database) -> None:
+    _first_version(empty)
+    with psycopg.connect(empty_url, autocommit=True) as other:
+        other.execute("CREATE INDEX attempt_answered ON attempt (id)")
+        other.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'attempt_answered'::regclass"
+        )
+        empty.migrate()
+        [(columns, valid)] = other.execute(
+            "SELECT pg_get_indexdef(indexrelid), indisvalid FROM pg_index"
+            " WHERE indexrelid = 'attempt_answered'::regclass"
+        ).fetchall()
+    assert valid
+    assert "batch_id, model_group, opened_at" in columns
+
+
+@ON_POSTGRES
+def test_an_index_that_was_made_before_the_interruption_is_kept(empty_url: str, empty: Database) -> None:
+    _first_version(empty)
+    found = "SELECT 'attempt_answered'::regclass::oid"
+    with psycopg.connect(empty_url, autocommit=True) as other:
+        other.execute(
+            "CREATE INDEX attempt_answered ON attempt (batch_id, model_group, opened_at)"
+            " WHERE outcome = 'succeeded'"
+        )
+        before = other.execute(found).fetchone()
+        empty.migrate()
+        assert other.execute(found).fetchone() == before
