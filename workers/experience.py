@@ -6,6 +6,7 @@ first job of a batch.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ IN_USE_S = 60.0
 FORGOTTEN_S = 600.0
 MOST_AT_ONCE = 20
 """Families read in one round, the ones that were read longest ago first: each costs 5 to 15 ms of this process."""
+STOP_S = 2.0
+"""How long the end waits for a reading that is under way."""
 
 Tell = Callable[[str, Experience], object]
 
@@ -89,7 +92,7 @@ class Experiences:
         """Read no more."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_S)  # a daemon: one that hangs on the database ends with the process
 
     def attend(self, loop: asyncio.AbstractEventLoop, tell: Tell) -> None:
         """From now on tell what is learned, on that loop."""
@@ -101,16 +104,17 @@ class Experiences:
         self._tell = tell_there
 
     async def meet(self, job: LoadedJob) -> None:
-        """See that what is known of a job's family was told; only the first job of a family waits for it."""
+        """See that what is known of a job's family was told; only the first job, also after a break, waits for it."""
         name = family_of(job.batch_id, job.model_group)
         known = self._families.get(name)
         if known is not None:
             known.used_at = time.monotonic()
-            return
+            if not self._is_old(known):
+                return
         meeting = self._meeting.get(name)
         if meeting is None:
             kind = Kind(job.model_group, job.simulated, job.template)
-            meeting = asyncio.ensure_future(asyncio.to_thread(self._read_first, name, job.batch_id, kind))
+            meeting = asyncio.ensure_future(asyncio.to_thread(self._read, name, job.batch_id, kind))
             self._meeting[name] = meeting
             meeting.add_done_callback(lambda _: self._meeting.pop(name, None))
         await asyncio.shield(meeting)
@@ -119,8 +123,8 @@ class Experiences:
         """What is known of a batch's prompts of one group; None while the database does not say. Not on the loop."""
         name = family_of(batch.id, model_group)
         known = self._families.get(name)
-        if known is None:
-            self._read_first(name, batch.id, Kind(model_group, batch.simulated, batch.template))
+        if known is None or self._is_old(known):
+            self._read(name, batch.id, Kind(model_group, batch.simulated, batch.template))
             known = self._families.get(name)
         if known is None:
             return None
@@ -140,6 +144,8 @@ class Experiences:
                 self._families.pop(name, None)
         in_use = [item for item in families if now - item[1].used_at <= IN_USE_S]
         for name, family in in_use[:MOST_AT_ONCE]:
+            if self._stop.is_set():
+                return
             self._read_again(name, family)
 
     def _run(self) -> None:
@@ -149,16 +155,27 @@ class Experiences:
             except Exception as error:  # noqa: BLE001  # what is known stays, and the next round may go well
                 log.warning("experience_not_read", error=type(error).__name__)
 
-    def _read_first(self, name: str, batch_id: str, kind: Kind) -> None:
-        """Begin with what is known of a family. Without a database the first guess must do for now."""
+    def _is_old(self, family: _Family) -> bool:
+        """Whether nobody has read it for two rounds, as after a break: its prompt cache may be cold by now."""
+        rounds = math.ceil(len(self._families) / MOST_AT_ONCE)
+        return time.monotonic() - family.read_at > 2 * self.every * rounds
+
+    def _read(self, name: str, batch_id: str, kind: Kind) -> None:
+        """Read a family outside of the rounds. Without a database what is known, or the first guess, must do for now."""
+        family = self._families.get(name)
         try:
-            with self.database.read() as connection:
-                wall = self.clock.now()
-                above = experience_above(connection, kind, wall, but=batch_id)
-                known = experience_of(connection, batch_id, kind, above, wall)
+            if family is None:
+                self._read_first(name, batch_id, kind)
+            else:
+                self._read_again(name, family)
         except Exception as error:  # noqa: BLE001  # nothing here may keep a job from being answered
             log.warning("experience_not_read", error=type(error).__name__)
-            return
+
+    def _read_first(self, name: str, batch_id: str, kind: Kind) -> None:
+        with self.database.read() as connection:
+            wall = self.clock.now()
+            above = experience_above(connection, kind, wall, but=batch_id)
+            known = experience_of(connection, batch_id, kind, above, wall)
         now = time.monotonic()
         self._families[name] = _Family(batch_id, kind, above, now, known, read_at=now, used_at=now)
         self._say(name, known)

@@ -1,7 +1,8 @@
 """What a worker process knows of the batches at work, on both databases: told at first sight, kept fresh, never in the way."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -88,6 +89,59 @@ async def test_what_others_answer_meanwhile_is_told_within_a_round(
     async with asyncio.timeout(10):
         while (await told.get()).basis.batch < 60:
             pass
+
+
+async def test_after_a_break_a_family_is_read_again_before_its_next_job(
+    database: Database, experiences: Experiences
+) -> None:
+    batch = a_batch(database, 100)
+    told: dict[str, Experience] = {}
+    experiences.attend(asyncio.get_running_loop(), told.__setitem__)
+    job = a_job(database, batch)
+    await experiences.meet(job)
+    answer(database, batch, 40, 60)
+
+    async with asyncio.timeout(10):  # nobody keeps it fresh: the thread was not started
+        while told[family_of(batch.id, GROUP)].basis.batch < 60:
+            await asyncio.sleep(0.01)
+            await experiences.meet(job)
+
+
+def test_after_a_break_the_dispatcher_is_told_what_holds_now(
+    database: Database, experiences: Experiences, wait_until: Callable[..., None]
+) -> None:
+    batch = a_batch(database, 100)
+    with database.read() as conn:
+        row = batches.get(conn, batch.id)
+    experiences.of(row, GROUP)
+    answer(database, batch, 40, 60)
+
+    def is_read_again() -> bool:
+        known = experiences.of(row, GROUP)
+        return known is not None and known.basis.batch == 60
+
+    wait_until(is_read_again)
+
+
+async def test_a_round_that_hangs_does_not_hold_up_the_end(
+    database: Database, experiences: Experiences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await experiences.meet(a_job(database, a_batch(database, 1)))
+    hangs, released = threading.Event(), threading.Event()
+
+    def hang(_self: Database) -> None:
+        hangs.set()
+        released.wait(60)
+        raise RuntimeError("away")
+
+    monkeypatch.setattr(Database, "read", hang)
+    experiences.start()
+    assert hangs.wait(10)
+    try:
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(experiences.stop)
+    finally:
+        released.set()
 
 
 async def test_a_database_that_is_away_keeps_no_job_from_being_answered(
