@@ -4,21 +4,14 @@ That Redis does not answer, or cannot write, is one thing here: `DeskUnavailable
 have been done or not; each script takes being repeated.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    TryAgainError,
-)
+from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError, ResponseError
 
 from promptmill.limits.desk import DeskUnavailable
 from promptmill.limits.policy import Pacing
@@ -27,8 +20,20 @@ from promptmill.limits.scripts import Call, script_sha, script_text
 MOST_CONNECTIONS = 8
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 2.0, 5.0  # s
 
-AWAY = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-"""Replies of a Redis that will answer again, after a fail-over or when there is room."""
+_CODE = re.compile(r"(?:^|: -)([A-Z]+) ")  # Redis 6 puts it behind the place in the script
+_FAULTS = ("ERR", "WRONGTYPE")
+
+
+def is_refusal(reply: object) -> bool:
+    """Whether Redis did not do what it was asked for a reason of its own, and may do it later.
+
+    It refuses while it has too few replicas, no room, a disk that is full, another leader, a long script, and for
+    reasons that newer versions invent. Only what says that our own script is at fault will never be done.
+    """
+    if type(reply) is not ResponseError:  # the client has classes for some refusals, and one for a fault
+        return isinstance(reply, RedisError) and not isinstance(reply, ClusterCrossSlotError)
+    code = _CODE.search(str(reply))  # the client leaves "ERR" out
+    return code is not None and code[1] not in _FAULTS
 
 
 class Wire:
@@ -59,9 +64,9 @@ class Wire:
                     replies[place] = reply
         except (RedisError, OSError) as error:
             raise DeskUnavailable(f"Redis does not answer: {type(error).__name__}") from error
-        away = next((reply for reply in replies if isinstance(reply, AWAY)), None)
-        if away is not None:
-            raise DeskUnavailable(f"Redis cannot write: {type(away).__name__}") from away
+        refusal = next((reply for reply in replies if is_refusal(reply)), None)
+        if refusal is not None:
+            raise DeskUnavailable(f"Redis refuses: {refusal}") from refusal
         return replies
 
     async def _run(self, calls: Sequence[Call], *, load: bool = False) -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis._parsers import BaseParser
 from redis.asyncio import Redis
 
 from promptmill.dimensions import Amounts, Headroom
@@ -20,7 +21,7 @@ from promptmill.limits import Ceilings, Pacing, Pool, RedisLimiter
 from promptmill.limits.desk import Ask, DeskUnavailable
 from promptmill.limits.redis_desk import RedisDesk
 from promptmill.limits.scripts import POOLS, PREFIX, Call, Calls
-from promptmill.limits.wire import Wire
+from promptmill.limits.wire import Wire, is_refusal
 
 POOL = Pool("an {odd} account", "group")
 CALL = Amounts(1, 100, 20)
@@ -193,6 +194,47 @@ async def test_reports_are_kept_while_redis_is_away(own_redis: OwnRedis, limiter
     await asyncio.to_thread(own_redis.start)
     # The record is new, but the refusal is not forgotten: it was kept, and holds for the pool.
     assert await pause_is_seen(limiter)
+
+
+async def test_reports_are_kept_while_redis_refuses_to_write(
+    own_redis: OwnRedis, limiter: RedisLimiter
+) -> None:
+    permits = [await limiter.acquire(POOL, CALL, patience=1) for _ in range(3)]
+    async with Redis.from_url(own_redis.url) as client:
+        await client.config_set("min-replicas-to-write", 1)
+        for permit in permits:
+            await asyncio.wait_for(limiter.settle(permit, CALL), timeout=3)
+        with pytest.raises(LimitReached):
+            await limiter.acquire(POOL, CALL, patience=0.1)
+        await client.config_set("min-replicas-to-write", 0)
+    await in_flight_becomes(limiter, 0)
+
+
+async def in_flight_becomes(limiter: RedisLimiter, wanted: int) -> None:
+    async with asyncio.timeout(5):
+        while (await settled_peek(limiter)).in_flight != wanted:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("reply", "later"),
+    [
+        (b"NOREPLICAS Not enough good replicas to write.", True),
+        (b"MISCONF Redis is configured to save RDB snapshots", True),
+        (b"BUSY Redis is busy running a script.", True),
+        (b"LOADING Redis is loading the dataset in memory", True),
+        (b"MOVED 3999 127.0.0.1:6381", True),
+        (b"ASK 3999 127.0.0.1:6381", True),
+        (b"NOPERM this user has no permissions to run the 'evalsha' command", True),
+        (b"FRESHCODE of a version to come", True),
+        (b"ERR Error running script (call to f_0): @user_script:3: -NOREPLICAS Not enough", True),
+        (b"ERR user_script:12: attempt to index a nil value script: f_0, on @user_script:12.", False),
+        (b"WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        (b"CROSSSLOT Keys in request don't hash to the same slot", False),
+    ],
+)
+def test_every_refusal_but_a_fault_of_the_script_may_be_gone_later(reply: bytes, later: bool) -> None:
+    assert is_refusal(BaseParser.parse_error(reply.decode())) is later
 
 
 async def pause_is_seen(limiter: RedisLimiter) -> bool:
