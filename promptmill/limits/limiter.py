@@ -124,7 +124,7 @@ class QueueingLimiter(ABC):
         self._clock = clock
         self._desks: dict[Pool, Desk] = {}
         self._acquirers: dict[Pool, Acquirer] = {}
-        self._headroom_at: dict[Pool, float] = {}
+        self._headroom_at: dict[tuple[Pool, bool], float] = {}
         self._limits_said: dict[Pool, tuple[float | None, ...]] = {}
         self._beating: asyncio.Task[None] | None = None
         self._numbers = count(1)
@@ -154,7 +154,7 @@ class QueueingLimiter(ABC):
     async def observe(self, permit: Permit, input_tokens: float | None, headroom: Headroom | None) -> None:
         """Report what is known when an answer begins."""
         used = None if input_tokens is None else Amounts(input_tokens=input_tokens)
-        headroom = self._thinned(permit.pool, headroom)
+        headroom = self._thinned(permit.pool, headroom, early=True)
         if used is None and headroom is None:
             return
         await self._desk(permit.pool).report(Settlement(permit.id, used, headroom, final=False))
@@ -162,7 +162,7 @@ class QueueingLimiter(ABC):
 
     async def settle(self, permit: Permit, used: Amounts | None, headroom: Headroom | None = None) -> None:
         """Replace the reservation by what was used; see `Limiter.settle`."""
-        headroom = self._thinned(permit.pool, headroom)
+        headroom = self._thinned(permit.pool, headroom, early=False)
         await self._desk(permit.pool).report(Settlement(permit.id, used, headroom))
         self._heed_limits(permit.pool, headroom)
 
@@ -273,13 +273,14 @@ class QueueingLimiter(ABC):
         if pool in self._acquirers:
             self._acquirers[pool].nudge()
 
-    def _thinned(self, pool: Pool, headroom: Headroom | None) -> Headroom | None:
-        """A quarter of a second between two headers of a pool is as good as all of them."""
-        now = self._clock.monotonic()
-        if (
-            headroom is None
-            or now - self._headroom_at.get(pool, float("-inf")) < self._pacing.headroom_interval
-        ):
+    def _thinned(self, pool: Pool, headroom: Headroom | None, *, early: bool) -> Headroom | None:
+        """A quarter of a second between two headers of a pool is as good as all of them.
+
+        Those of the beginning of an answer are the newest there are, and few: those of its end never displace them.
+        """
+        now, gate = self._clock.monotonic(), (pool, early)
+        passed = now - self._headroom_at.get(gate, float("-inf"))
+        if headroom is None or passed < self._pacing.headroom_interval:
             return None
-        self._headroom_at[pool] = now
+        self._headroom_at[gate] = now
         return headroom
