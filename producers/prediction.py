@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from promptmill.experience import Experience
 from promptmill.intake.forecast import Expected
@@ -9,7 +10,14 @@ from promptmill.pricing import PriceBook
 from promptmill.store.batches import BatchRow
 from promptmill.usage import Usage
 
-_MANY = 1_000  # tokens: rates are asked for so many, because single ones are rounded
+_MANY = 1_000  # tokens, below every step to higher rates: rates are asked for so many, because single ones are rounded
+
+
+class Terms(NamedTuple):
+    """What of a request decides its price beside model and lane, as far as a batch's requests have it in common."""
+
+    speed: str | None = None
+    inference_geo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +39,22 @@ class Prediction:
     projected_nanos: int | None
 
 
-def predict(batch: BatchRow, known: Experience, prices: PriceBook) -> Prediction:
+def predict(
+    batch: BatchRow,
+    known: Experience,
+    prices: PriceBook,
+    *,
+    terms: Terms = Terms(),  # noqa: B008  # a value
+) -> Prediction:
     """Compare a batch with what was and is expected of it.
 
     Args:
         batch: its counters.
         known: what is known of its answers now.
         prices: what tokens cost, for a share of the estimate and for the answers that are still to come.
+        terms: at which terms.
     """
-    pricer = _Pricer(batch, known, prices)
+    pricer = _Pricer(batch, known, prices, terms)
     learned_output = round(known.output.mean * batch.succeeded)
     read = batch.input_tokens + batch.cache_read_tokens + batch.cache_write_tokens
     return Prediction(
@@ -52,12 +67,11 @@ def predict(batch: BatchRow, known: Experience, prices: PriceBook) -> Prediction
 
 
 class _Pricer:
-    """Costs of sums over many calls, at the rates of the batch's model."""
+    """Costs of sums over many calls, at the rates of the batch's model; rates are nano-dollars for `_MANY` tokens."""
 
-    def __init__(self, batch: BatchRow, known: Experience, prices: PriceBook) -> None:
-        def rate(usage: Usage) -> float | None:
-            nanos = prices.price_of(usage, model=batch.model, lane=batch.lane)
-            return None if nanos is None else nanos / _MANY
+    def __init__(self, batch: BatchRow, known: Experience, prices: PriceBook, terms: Terms) -> None:
+        def rate(usage: Usage) -> int | None:
+            return prices.price_of(usage, model=batch.model, lane=batch.lane, **terms._asdict())
 
         self._cached = rate(known.usage(_MANY, 0))
         self._input = rate(Usage(input_tokens=_MANY))
@@ -71,10 +85,10 @@ class _Pricer:
         """Without a prompt cache."""
         return self._cost(self._input, input_tokens, output_tokens)
 
-    def _cost(self, input_rate: float | None, input_tokens: int, output_tokens: int) -> int | None:
+    def _cost(self, input_rate: int | None, input_tokens: int, output_tokens: int) -> int | None:
         if input_rate is None or self._output is None:
             return None
-        return round(input_tokens * input_rate + output_tokens * self._output)
+        return (input_tokens * input_rate + output_tokens * self._output) // _MANY
 
 
 def _as_admitted(batch: BatchRow, cost: Callable[[int, int], int | None]) -> Expected | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from producers.bottleneck import Bottleneck
 from producers.pace import Pace
-from producers.prediction import Prediction, predict
+from producers.prediction import Prediction, Terms, predict
 from promptmill.catalogue import Catalogue, limit_group
 from promptmill.errors import Unavailable
 from promptmill.experience import Experience
@@ -17,7 +17,7 @@ from promptmill.logs import get_logger
 from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
 from promptmill.states import BatchState, JobState
-from promptmill.store import Connection, answered, stats, workers
+from promptmill.store import Connection, answered, batches, stats, workers
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
@@ -154,13 +154,16 @@ def _see(database: Database, batch_id: str) -> _Seen:
 
 
 def _predict(database: Database, batch: BatchRow, settings: Settings) -> Prediction:
-    """By what is known of the model that most of its prompts ask for."""
+    """By what is known of the model that most of its prompts ask for, at the terms that they share."""
     group = Catalogue(settings.models).group_of(batch.model)
     with database.read() as connection:
-        known = _known(connection, batch, group)
-        if batch.succeeded and not known.basis.batch:
+        shared = batches.shared_of(connection, batch.id)
+        terms = Terms(shared.get("speed"), shared.get("inference_geo"))
+        known = _known(connection, batch, limit_group(group, terms.speed))
+        if batch.succeeded and terms.speed is None and not known.basis.batch:
             known = _known(connection, batch, limit_group(group, "fast"))
-    return predict(batch, known, PriceBook(settings.prices))
+            terms = terms._replace(speed="fast") if known.basis.batch else terms
+    return predict(batch, known, PriceBook(settings.prices), terms=terms)
 
 
 def _known(connection: Connection, batch: BatchRow, group: str) -> Experience:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from producers.prediction import predict
+from producers.prediction import Terms, predict
 from promptmill.experience import Answered, Experience, of_batch
+from promptmill.intake.forecast import Shape, forecast
 from promptmill.pricing import PriceBook
 from promptmill.states import BatchState, Lane
 from promptmill.store.batches import BatchRow
@@ -77,3 +78,16 @@ def test_without_a_price_costs_are_unknown_and_tokens_are_not() -> None:
     assert found.as_learned.cost_nanos is None
     assert found.projected_nanos is None
     assert found.as_learned.output_tokens > 0
+
+
+@pytest.mark.parametrize("speed", [None, "fast"])
+@pytest.mark.parametrize("geo", [None, "us"])
+def test_what_is_left_is_priced_as_an_estimate_prices_it(speed: str | None, geo: str | None) -> None:
+    left = Shape(MODEL, "group", 100, 4096, geo, speed)
+    rest = forecast([(left, 50)], lambda _group: KNOWN, PRICES).expected.cost_nanos
+    assert rest is not None
+
+    found = predict(BATCH, KNOWN, PRICES, terms=Terms(speed, geo))
+
+    # An estimate rounds each answer up to a whole token.
+    assert found.projected_nanos == pytest.approx(BATCH.cost_nanos + rest, rel=0.005)
