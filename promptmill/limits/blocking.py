@@ -2,23 +2,27 @@
 
 A limiter lives on an event loop; here the loop is one daemon thread of its own, and every method waits for it.
 Any number of threads may share one `BlockingLimiter`. Open it after a fork, not before: threads do not survive it.
+Nothing is left on the loop when it stops, for a thread that waits for it would wait for ever.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from threading import Thread
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from promptmill.dimensions import Amounts
+from promptmill.errors import LimitReached
 from promptmill.limits.limiter import Limiter
 from promptmill.limits.permitted import Call
 from promptmill.limits.policy import Ceilings, Permit, Pool
 from promptmill.limits.pool_state import PoolState
 
 _Result = TypeVar("_Result")
+
+_CLOSED = "a BlockingLimiter works within its `with` block"
 
 
 class BlockingLimiter:
@@ -37,11 +41,15 @@ class BlockingLimiter:
         self._loop: asyncio.AbstractEventLoop
         self._thread: Thread
         self._limiter: Limiter | None = None
+        self._stopped = True
+        self._submitting = Lock()
+        self._acquiring: set[asyncio.Task[Any]] = set()  # touched on the loop only
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="promptmill-limiter", daemon=True)
         self._thread.start()
+        self._stopped = False
         try:
             self._limiter = self._run(self._begin())
         except BaseException:
@@ -52,10 +60,10 @@ class BlockingLimiter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        limiter, self._limiter = self._ready(), None
         try:
-            self._run(self._ready().__aexit__(kind, error, trace))
+            self._run(self._end(limiter, kind, error, trace))
         finally:
-            self._limiter = None
             self._stop()
 
     @contextmanager
@@ -64,7 +72,7 @@ class BlockingLimiter:
 
         Raises:
             RequestTooLarge: no waiting would help.
-            LimitReached: the permit would come later than `patience` seconds.
+            LimitReached: the permit would come later than `patience` seconds, or another thread closed the limiter.
         """
         limiter = self._ready()
         call = Call(self._acquire(limiter, pool, amounts, patience))
@@ -86,21 +94,42 @@ class BlockingLimiter:
         self._run(self._ready().teach(pool, limits))
 
     def _acquire(self, limiter: Limiter, pool: Pool, amounts: Amounts, patience: float) -> Permit:
-        future = self._submit(limiter.acquire(pool, amounts, patience=patience))
+        granted: list[Permit] = []
+        future = self._submit(self._wait(lambda: limiter.acquire(pool, amounts, patience=patience), granted))
         try:
             return future.result()
-        except BaseException:
-            # Ctrl-C between the grant and this line: nobody will make the call.
-            if not future.cancel() and future.exception() is None:
-                self._submit(limiter.release(future.result()))
+        except CancelledError:
+            raise LimitReached("the limiter is closed") from None
+        except BaseException as error:
+            if future.cancel() or future.exception() is not error:
+                # Ctrl-C: nobody will make the call, and the grant may have come in this moment.
+                with suppress(RuntimeError):
+                    self._submit(_give_back(limiter, granted))
             raise
+
+    async def _wait(
+        self, acquire: Callable[[], Coroutine[Any, Any, Permit]], granted: list[Permit]
+    ) -> Permit:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine always runs in one
+        self._acquiring.add(task)
+        try:
+            granted.append(await acquire())
+        finally:
+            self._acquiring.discard(task)
+        return granted[0]
 
     async def _begin(self) -> Limiter:
         return await self._open().__aenter__()
 
+    async def _end(self, limiter: Limiter, *why: Any) -> None:
+        """Turn the waiting away while their permits can still be given back, then close."""
+        await _cancel(self._acquiring)
+        await limiter.__aexit__(*why)
+
     def _ready(self) -> Limiter:
         if self._limiter is None:
-            raise RuntimeError("a BlockingLimiter works within its `with` block")
+            raise RuntimeError(_CLOSED)
         return self._limiter
 
     def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -112,9 +141,34 @@ class BlockingLimiter:
             raise
 
     def _submit(self, work: Coroutine[Any, Any, _Result]) -> "Future[_Result]":
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._submitting:
+            if not self._stopped:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise RuntimeError(_CLOSED)
 
     def _stop(self) -> None:
+        with self._submitting:
+            self._stopped = True
+        asyncio.run_coroutine_threadsafe(_clear(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _give_back(limiter: Limiter, permits: Iterable[Permit]) -> None:
+    for permit in permits:
+        await limiter.release(permit)
+
+
+async def _clear() -> None:
+    """Cancel whatever is still on this loop, and what that leaves behind."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await _cancel(others)
+
+
+async def _cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    canceled = list(tasks)
+    for task in canceled:
+        task.cancel()
+    await asyncio.gather(*canceled, return_exceptions=True)

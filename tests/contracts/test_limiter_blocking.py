@@ -11,7 +11,17 @@ import pytest
 
 from promptmill.dimensions import Amounts
 from promptmill.errors import LimitReached
-from promptmill.limits import BlockingLimiter, Ceilings, Limiter, LocalLimiter, Pacing, Pool, RedisLimiter
+from promptmill.limits import (
+    BlockingLimiter,
+    Ceilings,
+    Limiter,
+    LocalLimiter,
+    LocalPools,
+    Pacing,
+    Permit,
+    Pool,
+    RedisLimiter,
+)
 
 POOL = Pool("account", "group")
 CALL = Amounts(1, 100, 20)
@@ -23,12 +33,13 @@ Open = Callable[..., BlockingLimiter]
 def open_limiter(request: pytest.FixtureRequest) -> Open:
     """`open_limiter(ceilings)` makes one to be used in a `with`."""
     url = request.getfixturevalue("clean_redis") if request.param == "redis" else ""
+    pools = LocalPools()
 
     def make(ceilings: Ceilings) -> BlockingLimiter:
         def limiter() -> Limiter:
             if url:
                 return RedisLimiter(url, ceilings=lambda _: ceilings, pacing=AT_ONCE)
-            return LocalLimiter(ceilings=lambda _: ceilings, pacing=AT_ONCE)
+            return LocalLimiter(ceilings=lambda _: ceilings, pacing=AT_ONCE, pools=pools)
 
         return BlockingLimiter(limiter)
 
@@ -109,4 +120,38 @@ def test_a_ctrl_c_while_waiting_holds_nothing(open_limiter: Open) -> None:
         with pytest.raises(KeyboardInterrupt), limiter.permit(POOL, CALL, patience=60):
             pytest.fail("its turn is ten seconds away")
         interrupt.join()
+        assert limiter.peek(POOL).in_flight == 0
+
+
+@pytest.mark.parametrize("rate", [70, 6], ids=["granted-not-begun", "in-line"])
+def test_a_thread_that_waits_when_another_leaves_the_block_is_turned_away(
+    open_limiter: Open, wait_until: Callable[..., None], rate: int
+) -> None:
+    ceilings = Ceilings(rate, 0, 0)
+    with ThreadPoolExecutor(1) as threads:
+        with open_limiter(ceilings) as limiter:
+            with limiter.permit(POOL, CALL, patience=5) as call:
+                call.used(CALL)
+            waiting = threads.submit(limiter.permit(POOL, CALL, patience=30).__enter__)
+            wait_until(lambda: (state := limiter.peek(POOL)).in_flight or state.waiting)
+        with pytest.raises(LimitReached, match="closed"):
+            waiting.result(timeout=5)
+    with open_limiter(ceilings) as again:
+        assert again.peek(POOL).in_flight == 0
+
+
+class InterruptedLimiter(LocalLimiter):
+    """Ctrl-C comes when a permit is granted and its thread has not heard of it."""
+
+    async def acquire(self, pool: Pool, amounts: Amounts, *, patience: float) -> Permit:
+        permit = await super().acquire(pool, amounts, patience=patience)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)  # noqa: ASYNC251  # the loop is held until the thread has given up
+        return permit
+
+
+def test_a_ctrl_c_in_the_moment_of_the_grant_gives_the_permit_back() -> None:
+    with BlockingLimiter(InterruptedLimiter) as limiter:
+        with pytest.raises(KeyboardInterrupt), limiter.permit(POOL, CALL, patience=5):
+            pytest.fail("interrupted before")
         assert limiter.peek(POOL).in_flight == 0
