@@ -112,8 +112,9 @@ class Acquirer:
         try:
             return await waiter.granted
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled():
-                await self._desk.report(Release(waiter.granted.result().permit))
+            granted = waiter.granted
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                await self._desk.report(Release(granted.result().permit))
             raise
 
     async def _wait_for_start(self, grant: _Grant) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from promptmill.dimensions import Amounts, Headroom
 from promptmill.errors import LimitReached, RequestTooLarge
-from promptmill.limits import Ceilings, Limiter, Pool
+from promptmill.limits import Ceilings, Limiter, LocalLimiter, Pool
 
 POOL = Pool("account", "group")
 CALL = Amounts(1, 100, 20)
@@ -184,3 +184,14 @@ async def test_two_processes_share_a_pool_fairly(make_limiter: MakeLimiter) -> N
     # The first second, the horizon, belongs to who came first.
     shared = [sum(begun + 1.2 < moment < begun + 2.8 for moment in each) for each in served]
     assert 0.35 <= shared[0] / sum(shared) <= 0.65
+
+
+async def test_who_is_cancelled_while_being_turned_away_is_cancelled() -> None:
+    limiter = LocalLimiter(ceilings=lambda _: Ceilings(6, 0, 0))
+    await limiter.acquire(POOL, CALL, patience=1)
+    waiting = asyncio.create_task(limiter.acquire(POOL, CALL, patience=60))
+    await asyncio.sleep(0.05)
+    await limiter.aclose()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
