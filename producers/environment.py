@@ -9,10 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from promptmill.settings import VARIABLES, Settings
-
-_OURS_ALONE = ("claude.admin_key", "claude.admin_key_file")
-"""What no child needs: an admin key calls no model, and could change much else."""
+from promptmill.settings import ADMIN_KEY_PATHS, VARIABLES, Settings
 
 
 def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict[str, str]:
@@ -26,7 +23,7 @@ def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict
     for path, names in VARIABLES.items():
         value = _value(settings, path)
         told = path in settings.origins or path == "home"
-        if value is not None and told and path not in _OURS_ALONE:
+        if value is not None and told and path not in ADMIN_KEY_PATHS:
             environment[names[0]] = _text(value)
     return environment
 

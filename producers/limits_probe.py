@@ -80,7 +80,7 @@ def probe_limits(
     Args:
         account: whose limits the admin key reads; the first one of the keys when None.
         workspace: ask for this workspace's limits instead, with what it inherits.
-        settings: whose keys, and which Redis; those of this process when None.
+        settings: whose keys, and which Redis, loaded `with_admin_key`; those of this process when None.
 
     Raises:
         ConfigurationError: there is no admin key, or it may not ask.
@@ -91,7 +91,7 @@ def probe_limits(
     from promptmill.claude.keys import rehearsing  # noqa: PLC0415  # likewise
     from promptmill.claude.rate_limits import fetch_rate_limits  # noqa: PLC0415  # likewise
 
-    settings = settings or load()
+    settings = settings or load(with_admin_key=True)
     key = settings.claude.read_admin_key()
     if key is None:
         raise ConfigurationError(

@@ -7,7 +7,7 @@ value came from, for `promptmill doctor`.
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -188,14 +188,23 @@ VARIABLES: dict[str, tuple[str, ...]] = {
 }
 
 
+ADMIN_KEY_PATHS = ("claude.admin_key", "claude.admin_key_file")
+"""An admin key calls no model, and could change much else: only who asks for it is given it."""
+
+
 def load(
-    *, environ: Mapping[str, str] | None = None, folder: Path | None = None, **arguments: Any
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    with_admin_key: bool = False,
+    **arguments: Any,
 ) -> Settings:
     """Read the settings of this process.
 
     Args:
         environ: the environment; the process's own when None.
         folder: where `.env` and `promptmill.toml` are looked for; the working directory when None.
+        with_admin_key: read an admin key too. Without it none is known, wherever it stands: so no worker has it.
         **arguments: the strongest source, by dotted path with `__` for the dot (`limits__rpm=60`).
 
     Raises:
@@ -203,13 +212,17 @@ def load(
     """
     folder = folder or Path.cwd()
     values, origins = _read_toml(folder / "promptmill.toml")
+    variables = VARIABLES
+    if not with_admin_key:
+        variables = {path: names for path, names in VARIABLES.items() if path not in ADMIN_KEY_PATHS}
+        _leave_out(values, origins, ADMIN_KEY_PATHS)
     dotenv = (
         {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
         if (folder / ".env").is_file()
         else {}
     )
     for source, label in ((dotenv, ".env"), (environ if environ is not None else os.environ, "environment")):
-        for path, names in VARIABLES.items():
+        for path, names in variables.items():
             name = next((name for name in names if source.get(name)), None)
             if name is not None:
                 _put(values, path, source[name])
@@ -239,6 +252,15 @@ def _get(values: Mapping[str, Any], path: str) -> Any:
             return None
         values = values[part]
     return values
+
+
+def _leave_out(values: dict[str, Any], origins: dict[str, str], paths: Iterable[str]) -> None:
+    for path in paths:
+        *groups, field = path.split(".")
+        group = _get(values, ".".join(groups))
+        if isinstance(group, dict):
+            group.pop(field, None)
+        origins.pop(path, None)
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

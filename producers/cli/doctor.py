@@ -16,7 +16,7 @@ def doctor(as_json: AsJson = False) -> None:
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     log_to_stderr("ERROR")  # what it would warn of is what it tells
-    found = settings.load()
+    found = settings.load(with_admin_key=True)
     held, checks = values(found), examine(found)
     healthy = all(check.verdict is not Verdict.WRONG for check in checks)
     if as_json:

@@ -144,9 +144,9 @@ def test_a_probe_tells_the_running_limiter_what_the_account_allows(working: Work
     assert "Calls of account simulated/default go by these limits from now on." in done.stderr
     assert "CANARY" not in done.stdout + done.stderr
     pools = {each["group"]: each for each in working.cli.json("limits")["pools"]}
-    assert pools["claude-opus-4.x"]["dimensions"]["output_tokens"] | {"allowed": None} == {
+    assert pools["claude-opus-4.x"]["dimensions"]["output_tokens"] | {"allowed": None, "burst": None} == {
         "limit": 40_000, "source": "probed", "used": 0.0, "used_share": 0.0, "bucket": pytest.approx(333, abs=1),
-        "bucket_capacity": pytest.approx(333, abs=1), "other_programs": 0.0, "allowed": None,
+        "bucket_capacity": pytest.approx(333, abs=1), "other_programs": 0.0, "allowed": None, "burst": None,
     }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_without_an_admin_key_a_sentence_says_what_to_set() -> None:
 
 
 def test_an_account_without_a_key_is_refused_before_anybody_is_asked() -> None:
-    given = settings.load(environ={"ANTHROPIC_ADMIN_KEY": "sk-ant-admin01-x"})
+    given = settings.load(environ={"ANTHROPIC_ADMIN_KEY": "sk-ant-admin01-x"}, with_admin_key=True)
 
     with pytest.raises(NotFound, match="there are: default"):
         probe_limits(account="nobody", settings=given)
