@@ -6,7 +6,7 @@ Each check is a function from the settings to a Check; nothing is changed and no
 import asyncio
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -166,11 +166,25 @@ def _key(settings: Settings) -> list[Check]:
     except PromptmillError as error:
         return [Check("key", Verdict.WRONG, str(error), "correct the setting it names")]
     if keys:
-        return [Check("key", Verdict.OK, ", ".join(f"{key.label} (account {key.account})" for key in keys))]
+        found = ", ".join(f"{key.label} (account {key.account})" for key in keys)
+        return [Check("key", Verdict.OK, found), *_idle_entries(settings, [key.account for key in keys])]
     if claude.base_url == REAL_API:
         advice = "set ANTHROPIC_API_KEY to call Claude; until then `run` uses the simulated one"
         return [Check("key", Verdict.NOTE, "none", advice)]
     return [Check("key", Verdict.NOTE, "none", "set ANTHROPIC_API_KEY unless a simulator is meant")]
+
+
+def _idle_entries(settings: Settings, accounts: Sequence[str]) -> list[Check]:
+    found = f"no key belongs to this account; there are: {', '.join(dict.fromkeys(accounts))}"
+    return [
+        Check(
+            f"limits.accounts.{name}",
+            Verdict.NOTE,
+            found,
+            "correct its name in promptmill.toml: nothing follows these limits",
+        )
+        for name in settings.limits.not_among(accounts)
+    ]
 
 
 def _limits(settings: Settings) -> list[Check]:

@@ -69,6 +69,10 @@ class LimitSettings(AccountLimits):
         rpm = min(self.rpm or float("inf"), self.rate_limit * 60)
         return GroupLimits(rpm=rpm, itpm=self.itpm, otpm=self.otpm)
 
+    def not_among(self, accounts: Iterable[str]) -> list[str]:
+        """The accounts that have an entry and are none of these: nothing ever follows their limits."""
+        return sorted(set(self.accounts) - set(accounts))
+
 
 class ClaudeSettings(_Group):
     """Where Claude is, and with what to call it."""

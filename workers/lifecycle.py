@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from promptmill import logs, settings
 from promptmill.broker import celery_app, publish, queued_ids
+from promptmill.claude.keys import configured_account
 from promptmill.errors import ClaudeError, PromptmillError
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
@@ -93,7 +94,14 @@ class WorkerProcess:
         self.writer.start()
         self.heartbeat.start()
         self.experiences.start()
+        self._say_idle_limits()
         log.info("worker_started", worker_id=self.id, endpoint=self.runtime.endpoint_name)
+
+    def _say_idle_limits(self) -> None:
+        """A misspelt account would leave its limits without a word."""
+        accounts = {configured_account(key.account) for key in self.runtime.read_keys()}
+        if accounts and (idle := self.runtime.settings.limits.not_among(accounts)):
+            log.warning("limits_of_no_account", entries=idle, accounts=sorted(accounts))
 
     async def open_on_loop(self) -> None:
         """Make what belongs to the event loop."""

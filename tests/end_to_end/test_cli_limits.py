@@ -218,6 +218,23 @@ def test_limits_that_somebody_taught_are_shown_on_any_redis(bare_cli: Any, clean
     ]
 
 
+def test_doctor_notes_limits_for_an_account_that_no_key_has(bare_cli: Any) -> None:
+    (bare_cli.folder / "keys.toml").write_text(
+        '[[key]]\nlabel = "main"\nkey = "sk-x"\naccount = "research"\n'
+    )
+    (bare_cli.folder / "promptmill.toml").write_text("[limits.accounts.reserch]\nrpm = 50\n")
+
+    done = bare_cli(
+        "doctor", "--json", PROMPTMILL_KEYS_FILE="keys.toml", ANTHROPIC_BASE_URL="http://127.0.0.1:9"
+    )
+
+    (check,) = (
+        each for each in json.loads(done.stdout)["checks"] if each["name"] == "limits.accounts.reserch"
+    )
+    assert check["verdict"] == "note"
+    assert check["found"] == "no key belongs to this account; there are: research"
+
+
 def test_doctor_says_that_nothing_is_known_of_the_limits_until_something_is(
     bare_cli: Any, clean_redis: str
 ) -> None:

@@ -45,6 +45,21 @@ def test_two_accounts_share_a_batch_and_neither_is_refused(
     assert min(used.values()) >= 70
 
 
+def test_limits_for_an_account_that_no_key_has_are_said_by_a_worker_at_its_start(
+    start_mill: Start, sqlite_url: str, tmp_path: Any
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(KEYS)
+    (tmp_path / "promptmill.toml").write_text("[limits.accounts.reserch]\nrpm = 50\n")
+    with simulated_claude() as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_LOG_FORMAT="json")
+        mill.start_worker()
+        mill.wait_until(lambda: "limits_of_no_account" in mill.logs(), timeout=30)
+    [line] = [line for line in mill.logs().splitlines() if "limits_of_no_account" in line]
+    assert "reserch" in line
+    assert "product" in line
+
+
 def test_a_limit_that_the_server_lowers_is_taken_over_and_said(start_mill: Start, sqlite_url: str) -> None:
     with simulated_claude(rpm=1200, itpm=10**7, otpm=10**7) as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_RPM="", PROMPTMILL_ITPM="", PROMPTMILL_OTPM="")

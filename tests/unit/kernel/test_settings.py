@@ -47,6 +47,14 @@ def test_an_account_may_have_limits_of_its_own(tmp_path: Path) -> None:
     assert [limits.of(group, account).rpm for group, account in told] == [1, 2, 3, 4]
 
 
+def test_an_entry_for_an_account_that_no_key_has_is_found(tmp_path: Path) -> None:
+    (tmp_path / "promptmill.toml").write_text(
+        "[limits.accounts.research]\nrpm = 2\n[limits.accounts.reserch]\nrpm = 2\n"
+    )
+    limits = load(environ={}, folder=tmp_path).limits
+    assert limits.not_among(["research", "product"]) == ["reserch"]
+
+
 def test_a_wrong_value_is_one_line_that_names_the_variable(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(environ={"PROMPTMILL_RPM": "fast"}, folder=tmp_path)
