@@ -89,15 +89,28 @@ def leave(record: PoolRecord, held: Reservation) -> None:
 def take_back(record: PoolRecord, held: Reservation) -> None:
     """Undo a grant of which the server counted nothing.
 
-    Requests keep the pace they were charged: two calls may never start closer than the limit's interval.
+    Requests keep the pace they were charged: two calls may never start closer than the limit's interval. Where the
+    answer had begun (its input is settled), the request was counted.
     """
-    for index in range(3):
-        record.minute_used[index] -= held.amounts[index]
-        if record.rate[index] <= 0:
+    if not held.input_settled:
+        record.minute_used[0] -= held.amounts[0]
+        if record.rate[0] > 0:
+            record.level[0] = min(record.capacity[0], record.level[0] + held.amounts[0])
+    take_back_tokens(record, held)
+
+
+def take_back_tokens(record: PoolRecord, held: Reservation) -> None:
+    """The same for tokens alone, but for input that is settled; nothing is learned from a call that used none.
+
+    This is no correction in the sense of `corrected`: a refusal comes at once, so of the calls whose headers are
+    still to come nearly all were granted before it, and what the mirror said then never held its tokens back.
+    """
+    for index in (INPUT, OUTPUT):
+        if index == INPUT and held.input_settled:
             continue
-        level = record.level[index] + held.amounts[index]
-        record.level[index] = min(record.capacity[index], level)
-        if index > 0:
+        record.minute_used[index] -= held.amounts[index]
+        if record.rate[index] > 0:
+            record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
             record.pacer[index] -= pace_charged(record, held, index)
 
 

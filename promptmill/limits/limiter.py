@@ -51,7 +51,8 @@ class Limiter(Protocol):
         """Replace the reservation by what was used; None leaves the estimate charged. Idempotent.
 
         Input is what counts against the limit: uncached input and cache writes (claude-api.md, 5.1).
-        The request itself was made and stays charged, whatever `used.requests` says.
+        The request itself was made and stays charged, whatever `used.requests` says. A call that used no token at
+        all has failed: its tokens are given back, and nothing is learned from it.
         """
         ...
 

@@ -154,7 +154,10 @@ class Mirror:
             learn_limits(record, report.headroom, held.start if held and known else None, now, pacing)
         if held is None:
             return
-        if known:
+        if known and report.failed:
+            learning.take_back_tokens(record, held)
+            learning.observe(record, held, report, now, pacing)
+        elif known:
             if report.used is not None:
                 learning.settle_input(record, held, report.used.input_tokens, pacing)
             learning.observe(record, held, report, now, pacing)
@@ -209,5 +212,6 @@ class Mirror:
         for held in given_up.values():
             if held.epoch == self.record.epoch:
                 learning.leave(self.record, held)
+            held.input_variance = 0.0  # taken out; a late settlement finds nothing left of it
         self.expired.setdefault(process, {}).update(given_up)
         return len(given_up)

@@ -348,6 +348,42 @@ async def test_a_release_leaves_no_trace_on_the_levels(office: Office) -> None:
         assert after[dimension].level == pytest.approx(before[dimension].level, rel=1e-3)
 
 
+async def test_a_failed_call_gives_its_tokens_back_and_teaches_nothing(office: Office) -> None:
+    await office.warm_up()
+    office.now += 10
+    before, _ = deepcopy(await office.desk("ann").peek())
+    permits, _ = await office.ask(Amounts(1, 10_000, 200))
+    office.now += 0.5
+    await office.settle(permits[0], Amounts(1, 0, 0))
+    after, _ = await office.desk("ann").peek()
+    for known in ("input_error", "input_used", "output_mean", "output_variance", "latency", "headerless"):
+        assert getattr(after, known) == getattr(before, known), known
+    assert after.minute_used == pytest.approx(
+        [before.minute_used[0] + 1, before.minute_used[1], before.minute_used[2]]
+    )
+    assert (after.in_flight, after.input_variance) == (before.in_flight, before.input_variance)
+    assert after.level[1:] == pytest.approx(after.capacity[1:])
+
+
+@pytest.mark.parametrize("end", ["released", "overloaded", "failed"])
+async def test_input_that_was_settled_is_not_given_back_again(office: Office, end: str) -> None:
+    await office.warm_up()
+    permits, _ = await office.ask(Amounts(1, 10_000, 20))
+    await office.desk("ann").report(Settlement(permits[0], Amounts(1, 4000), None, final=False))
+    before = await office.look()
+    if end == "released":
+        await office.desk("ann").report(Release(permits[0]))
+    elif end == "overloaded":
+        await office.overload(permits[0])
+    else:
+        await office.settle(permits[0], Amounts(1, 0, 0))
+    after = await office.look()
+    assert after[INPUT].level == pytest.approx(before[INPUT].level)
+    assert after[INPUT].used_per_minute == pytest.approx(before[INPUT].used_per_minute)
+    assert after[REQUESTS].level == pytest.approx(before[REQUESTS].level)
+    assert after.in_flight == before.in_flight - 1
+
+
 async def test_a_refusal_pauses_everybody_for_as_long_as_the_server_says(office: Office) -> None:
     await office.warm_up()
     permits, _ = await office.ask(CALL)
@@ -481,6 +517,19 @@ async def test_a_late_settlement_of_an_expired_permit_corrects_once(office: Offi
     settled = await office.look()
     assert settled[INPUT].level == pytest.approx(expired[INPUT].level + 10_000)
     assert settled.in_flight == expired.in_flight == 0
+
+
+async def test_the_uncertainty_of_an_expired_permit_is_taken_out_once(office: Office) -> None:
+    await office.warm_up()
+    permits, _ = await office.ask(Amounts(1, 10_000, 20), process="bob")
+    office.now += 21
+    await office.ask(Amounts(1, 10_000, 20))
+    await office.desk("ann").beat()
+    expired, _ = deepcopy(await office.desk("ann").peek())
+    await office.settle(permits[0], Amounts(1, 10_000, 20))
+    settled, _ = await office.desk("ann").peek()
+    assert expired.input_variance > 0
+    assert settled.input_variance == expired.input_variance
 
 
 async def test_a_dead_process_leaves_the_line(office: Office) -> None:

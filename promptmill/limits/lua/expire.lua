@@ -19,7 +19,8 @@ local record = load_record(KEYS[1], now, { LEARN, LEARN, LEARN })
 for place = 1, #found, 2 do
   local held = unpack_reservation(found[place + 1])
   if held.epoch == record.epoch then leave(record, held) end
-  redis.call('HSET', KEYS[4], found[place], found[place + 1])
+  held.input_variance = 0 -- taken out; a late settlement finds nothing left of it
+  redis.call('HSET', KEYS[4], found[place], pack_reservation(held))
 end
 if #found > 0 then redis.call('EXPIRE', KEYS[4], KEPT) end
 local line = {}

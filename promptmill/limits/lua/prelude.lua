@@ -261,16 +261,25 @@ end
 -- Seconds of pace that a permit was charged, in seconds of the limit in force now.
 local function pace_charged(record, held, index) return held.pace[index] * held.rate[index] / record.rate[index] end
 
--- Undo a grant of which the server counted nothing. Requests keep their pace: two calls may never start closer
--- than the limit's interval.
-local function take_back(record, held)
-  for index = 1, 3 do
+-- Undo the tokens of a grant of which the server counted none, but for input that is settled. Nothing is learned.
+local function take_back_tokens(record, held)
+  for index = held.input_settled == 0 and INPUT or OUTPUT, OUTPUT do
     record.minute_used[index] = record.minute_used[index] - held.amounts[index]
     if record.rate[index] > 0 then
       record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
-      if index > 1 then record.pacer[index] = record.pacer[index] - pace_charged(record, held, index) end
+      record.pacer[index] = record.pacer[index] - pace_charged(record, held, index)
     end
   end
+end
+
+-- Undo a whole grant. Requests keep their pace: two calls may never start closer than the limit's interval. Where
+-- the answer had begun, the request was counted.
+local function take_back(record, held)
+  if held.input_settled == 0 then
+    record.minute_used[1] = record.minute_used[1] - held.amounts[1]
+    if record.rate[1] > 0 then record.level[1] = min(record.capacity[1], record.level[1] + held.amounts[1]) end
+  end
+  take_back_tokens(record, held)
 end
 
 -- Find a permit among the living and the expired: its reservation, and the key it lies in.

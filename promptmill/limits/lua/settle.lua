@@ -140,7 +140,10 @@ end
 local held, key = find_permit(KEYS[2], KEYS[3], permit)
 learn_limits(record, 9, held and held.epoch == record.epoch and held.start or nil, now)
 if held then
-  if held.epoch == record.epoch then
+  if held.epoch == record.epoch and final and used[INPUT] == 0 and used[OUTPUT] == 0 then
+    take_back_tokens(record, held) -- the call failed, which tells nothing about answers
+    observe(held)
+  elseif held.epoch == record.epoch then
     if used[INPUT] then settle_input(held) end
     observe(held)
     if final then
