@@ -5,11 +5,12 @@ Nothing has to run for this: what cannot be asked is missing, and `silence` says
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from producers.limits_reader import LimitsReader
+from producers.limits_reader import PAUSE_S, LimitsReader
 from promptmill.dimensions import Dimension
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.runtime import open_database
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from promptmill.limits import PoolState
 
 INTERVAL_S = 1.0
+COUNT_EVERY_S = 10.0
+"""Between two counts of the jobs of a batch for several model groups."""
 _MOVES = 0.5
 """Requests per minute from which a pool counts as used."""
 
@@ -93,31 +96,64 @@ def _moves(state: "PoolState") -> bool:
     return used or bool(state.in_flight or state.processes_waiting or state.paused_for)
 
 
+class BacklogReader:
+    """Asks the database what waits, again and again; it may be made, come and go meanwhile. Close it at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._resources = ExitStack()
+        self._database: Database | None = None
+        self._away_until = float("-inf")
+        self._counted = backlog.Counted(keep_s=COUNT_EVERY_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def read(self) -> Backlog | None:
+        """What waits now; None when the database could not be asked."""
+        scheme, _, path = self._settings.effective_database_url.partition(":///")
+        if scheme.startswith("sqlite") and not Path(path).exists():
+            return Backlog()
+        if time.monotonic() < self._away_until:
+            return None
+        try:
+            self._database = self._database or self._resources.enter_context(open_database(self._settings))
+            with self._database.read() as connection:
+                alive = workers.live(connection, database_now(connection))
+                return Backlog(tuple(backlog.waiting_jobs(connection, self._counted)), len(alive))
+        except PromptmillError:
+            self._away_until = time.monotonic() + PAUSE_S
+            return None
+
+
 def limits(*, settings: Settings | None = None) -> LimitsNow:
     """The limits as they stand now. Starts nothing, and raises nothing because something is not running."""
     settings = settings or load()
-    with LimitsReader(settings) as reader:
-        return look(reader, settings)
+    with LimitsReader(settings) as reader, BacklogReader(settings) as jobs:
+        return look(reader, jobs, settings)
 
 
 def watch_limits(settings: Settings | None = None, *, every_s: float = INTERVAL_S) -> Iterator[LimitsNow]:
     """The limits again and again, without end."""
     settings = settings or load()
-    with LimitsReader(settings) as reader:
+    with LimitsReader(settings) as reader, BacklogReader(settings) as jobs:
         while True:
-            yield look(reader, settings)
+            yield look(reader, jobs, settings)
             time.sleep(every_s)
 
 
-def look(reader: LimitsReader, settings: Settings) -> LimitsNow:
-    """One moment, asked through a reader that is open already."""
+def look(reader: LimitsReader, jobs: BacklogReader, settings: Settings) -> LimitsNow:
+    """One moment, asked through readers that are open already."""
     pools: Sequence[PoolState] = ()
     silence = None
     try:
         pools = reader.states()
     except Unavailable as error:
         silence = str(error)
-    return LimitsNow(tuple(pools), silence, set_limits(settings), _backlog(settings))
+    return LimitsNow(tuple(pools), silence, set_limits(settings), jobs.read())
 
 
 def set_limits(settings: Settings) -> tuple[SetLimits, ...]:
@@ -133,20 +169,3 @@ def set_limits(settings: Settings) -> tuple[SetLimits, ...]:
 
 def _set(account: str | None, group: str | None, entry: GroupLimits) -> SetLimits:
     return SetLimits(account, group, entry.rpm, entry.itpm, entry.otpm)
-
-
-def _backlog(settings: Settings) -> Backlog | None:
-    scheme, _, path = settings.effective_database_url.partition(":///")
-    if scheme.startswith("sqlite") and not Path(path).exists():
-        return Backlog()
-    try:
-        with open_database(settings) as database:
-            return _read(database)
-    except PromptmillError:
-        return None
-
-
-def _read(database: Database) -> Backlog:
-    with database.read() as connection:
-        now = database_now(connection)
-        return Backlog(tuple(backlog.waiting_jobs(connection)), len(workers.live(connection, now)))

@@ -1,11 +1,15 @@
-"""What the shared limiter knows, asked by somebody who is no worker. It starts nothing and grants nothing.
+"""What the shared limiter knows, asked by somebody who is no worker.
 
-Redis may come and go between two questions: each finds out anew where it is.
+It starts nothing, grants nothing, and leaves no sign of itself among the processes that hold permits. Redis may come and go between two questions: each finds out anew where it is. One that does not answer is waited for
+briefly, and left in peace for a while. The loop is on a thread of its own, so a caller may have one too.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from producers.redis_address import with_running_redis
 from promptmill.errors import PromptmillError, Unavailable
@@ -14,9 +18,14 @@ from promptmill.runtime import Runtime
 from promptmill.settings import Settings
 
 if TYPE_CHECKING:
-    from promptmill.limits import BlockingLimiter, Ceilings, Pool, PoolState
+    from promptmill.limits import Ceilings, Limiter, Pool, PoolState
 
 T = TypeVar("T")
+
+PATIENCE_S = 2.0
+"""The longest a question takes."""
+PAUSE_S = 5.0
+"""From one that was not answered to the next that is asked."""
 
 
 class LimitsReader:
@@ -24,7 +33,8 @@ class LimitsReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._limiter: BlockingLimiter | None = None
+        self._line: _Line | None = None
+        self._silent_until = float("-inf")
 
     def __enter__(self) -> Self:
         return self
@@ -48,38 +58,65 @@ class LimitsReader:
         """
         self._ask(lambda limiter: _teach(limiter, limits))
 
-    def _ask(self, question: "Callable[[BlockingLimiter], T]") -> T:
-        limiter = self._limiter or self._open()
+    def _ask(self, question: "Callable[[Limiter], Coroutine[Any, Any, T]]") -> T:
+        url = self._settings.redis_url
+        silence = f"{'the embedded Redis' if url is None else f'the Redis at {scrub(url)}'} does not answer"
+        if time.monotonic() < self._silent_until:
+            raise Unavailable(silence)
+        self._line = self._line or self._open()
         try:
-            return question(limiter)
+            return self._line.ask(question)
         except (PromptmillError, OSError) as error:
             self._let_go()
-            url = self._settings.redis_url
-            where = "the embedded Redis" if url is None else f"the Redis at {scrub(url)}"
-            raise Unavailable(f"{where} does not answer") from error
+            self._silent_until = time.monotonic() + PAUSE_S
+            raise Unavailable(silence) from error
 
-    def _open(self) -> "BlockingLimiter":
-        from promptmill.limits import BlockingLimiter  # noqa: PLC0415  # 0.3 s that are not needed without a Redis
-
+    def _open(self) -> "_Line":
         settings = with_running_redis(self._settings)
         if settings.redis_url is None:
             raise Unavailable("nothing runs in this data folder")
-        runtime = Runtime(settings, database=None)  # type: ignore[arg-type]  # asks no database
-        self._limiter = BlockingLimiter(lambda: runtime.limiter("looking")).__enter__()
-        return self._limiter
+        return _Line(Runtime(settings, database=None))  # type: ignore[arg-type]  # asks no database
 
     def _let_go(self) -> None:
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            with suppress(PromptmillError, OSError):
-                limiter.__exit__(None, None, None)
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
 
-def _states(limiter: "BlockingLimiter", groups: Collection[str] | None) -> "list[PoolState]":
-    states = [limiter.peek(pool) for pool in limiter.pools() if groups is None or pool.group in groups]
+class _Line:
+    """A limiter on a loop and a thread of its own. It is not entered as a block, so it never beats."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._limiter: Limiter | None = None
+        self._loop = asyncio.Runner()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="promptmill-looking")
+
+    def ask(self, question: "Callable[[Limiter], Coroutine[Any, Any, T]]") -> T:
+        return self._thread.submit(self._loop.run, self._put(question)).result()
+
+    def close(self) -> None:
+        with self._thread, suppress(PromptmillError, OSError):
+            try:
+                self._thread.submit(self._loop.run, self._hang_up()).result()
+            finally:
+                self._thread.submit(self._loop.close).result()
+
+    async def _put(self, question: "Callable[[Limiter], Coroutine[Any, Any, T]]") -> T:
+        self._limiter = self._limiter or self._runtime.limiter("looking")
+        return await asyncio.wait_for(question(self._limiter), PATIENCE_S)
+
+    async def _hang_up(self) -> None:
+        if self._limiter is not None:
+            await self._limiter.aclose()
+
+
+async def _states(limiter: "Limiter", groups: Collection[str] | None) -> "list[PoolState]":
+    wanted = [pool for pool in await limiter.pools() if groups is None or pool.group in groups]
+    states = await asyncio.gather(*(limiter.peek(pool) for pool in wanted))
     return sorted(states, key=lambda state: (state.pool.group, state.pool.account))
 
 
-def _teach(limiter: "BlockingLimiter", limits: "Mapping[Pool, Ceilings]") -> None:
+async def _teach(limiter: "Limiter", limits: "Mapping[Pool, Ceilings]") -> None:
     for pool, ceilings in limits.items():
-        limiter.teach(pool, ceilings)
+        await limiter.teach(pool, ceilings)

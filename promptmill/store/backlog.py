@@ -4,9 +4,10 @@ The idea: nothing is counted that the kept counters tell already, so a look cost
 is. Only a batch whose waiting jobs are for several model groups is counted through the index.
 """
 
+import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
@@ -34,16 +35,39 @@ class WaitingJobs:
     running: int
 
 
-def waiting_jobs(conn: Connection) -> list[WaitingJobs]:
-    """What waits or runs in the active batches, oldest batch first, groups by name."""
-    return [each for row in active(conn) for each in _of_batch(conn, row)]
+@dataclass(slots=True)
+class Counted:
+    """What was counted of batches for several model groups, kept for a while: looking every second then costs little."""
+
+    keep_s: float
+    monotonic: Callable[[], float] = time.monotonic
+    _found: dict[str, tuple[float, Counter[str]]] = field(default_factory=dict)
+
+    def of(self, batch_id: str, count: Callable[[], Counter[str]]) -> Counter[str]:
+        """The pending jobs of a batch by group, counted again when the last count is too old."""
+        now = self.monotonic()
+        self._found = {name: found for name, found in self._found.items() if now - found[0] < self.keep_s}
+        if batch_id not in self._found:
+            self._found[batch_id] = (now, count())
+        return self._found[batch_id][1]
 
 
-def _of_batch(conn: Connection, row: BatchRow) -> list[WaitingJobs]:
+def waiting_jobs(conn: Connection, counted: Counted | None = None) -> list[WaitingJobs]:
+    """What waits or runs in the active batches, oldest batch first, groups by name.
+
+    Args:
+        conn: a transaction that reads.
+        counted: what a look before this one may have counted, for who looks often.
+    """
+    counted = counted or Counted(keep_s=0.0)
+    return [each for row in active(conn) for each in _of_batch(conn, row, counted)]
+
+
+def _of_batch(conn: Connection, row: BatchRow, counted: Counted) -> list[WaitingJobs]:
     out: dict[tuple[str, str], int] = {
         (group, state): number for group, state, number in conn.execute(_OUT_OF_BATCH, {"batch_id": row.id})
     }
-    pending = _pending(conn, row, row.total - row.done - sum(out.values()))
+    pending = _pending(conn, row, row.total - row.done - sum(out.values()), counted)
     return [
         WaitingJobs(
             batch_id=row.id,
@@ -57,15 +81,19 @@ def _of_batch(conn: Connection, row: BatchRow) -> list[WaitingJobs]:
     ]
 
 
-def _pending(conn: Connection, row: BatchRow, left: int) -> dict[str, int]:
+def _pending(conn: Connection, row: BatchRow, left: int, counted: Counted) -> Mapping[str, int]:
     groups: Sequence[str] = model_groups_waiting(conn, row.id) if left else ()
     if len(groups) == 1:
         return {groups[0]: left}
     if not groups:
         return {}
+    return counted.of(row.id, lambda: _count(conn, row.id))
+
+
+def _count(conn: Connection, batch_id: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     for query in _PENDING_OF_BATCH:
-        counts.update(dict(conn.execute(query, {"batch_id": row.id}).all()))
+        counts.update(dict(conn.execute(query, {"batch_id": batch_id}).all()))
     return counts
 
 

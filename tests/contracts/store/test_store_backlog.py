@@ -6,6 +6,7 @@ from promptmill.store import backlog, batches, jobs
 from promptmill.store.backlog import WaitingJobs
 
 OTHER = "claude-opus-5"
+GROUP = "claude-sonnet-5"
 
 
 def waiting(world: Any) -> list[WaitingJobs]:
@@ -34,6 +35,27 @@ def test_a_batch_for_several_model_groups_is_told_by_group(world: Any) -> None:
         batches.seal(conn, made.id, world.now)
 
     assert counts(world) == [(OTHER, 2, 0, 0), ("claude-sonnet-5", 1, 0, 0)]
+
+
+def test_who_looks_often_counts_a_batch_for_several_groups_once_in_a_while(world: Any) -> None:
+    with world.database.begin() as conn:
+        made = batches.create(conn, world.new_batch(), world.now)
+        rows = [world.new_job(seq, model_group=OTHER if seq % 2 else GROUP) for seq in range(6)]
+        jobs.insert_many(conn, made.id, rows, world.now)
+        batches.seal(conn, made.id, world.now)
+    moment = [0.0]
+    counted = backlog.Counted(keep_s=10.0, monotonic=lambda: moment[0])
+
+    def pending() -> dict[str, int]:
+        with world.database.read() as conn:
+            return {each.model_group: each.pending for each in backlog.waiting_jobs(conn, counted)}
+
+    assert pending() == {OTHER: 3, GROUP: 3}
+    world.complete(*world.running(made, 1))
+    moment[0] = 9.0
+    assert pending() == {OTHER: 3, GROUP: 3}
+    moment[0] = 10.0
+    assert pending() == {OTHER: 3, GROUP: 2}
 
 
 def test_a_deferred_job_waits_too(world: Any) -> None:
