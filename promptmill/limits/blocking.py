@@ -93,6 +93,10 @@ class BlockingLimiter:
         """Take over limits as the Rate Limits API states them; see `Limiter.teach`."""
         self._run(self._ready().teach(pool, limits))
 
+    def forget(self, pool: Pool) -> bool:
+        """Forget what was learned of a pool; see `Limiter.forget`."""
+        return self._run(self._ready().forget(pool))
+
     def _acquire(self, limiter: Limiter, pool: Pool, amounts: Amounts, patience: float) -> Permit:
         granted: list[Permit] = []
         future = self._submit(self._wait(lambda: limiter.acquire(pool, amounts, patience=patience), granted))

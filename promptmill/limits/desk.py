@@ -135,6 +135,14 @@ class Desk(Protocol):
         """
         ...
 
+    async def forget(self) -> bool:
+        """Forget the record, so that the next call begins a fresh one; whether there was one.
+
+        Raises:
+            DeskUnavailable: it may have been forgotten or not.
+        """
+        ...
+
     async def peek(self) -> tuple[PoolRecord, float]:
         """The record as it is, and the moment it was read on its own clock."""
         ...

@@ -88,6 +88,13 @@ class Limiter(Protocol):
         """
         ...
 
+    async def forget(self, pool: Pool) -> bool:
+        """Forget what was learned of a pool, so that its next call begins as the first did; whether anything was.
+
+        Permits from before mean nothing to it any more. Raises DeskUnavailable.
+        """
+        ...
+
     async def beat(self) -> None:
         """Say that this process lives: every 5 s, or its permits are given up 20 s later.
 
@@ -209,6 +216,10 @@ class QueueingLimiter(ABC):
         """Take over limits as the Rate Limits API states them; see `Limiter.teach`."""
         await self._desk(pool).teach(limits)
         self._nudge(pool)
+
+    async def forget(self, pool: Pool) -> bool:
+        """Forget what was learned of a pool; see `Limiter.forget`."""
+        return await self._desk(pool).forget()
 
     async def beat(self) -> None:
         """Say that this process lives, in every pool it uses."""

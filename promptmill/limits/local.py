@@ -39,6 +39,10 @@ class LocalPools:
         used = [pool for pool, moment in self._used_at.items() if moment >= now - LATELY]
         return sorted(used, key=lambda pool: pool.tag)
 
+    def drop(self, pool: Pool) -> bool:
+        """Lose the record of one pool, with its permits; whether there was one."""
+        return self._mirrors.pop(pool, None) is not None
+
     def forget(self) -> None:
         """Lose everything, as a Redis that restarts empty does."""
         self._mirrors.clear()
@@ -91,6 +95,10 @@ class LocalDesk:
         mirror, now = self._mirror()
         mirror.teach(limits, now)
         self._register(now)
+
+    async def forget(self) -> bool:
+        """Forget the record; whether there was one."""
+        return self._pools.drop(self._pool)
 
     async def peek(self) -> tuple[PoolRecord, float]:
         """The record as it is; a fresh one where nobody has used the pool."""

@@ -94,6 +94,10 @@ class RedisDesk:
         self._register()
         await self._ask(self._calls.teach(limits, self._ceilings(), self._now()))
 
+    async def forget(self) -> bool:
+        """Forget the record; whether there was one."""
+        return bool(await self._ask(self._calls.forget()))
+
     async def peek(self) -> tuple[PoolRecord, float]:
         """The record as it is; a fresh one where nobody has used the pool."""
         record, now = read_record(await self._ask(self._calls.peek(self._now())))

@@ -159,6 +159,10 @@ class Calls:
         arguments = (_moment(now), *_rates(ceilings), *(_said(limit) for limit in limits))
         return Call("teach", (self._keys.record,), arguments)
 
+    def forget(self) -> Call:
+        """Ask that what is known of the pool be forgotten."""
+        return Call("forget", (self._keys.record,), ())
+
     def register(self, now: float | None) -> Call:
         """Say that the pool is in use."""
         return Call("register", (POOLS,), (_moment(now), self._keys.pool.tag))

@@ -91,6 +91,41 @@ async def test_a_configured_limit_is_a_ceiling_over_a_probed_one(make_limiter: M
     assert await sources(limiter) == [CONFIGURED, PROBED, NONE]
 
 
+async def test_a_pool_that_is_forgotten_begins_as_one_that_nobody_has_used(limiter: Limiter) -> None:
+    await answer(limiter, headers(60_000, 500_000, 90_000))
+
+    assert await limiter.forget(POOL)
+
+    assert await limits(limiter) == [50, 30_000, 8_000]
+    assert await sources(limiter) == [DEFAULT] * 3
+    assert not await limiter.forget(POOL)
+    await answer(limiter, headers(1000, 50_000, 9_000))
+    assert await limits(limiter) == [1000, 50_000, 9_000]
+
+
+async def test_a_permit_from_before_it_was_forgotten_means_nothing_to_it(limiter: Limiter) -> None:
+    await limiter.teach(POOL, Ceilings(60_000, 450_000, 90_000))
+    before = await limiter.acquire(POOL, CALL, patience=30)
+    await limiter.forget(POOL)
+    during = await limiter.acquire(POOL, CALL, patience=30)
+
+    await limiter.settle(before, Amounts(1, 5_000, 5_000))
+    state = await limiter.peek(POOL)
+    assert state.in_flight == 1
+    assert state.dimensions[1].used_per_minute == CALL.input_tokens
+
+    await limiter.settle(during, CALL)
+    assert (await limiter.peek(POOL)).in_flight == 0
+
+
+async def test_a_configured_limit_is_not_forgotten(make_limiter: MakeLimiter) -> None:
+    limiter = make_limiter(Ceilings(500, 900_000, 0))
+    await limiter.teach(POOL, Ceilings(1000, 450_000, 90_000))
+    await limiter.forget(POOL)
+    assert await limits(limiter) == [500, 900_000, None]
+    assert await sources(limiter) == [CONFIGURED, CONFIGURED, NONE]
+
+
 async def test_teaching_makes_no_burst(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter(Ceilings(), Pacing())
     await answer(limiter, None)
