@@ -149,7 +149,7 @@ class RedisDesk:
                     self._put_back(parcels, error)
                     if not isinstance(error, DeskUnavailable):
                         raise
-                    await asyncio.sleep(self._backoff())
+                    await asyncio.sleep(self._backoff(error))
                 else:
                     self._failures = 0
                     for parcel, reply in zip(parcels, replies, strict=True):
@@ -182,9 +182,9 @@ class RedisDesk:
             else:
                 parcel.reply.cancel()
 
-    def _backoff(self) -> float:
+    def _backoff(self, why: DeskUnavailable) -> float:
         if self._failures == 1:
-            log.warning("limiter_unreachable", pool=self._pool.tag, kept=len(self._queue))
+            log.warning("limiter_unreachable", pool=self._pool.tag, kept=len(self._queue), why=str(why))
         longest = min(LONGEST_BACKOFF, 0.05 * 2.0 ** min(self._failures, 10))
         return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads retries, guards nothing
 

@@ -26,6 +26,9 @@ from promptmill.limits.records import (
 PREFIX = "promptmill:limit:"
 POOLS = f"{PREFIX}pools"
 
+NEWER = "a newer Promptmill keeps the record of this pool"
+"""What a script says that finds a record of a later layout: it fails, and this process is granted nothing."""
+
 LONGEST_PATIENCE = 1e9  # s; Lua reads no "inf" on some platforms
 
 Text = str | bytes
@@ -70,7 +73,7 @@ def script_text(name: str, pacing: Pacing) -> str:
     """The full text of a script."""
     folder = files("promptmill.limits") / "lua"
     text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", name))
-    head = [f"local LAYOUT, LATELY = {LAYOUT!r}, {LATELY:.0f}", *_numbers(pacing, text)]
+    head = [f"local LAYOUT, LATELY, NEWER = {LAYOUT!r}, {LATELY:.0f}, '{NEWER}'", *_numbers(pacing, text)]
     head += _layout("record", PoolRecord(), POOL_FIELDS)
     head += _layout("reservation", EMPTY_RESERVATION, RESERVATION_FIELDS)
     return "\n".join([*head, text])
