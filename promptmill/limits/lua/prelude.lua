@@ -83,20 +83,10 @@ local function fresh_record(now, ceiling)
   return record
 end
 
--- The record as it lies in Redis; nil where there is none of this layout. An older one may be replaced. A newer one
--- belongs to processes that know better: this one fails, and neither grants nor changes anything.
-local function read_record(key)
-  local packed = redis.call('GET', key)
-  local layout = packed and struct.unpack('<d', packed)
-  if layout == LAYOUT then return packed end
-  if layout and layout > LAYOUT and layout < LAYOUT + 1000 and layout % 1 == 0 then error(NEWER, 0) end
-  return nil
-end
-
--- The record, or a fresh one.
+-- The record, or a fresh one if there is none of this layout.
 local function load_record(key, now, ceiling)
-  local packed = read_record(key)
-  if not packed then return fresh_record(now, ceiling) end
+  local packed = redis.call('GET', key)
+  if not packed or struct.unpack('<d', packed) ~= LAYOUT then return fresh_record(now, ceiling) end
   local record = unpack_record(packed)
   record.line = {}
   if #packed > RECORD_BYTES then
@@ -295,12 +285,9 @@ end
 -- Find a permit among the living and the expired: its reservation, and the key it lies in.
 local function find_permit(permits_key, expired_key, permit)
   local packed = redis.call('HGET', permits_key, permit)
-  if is_reservation(packed) then return unpack_reservation(packed), permits_key end
--- A reservation of another layout belongs to a record that was replaced.
-local function is_reservation(packed) return packed and #packed == RESERVATION_BYTES end
-
+  if packed then return unpack_reservation(packed), permits_key end
   packed = redis.call('HGET', expired_key, permit)
-  if is_reservation(packed) then return unpack_reservation(packed), expired_key end
+  if packed then return unpack_reservation(packed), expired_key end
   return nil, nil
 end
 
