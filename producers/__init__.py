@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from producers.batches import results as results
     from producers.batches import wait as wait
     from producers.forecast import estimate as estimate
+    from producers.limits_forget import forget_limits as forget_limits
     from producers.limits_now import LimitsNow as LimitsNow
     from producers.limits_now import limits as limits
     from producers.limits_now import watch_limits as watch_limits
@@ -33,6 +34,7 @@ _HOMES = {
     "Result": "producers.answers",
     "batch": "producers.batches",
     "estimate": "producers.forecast",
+    "forget_limits": "producers.limits_forget",
     "limits": "producers.limits_now",
     "list_batches": "producers.batches",
     "probe_limits": "producers.limits_probe",

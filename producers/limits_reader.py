@@ -6,7 +6,7 @@ briefly, and left in peace for a while. The loop is on a thread of its own, so a
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -57,6 +57,14 @@ class LimitsReader:
             Unavailable: as `states`; some pools may have been told.
         """
         self._ask(lambda limiter: _teach(limiter, limits))
+
+    def forget(self, pools: "Sequence[Pool]") -> "list[Pool]":
+        """Forget what was learned of pools; those of which something was.
+
+        Raises:
+            Unavailable: as `states`; some pools may have been forgotten.
+        """
+        return self._ask(lambda limiter: _forget(limiter, pools))
 
     def _ask(self, question: "Callable[[Limiter], Coroutine[Any, Any, T]]") -> T:
         url = self._settings.redis_url
@@ -120,3 +128,7 @@ async def _states(limiter: "Limiter", groups: Collection[str] | None) -> "list[P
 async def _teach(limiter: "Limiter", limits: "Mapping[Pool, Ceilings]") -> None:
     for pool, ceilings in limits.items():
         await limiter.teach(pool, ceilings)
+
+
+async def _forget(limiter: "Limiter", pools: "Sequence[Pool]") -> "list[Pool]":
+    return [pool for pool in pools if await limiter.forget(pool)]

@@ -1,4 +1,4 @@
-"""`promptmill limits`, `limits show` and `limits probe`."""
+"""`promptmill limits`, `limits show`, `limits probe` and `limits forget`."""
 
 import os
 import sys
@@ -82,6 +82,22 @@ def probe(
         say(f"Calls of account {found.account} go by these limits from now on.")
     else:
         say(f"Nobody was told: {found.silence}. Run this again while workers run.")
+
+
+@app.command()
+def forget(
+    account: Annotated[
+        str | None,
+        typer.Option("--account", metavar="NAME", help="Whose limits; every account's by default."),
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="GROUP", help="Which model group; every one by default.")
+    ] = None,
+) -> None:
+    """Forget what was learned about limits; the next call begins gently."""
+    log_to_stderr("ERROR")
+    for pool in producers.forget_limits(account=account, group=group):
+        put(f"Forgotten: {pool.group}, account {pool.account}. Its next call begins gently.")
 
 
 def _watch() -> None:

@@ -218,6 +218,36 @@ def test_limits_that_somebody_taught_are_shown_on_any_redis(bare_cli: Any, clean
     ]
 
 
+def test_limits_are_forgotten_by_account_and_model_group(bare_cli: Any, clean_redis: str) -> None:
+    pools = [Pool("simulated/research", GROUP), Pool("research", "claude-opus-5"), Pool("other", GROUP)]
+    with BlockingLimiter(lambda: RedisLimiter(clean_redis)) as limiter:
+        for pool in pools:
+            limiter.teach(pool, Ceilings(50, 100, 200))
+
+        done = bare_cli("limits", "forget", "--account", "research", "--group", GROUP, REDIS_URL=clean_redis)
+
+        assert done.returncode == 0, done.stderr
+        assert (
+            done.stdout == f"Forgotten: {GROUP}, account simulated/research. Its next call begins gently.\n"
+        )
+        assert [limiter.peek(pool).dimensions[1].limit for pool in pools] == [30_000, 100, 100]
+        bare_cli("limits", "forget", REDIS_URL=clean_redis)
+        assert [limiter.peek(pool).dimensions[1].limit for pool in pools] == [30_000] * 3
+
+
+def test_what_nobody_knows_cannot_be_forgotten_and_it_is_said_what_is_known(
+    bare_cli: Any, clean_redis: str
+) -> None:
+    with BlockingLimiter(lambda: RedisLimiter(clean_redis)) as limiter:
+        limiter.teach(Pool("research", GROUP), Ceilings(50, 100, 200))
+
+    done = bare_cli("limits", "forget", "--account", "reserch", REDIS_URL=clean_redis)
+
+    assert done.returncode == 1
+    assert f"nothing is known of account reserch; in use lately: {GROUP} (account research)" in done.stderr
+    assert "does not answer" in bare_cli("limits", "forget", REDIS_URL="redis://127.0.0.1:9/0").stderr
+
+
 def test_doctor_notes_limits_for_an_account_that_no_key_has(bare_cli: Any) -> None:
     (bare_cli.folder / "keys.toml").write_text(
         '[[key]]\nlabel = "main"\nkey = "sk-x"\naccount = "research"\n'
