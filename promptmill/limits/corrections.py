@@ -47,7 +47,7 @@ def settle_output(record: PoolRecord, held: Reservation, used: float, now: float
     record.output_variance += weight * (surprise**2 - record.output_variance)
     weight = 1 / min(record.output_answers, pacing.latency_memory)
     record.output_mean += weight * (used - record.output_mean)
-    record.latency += weight * (now - held.start - record.latency)
+    record.latency += weight * (max(0.0, now - held.start) - record.latency)
     give_back(record, held, OUTPUT, asked - used, pacing)
 
 
@@ -60,7 +60,7 @@ def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float,
     would hold the pace up for seconds.
     """
     record.minute_used[index] -= surplus
-    if record.rate[index] <= 0:
+    if record.rate[index] <= 0 or held.rate[index] <= 0:
         return
     record.level[index] = min(record.capacity[index], record.level[index] + surplus)
     record.corrected[index] += surplus
@@ -74,8 +74,8 @@ def give_back(record: PoolRecord, held: Reservation, index: int, surplus: float,
 
 
 def pace_charged(record: PoolRecord, held: Reservation, index: int) -> float:
-    """Seconds of pace that a permit was charged, in seconds of the limit in force now."""
-    return held.pace[index] * held.rate[index] / record.rate[index]
+    """Seconds of pace that a permit was charged, in seconds of the limit in force now; no more than it was charged."""
+    return held.pace[index] * min(1.0, held.rate[index] / record.rate[index])
 
 
 def leave(record: PoolRecord, held: Reservation) -> None:
@@ -94,7 +94,7 @@ def take_back(record: PoolRecord, held: Reservation) -> None:
     """
     if not held.input_settled:
         record.minute_used[0] -= held.amounts[0]
-        if record.rate[0] > 0:
+        if record.rate[0] > 0 and held.rate[0] > 0:
             record.level[0] = min(record.capacity[0], record.level[0] + held.amounts[0])
     take_back_tokens(record, held)
 
@@ -109,7 +109,7 @@ def take_back_tokens(record: PoolRecord, held: Reservation) -> None:
         if index == INPUT and held.input_settled:
             continue
         record.minute_used[index] -= held.amounts[index]
-        if record.rate[index] > 0:
+        if record.rate[index] > 0 and held.rate[index] > 0:
             record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
             record.pacer[index] -= pace_charged(record, held, index)
 
@@ -170,7 +170,7 @@ def _correct(record: PoolRecord, held: Reservation, sighting: _Sighting, pacing:
     error = min(0.0, remaining - lowest)
     if remaining > max(0.0, highest):
         error = remaining - highest
-    passed = 0.0 if first else sighting.at - record.seen_at[index]
+    passed = 0.0 if first else max(0.0, sighting.at - record.seen_at[index])
     record.seen_at[index] = sighting.at
     gain = 1.0 if first else passed / (passed + (pacing.observer_down if error < 0 else pacing.observer_up))
     correction = min(gain * error, max(0.0, record.capacity[index] - record.level[index]))

@@ -76,7 +76,9 @@ class Settlement:
     @property
     def failed(self) -> bool:
         """Whether the call was made and used no token: a failure that tells nothing about answers."""
-        return self.final and self.used is not None and not (self.used.input_tokens or self.used.output_tokens)
+        return (
+            self.final and self.used is not None and not (self.used.input_tokens or self.used.output_tokens)
+        )
 
 
 @dataclass(frozen=True, slots=True)

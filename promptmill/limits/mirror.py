@@ -56,7 +56,10 @@ class Mirror:
 
     def acquire(self, process: str, asks: Sequence[Ask], ceilings: Ceilings, now: float) -> Answer:
         """Grant a prefix of the asks; what is left waits in line."""
-        record, pacing = self.record, self.pacing
+        pacing = self.pacing
+        if self.record.moment > now + pacing.horizon + pacing.clock_back:
+            self.record = fresh_record(now, ceilings, pacing)  # the clock went back
+        record = self.record
         self.processes[process] = now
         adopt_ceilings(record, ceilings_per_second(ceilings), now, pacing)
         restart_when_cold(record, now, pacing)

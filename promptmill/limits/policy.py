@@ -223,5 +223,8 @@ class Pacing:
     """s of waiting after which a permit is confirmed before it is used."""
     headroom_interval: float = 0.25
     """s between two header reports of one process."""
+    clock_back: float = 5.0
+    """s by which Redis's clock may go back (NTP, a fail-over) and the pool waits for it; after more it begins anew,
+    as one whose record was lost."""
     heartbeat_timeout: float = 20.0
     """s after its last heartbeat at which a process's permits are given up."""

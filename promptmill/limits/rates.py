@@ -96,7 +96,13 @@ def used_lately(record: PoolRecord, index: int, now: float) -> float:
 
 
 def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pacing: Pacing) -> None:
-    """Take over a changed configuration."""
+    """Take over a changed configuration.
+
+    While workers are restarted one by one with another file, they disagree, and whoever asks changes it back. So
+    each grant is charged at the ceiling of the process that asked, in seconds of the one pacer, and seconds that are
+    used stay used at any ceiling: what a process is granted stays within its own ceiling whatever the others state,
+    for all of them draw on the same seconds. The mirror of a dimension that had no limit begins anew each time.
+    """
     if list(ceiling) == record.ceiling:
         return
     guessed = [default_in_force(record, index) for index in range(3)]
@@ -104,7 +110,7 @@ def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pac
         if wanted != record.ceiling[index]:
             record.overdrive[index] = pacing.overdrive[index] if wanted == LEARN else 0.0
     record.ceiling = list(ceiling)
-    _update_rates(record, guessed, now, pacing)
+    _update_rates(record, guessed, now, pacing, adopted=True)
 
 
 def learn_limits(
@@ -150,7 +156,9 @@ def _note_limit(record: PoolRecord, index: int, limit: float, *, probed: float) 
         record.learned[index], record.probed[index] = limit, probed
 
 
-def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacing: Pacing) -> None:
+def _update_rates(
+    record: PoolRecord, guessed: Sequence[bool], now: float, pacing: Pacing, *, adopted: bool = False
+) -> None:
     """Put the limits in force after a ceiling or a learned limit changed.
 
     The pace goes on as it was: a higher limit is approached from there, a lower one may be in full use at once.
@@ -159,7 +167,7 @@ def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacin
     for index in range(3):
         before = record.rate[index]
         known = guessed[index] and not default_in_force(record, index)
-        _update_rate(record, index, now, pacing, begin=known or before == UNLIMITED)
+        _update_rate(record, index, now, pacing, begin=known or before == UNLIMITED, adopted=adopted)
         if before > 0:
             after = record.rate[index]
             growth = max(growth, float("inf") if after == UNLIMITED else after / before)
@@ -173,19 +181,23 @@ def _update_rates(record: PoolRecord, guessed: Sequence[bool], now: float, pacin
     record.ramp_at = max(now, record.paused_until)
 
 
-def _update_rate(record: PoolRecord, index: int, now: float, pacing: Pacing, *, begin: bool) -> None:
+def _update_rate(
+    record: PoolRecord, index: int, now: float, pacing: Pacing, *, begin: bool, adopted: bool
+) -> None:
     """Put one limit in force. What was a guess, or no limit at all, tells nothing: the dimension begins anew."""
-    before, after = record.rate[index], rate_in_force(record, index)
+    before, after, used = record.rate[index], rate_in_force(record, index), record.pacer[index]
     if after == UNLIMITED:
         record.rate[index] = UNLIMITED
         return
     if begin:
         open_dimension(record, index, now, pacing)
+        if adopted:
+            record.pacer[index] = max(record.pacer[index], used)
     elif abs(after - before) > _SAME * before:
         record.rate[index] = after
         record.capacity[index] = _at_least_one(index, record.capacity[index] * after / before)
         # The pacer counts seconds: what it still owes is worth as many tokens as before.
-        owed = max(0.0, record.pacer[index] - pacing.tolerance[index] - now)
+        owed = 0.0 if adopted else max(0.0, used - pacing.tolerance[index] - now)
         record.pacer[index] += owed * (before / after - 1)
     if record.learned[index] > 0:
         most = _at_least_one(index, MINUTE * record.learned[index])

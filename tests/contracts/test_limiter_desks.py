@@ -588,6 +588,34 @@ async def test_after_a_long_silence_the_start_is_gentle_again(office: Office) ->
     assert (await office.look()).share == pytest.approx(0.2)
 
 
+async def test_a_clock_that_goes_back_begins_the_pool_anew(office: Office) -> None:
+    await office.warm_up()
+    permits, before = await office.ask(CALL)
+    office.now -= 600
+    await office.settle(permits[0], CALL, PLENTY)
+    _, answer = await office.ask(*[CALL] * 20)
+    state = await office.look()
+    assert answer.waits[0] == 0
+    assert 1 <= len(answer.waits) <= 4  # as gentle as any start
+    assert answer.pulse.generation != before.pulse.generation
+    assert state.share == pytest.approx(0.2, rel=0.01)
+    assert state.in_flight == len(answer.waits)
+
+
+async def test_a_clock_that_goes_back_a_little_is_waited_for(office: Office) -> None:
+    await office.warm_up()
+    permits, before = await office.ask(CALL)
+    office.now -= 3
+    await office.settle(permits[0], CALL, PLENTY)
+    _, answer = await office.ask(CALL)
+    record, _ = await office.desk("ann").peek()
+    assert answer.pulse.generation == before.pulse.generation
+    assert answer.denial is not None
+    assert 3 <= answer.denial.starts_in <= 3.2
+    assert record.latency >= 0
+    assert all(level <= capacity for level, capacity in zip(record.level, record.capacity, strict=True))
+
+
 async def test_looking_at_a_pool_nobody_used_makes_none(office: Office) -> None:
     state = await office.look()
     assert state.in_flight == 0

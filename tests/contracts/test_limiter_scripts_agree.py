@@ -16,6 +16,7 @@ from promptmill.limits.wire import Wire
 
 POOL = Pool("account", "model group")
 LIMITS = (1000.0, 450_000.0, 90_000.0)
+NAMES = ("ann", "bob", "cid")
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Pair:
     wire: Wire
     chance: random.Random
     now: float = 1_790_000_000.0
-    ceilings: Ceilings = field(default_factory=Ceilings)
+    ceilings: dict[str, Ceilings] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
     missing: float = 0.05  # how often a header leaves a dimension out
     asked: int = 0
@@ -42,11 +43,17 @@ class Pair:
 
     def __post_init__(self) -> None:
         pools = LocalPools()
-        self.desks = [(self._local(pools, name), self._shared(name)) for name in ("ann", "bob", "cid")]
+        self.configure()
+        self.desks = [(self._local(pools, name), self._shared(name)) for name in NAMES]
 
     def _local(self, pools: LocalPools, name: str) -> Desk:
         return LocalDesk(
-            pools, POOL, process=name, ceilings=lambda: self.ceilings, pacing=Pacing(), now=lambda: self.now
+            pools,
+            POOL,
+            process=name,
+            ceilings=lambda: self.ceilings[name],
+            pacing=Pacing(),
+            now=lambda: self.now,
         )
 
     def _shared(self, name: str) -> Desk:
@@ -54,7 +61,7 @@ class Pair:
             self.wire,
             POOL,
             process=name,
-            ceilings=lambda: self.ceilings,
+            ceilings=lambda: self.ceilings[name],
             pacing=Pacing(),
             now=lambda: self.now,
         )
@@ -105,6 +112,8 @@ class Pair:
             1, held.amounts.input_tokens * self.chance.uniform(0.3, 2), self.chance.randrange(1, 1500)
         )
         known = None if self.chance.random() < 0.05 else used
+        if self.chance.random() < 0.05:
+            known = Amounts(1, 0, 0)
         return Settlement(held.permit, known, self._headroom(), final=self.chance.random() < 0.8)
 
     def _headroom(self) -> Headroom | None:
@@ -128,11 +137,17 @@ class Pair:
             await desk.beat()
 
     def configure(self) -> None:
+        """The same for all processes, or for some of them, as in the middle of a restart."""
+        stated = [self._stated(), self._stated()]
+        disagree = self.chance.random() < 0.5
+        self.ceilings = {name: stated[self.chance.randrange(2) if disagree else 0] for name in NAMES}
+
+    def _stated(self) -> Ceilings:
         choices: tuple[float | None, ...] = (None, 0.0, 1.0)
         limits = [
             None if (choice := self.chance.choice(choices)) is None else limit * choice for limit in LIMITS
         ]
-        self.ceilings = Ceilings(*limits)
+        return Ceilings(*limits)
 
     async def compare(self) -> None:
         (local, here), (shared, there) = [await desk.peek() for desk in self.desks[0]]
@@ -155,6 +170,8 @@ async def test_the_scripts_keep_the_same_record_as_the_model(wire: Wire, seed: i
     pair = Pair(wire, random.Random(seed))
     for step in range(2000):
         pair.now += pair.chance.expovariate(8) + (200.0 if pair.chance.random() < 0.001 else 0.0)
+        if pair.chance.random() < 0.003:
+            pair.now -= pair.chance.choice((2.0, 40.0))
         kind = pair.chance.random()
         if step % 400 == 0:
             pair.configure()

@@ -12,6 +12,7 @@ local now, process = clock(ARGV[1]), ARGV[2]
 local record = load_record(KEYS[1], now, ceilings(3))
 local FIRST, WIDTH = 6, 5
 
+-- Processes may disagree: each grant is charged at the ceiling of who asked, and what is used of the pacer stays used.
 local function adopt_ceilings(wanted)
   local changed, guessed = false, guesses(record)
   for index = 1, 3 do
@@ -22,7 +23,7 @@ local function adopt_ceilings(wanted)
   end
   if changed then
     record.ceiling = wanted
-    update_rates(record, guessed, now)
+    update_rates(record, guessed, now, true)
   end
 end
 
@@ -285,6 +286,9 @@ local function grant()
 end
 
 local waits, refusal = {}, {}
+if record.moment > now + pacing_horizon + pacing_clock_back then
+  record = fresh_record(now, ceilings(3)) -- the clock went back
+end
 adopt_ceilings(ceilings(3))
 restart_when_cold()
 roll_minute()

@@ -6,7 +6,7 @@
 -- Changes nothing.
 
 local now = clock(ARGV[1])
-local packed = redis.call('GET', KEYS[1])
-if not packed or struct.unpack('<d', packed) ~= LAYOUT then return { '0', '0' } end
+local packed = read_record(KEYS[1])
+if not packed then return { '0', '0' } end
 local _, _, _, generation, paused_until = struct.unpack('<ddddd', packed)
 return { string.format('%d', generation), number(max(0, paused_until - now)) }

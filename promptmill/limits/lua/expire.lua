@@ -11,16 +11,19 @@ local KEPT = 3600 -- s for which an expired permit may still be settled
 local now, dead = clock(ARGV[1]), ARGV[2]
 local beat = tonumber(redis.call('ZSCORE', KEYS[2], dead) or '') or now
 if beat > now - pacing_heartbeat_timeout then return 0 end
+local known = read_record(KEYS[1])
 redis.call('ZREM', KEYS[2], dead)
 local found = redis.call('HGETALL', KEYS[3])
 redis.call('DEL', KEYS[3])
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if not known then return 0 end
 local record = load_record(KEYS[1], now, { LEARN, LEARN, LEARN })
 for place = 1, #found, 2 do
-  local held = unpack_reservation(found[place + 1])
-  if held.epoch == record.epoch then leave(record, held) end
-  held.input_variance = 0 -- taken out; a late settlement finds nothing left of it
-  redis.call('HSET', KEYS[4], found[place], pack_reservation(held))
+  if is_reservation(found[place + 1]) then
+    local held = unpack_reservation(found[place + 1])
+    if held.epoch == record.epoch then leave(record, held) end
+    held.input_variance = 0 -- taken out; a late settlement finds nothing left of it
+    redis.call('HSET', KEYS[4], found[place], pack_reservation(held))
+  end
 end
 if #found > 0 then redis.call('EXPIRE', KEYS[4], KEPT) end
 local line = {}

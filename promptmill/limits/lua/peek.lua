@@ -6,8 +6,8 @@
 -- Changes nothing.
 
 local now = clock(ARGV[1])
-local packed = redis.call('GET', KEYS[1])
-if not packed or struct.unpack('<d', packed) ~= LAYOUT then return { string.format('%.17g', now) } end
+local packed = read_record(KEYS[1])
+if not packed then return { string.format('%.17g', now) } end
 local reply = { string.format('%.17g', now), string.sub(packed, RECORD_BYTES + 1) }
 for place = 1, RECORD_BYTES, 8 do
   reply[#reply + 1] = string.format('%.17g', (struct.unpack('<d', packed, place)))

@@ -83,10 +83,20 @@ local function fresh_record(now, ceiling)
   return record
 end
 
--- The record, or a fresh one if there is none of this layout.
-local function load_record(key, now, ceiling)
+-- The record as it lies in Redis; nil where there is none of this layout. An older one may be replaced. A newer one
+-- belongs to processes that know better: this one fails, and neither grants nor changes anything.
+local function read_record(key)
   local packed = redis.call('GET', key)
-  if not packed or struct.unpack('<d', packed) ~= LAYOUT then return fresh_record(now, ceiling) end
+  local layout = packed and struct.unpack('<d', packed)
+  if layout == LAYOUT then return packed end
+  if layout and layout > LAYOUT and layout < LAYOUT + 1000 and layout % 1 == 0 then error(NEWER, 0) end
+  return nil
+end
+
+-- The record, or a fresh one.
+local function load_record(key, now, ceiling)
+  local packed = read_record(key)
+  if not packed then return fresh_record(now, ceiling) end
   local record = unpack_record(packed)
   record.line = {}
   if #packed > RECORD_BYTES then
@@ -146,21 +156,23 @@ local function at_least_one(index, capacity) return index == 1 and max(1, capaci
 
 local SAME = 1e-9 -- relative difference below which two limits are the same
 
--- Put one limit in force. What was a guess, or no limit at all, tells nothing: the dimension begins anew.
-local function update_rate(record, index, now, begin)
-  local before, after = record.rate[index], rate_in_force(record, index)
+-- Put one limit in force. What was a guess, or no limit at all, tells nothing: the dimension begins anew. Where a
+-- ceiling was adopted, the seconds used of the pacer stay used.
+local function update_rate(record, index, now, begin, adopted)
+  local before, after, used = record.rate[index], rate_in_force(record, index), record.pacer[index]
   if after == 0 then
     record.rate[index] = 0
     return
   end
   if begin then
     open_dimension(record, index, now)
+    if adopted then record.pacer[index] = max(record.pacer[index], used) end
   elseif abs(after - before) > SAME * before then
     record.rate[index] = after
     record.capacity[index] = at_least_one(index, record.capacity[index] * after / before)
     -- The pacer counts seconds: what it still owes is worth as many tokens as before.
-    local owed = max(0, record.pacer[index] - pacing_tolerance[index] - now)
-    record.pacer[index] = record.pacer[index] + owed * (before / after - 1)
+    local owed = adopted and 0 or max(0, used - pacing_tolerance[index] - now)
+    record.pacer[index] = used + owed * (before / after - 1)
   end
   if record.learned[index] > 0 then
     record.capacity[index] = min(record.capacity[index], at_least_one(index, MINUTE * record.learned[index]))
@@ -173,12 +185,12 @@ local function guesses(record)
 end
 
 -- A limit that rises is approached as a start is; one that falls holds at once.
-local function update_rates(record, guessed, now)
+local function update_rates(record, guessed, now, adopted)
   local growth = 0
   for index = 1, 3 do
     local before = record.rate[index]
     local known = guessed[index] and not default_in_force(record, index)
-    update_rate(record, index, now, known or before == 0)
+    update_rate(record, index, now, known or before == 0, adopted)
     if before > 0 then
       local after = record.rate[index]
       growth = max(growth, after == 0 and math.huge or after / before)
@@ -258,14 +270,16 @@ local function leave(record, held)
   if held.input_settled == 0 then record.input_variance = max(0, record.input_variance - held.input_variance) end
 end
 
--- Seconds of pace that a permit was charged, in seconds of the limit in force now.
-local function pace_charged(record, held, index) return held.pace[index] * held.rate[index] / record.rate[index] end
+-- Seconds of pace that a permit was charged, in seconds of the limit in force now, but no more than it was charged.
+local function pace_charged(record, held, index)
+  return held.pace[index] * min(1, held.rate[index] / record.rate[index])
+end
 
 -- Undo the tokens of a grant of which the server counted none, but for input that is settled. Nothing is learned.
 local function take_back_tokens(record, held)
   for index = held.input_settled == 0 and INPUT or OUTPUT, OUTPUT do
     record.minute_used[index] = record.minute_used[index] - held.amounts[index]
-    if record.rate[index] > 0 then
+    if record.rate[index] > 0 and held.rate[index] > 0 then
       record.level[index] = min(record.capacity[index], record.level[index] + held.amounts[index])
       record.pacer[index] = record.pacer[index] - pace_charged(record, held, index)
     end
@@ -277,17 +291,20 @@ end
 local function take_back(record, held)
   if held.input_settled == 0 then
     record.minute_used[1] = record.minute_used[1] - held.amounts[1]
-    if record.rate[1] > 0 then record.level[1] = min(record.capacity[1], record.level[1] + held.amounts[1]) end
+    if record.rate[1] > 0 and held.rate[1] > 0 then record.level[1] = min(record.capacity[1], record.level[1] + held.amounts[1]) end
   end
   take_back_tokens(record, held)
 end
 
+-- A reservation of another layout belongs to a record that was replaced.
+local function is_reservation(packed) return packed and #packed == RESERVATION_BYTES end
+
 -- Find a permit among the living and the expired: its reservation, and the key it lies in.
 local function find_permit(permits_key, expired_key, permit)
   local packed = redis.call('HGET', permits_key, permit)
-  if packed then return unpack_reservation(packed), permits_key end
+  if is_reservation(packed) then return unpack_reservation(packed), permits_key end
   packed = redis.call('HGET', expired_key, permit)
-  if packed then return unpack_reservation(packed), expired_key end
+  if is_reservation(packed) then return unpack_reservation(packed), expired_key end
   return nil, nil
 end
 

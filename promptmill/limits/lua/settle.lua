@@ -18,7 +18,7 @@ local used = { 1, tonumber(ARGV[7]), tonumber(ARGV[8]) }
 -- at the limit and no more where the bucket holds plenty.
 local function give_back(held, index, surplus)
   record.minute_used[index] = record.minute_used[index] - surplus
-  if record.rate[index] <= 0 then return end
+  if record.rate[index] <= 0 or held.rate[index] <= 0 then return end
   record.level[index] = min(record.capacity[index], record.level[index] + surplus)
   record.corrected[index] = record.corrected[index] + surplus
   local plenty = record.level[index] > pacing_set_point_max_share * record.capacity[index]
@@ -58,7 +58,7 @@ local function settle_output(held)
   record.output_variance = record.output_variance + weight * (surprise ^ 2 - record.output_variance)
   weight = 1 / min(record.output_answers, pacing_latency_memory)
   record.output_mean = record.output_mean + weight * (count - record.output_mean)
-  record.latency = record.latency + weight * (now - held.start - record.latency)
+  record.latency = record.latency + weight * (max(0, now - held.start) - record.latency)
   give_back(held, OUTPUT, asked - count)
 end
 
@@ -113,7 +113,7 @@ local function correct(held, index, remaining)
   local lowest, middle, highest = expected(held, index, first)
   local error = min(0, remaining - lowest)
   if remaining > max(0, highest) then error = remaining - highest end
-  local passed = first and 0 or now - record.seen_at[index]
+  local passed = first and 0 or max(0, now - record.seen_at[index])
   record.seen_at[index] = now
   local gain = first and 1 or passed / (passed + (error < 0 and pacing_observer_down or pacing_observer_up))
   local correction = min(gain * error, max(0, record.capacity[index] - record.level[index]))

@@ -1,18 +1,18 @@
 """A configured limit is a ceiling: over any span, whatever the traffic does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension, Headroom
-from promptmill.limits import Ceilings, Pacing, Pool
-from promptmill.limits.desk import Ask, Penalty, Release, Settlement
+from promptmill.limits import Ceilings, Pacing
+from promptmill.limits.desk import Ask, Penalty, Release, Report, Settlement
 from promptmill.limits.mirror import Mirror
-from promptmill.limits.pool_state import describe
 
-POOL = Pool("account", "group")
 LIMITS = (600.0, 60_000.0, 12_000.0)
 CEILINGS = Ceilings(*LIMITS)
 PLENTY = Headroom(6000, 6000, 600_000, 600_000, 120_000, 120_000)
@@ -46,9 +46,14 @@ STEPS = st.builds(
 
 
 class Traffic:
-    """Plays steps on a mirror and keeps account of what was granted and given back, and when."""
+    """Plays steps on a mirror and keeps account of what was granted and given back, and when.
 
-    def __init__(self) -> None:
+    Args:
+        others: what "bob" states, who then is left out of the account.
+    """
+
+    def __init__(self, others: Ceilings | None = None) -> None:
+        self.others = others
         self.now = 1000.0
         self.mirror = Mirror.fresh(self.now, CEILINGS, Pacing())
         self.open: list[tuple[str, Ask]] = []
@@ -60,11 +65,12 @@ class Traffic:
         self.now += step.pause
         amounts = Amounts(1, step.input_tokens, step.output_tokens)
         asks = [self._ask(amounts) for _ in range(step.asks)]
-        answer = self.mirror.acquire(step.process, asks, CEILINGS, self.now)
+        stated = self.others if self.others and step.process == "bob" else CEILINGS
+        answer = self.mirror.acquire(step.process, asks, stated, self.now)
         for ask, wait in zip(asks, answer.waits, strict=False):
             self.open.append((step.process, ask))
             self.starts.append(self.now + wait)
-            self._note(ask.amounts)
+            self._note(step.process, ask.amounts)
         for _ in range(min(step.reports, len(self.open))):
             self._report(step)
 
@@ -77,7 +83,7 @@ class Traffic:
         generation = int(self.mirror.record.generation)
         if step.outcome == "settled":
             used = Amounts(1, ask.amounts.input_tokens * step.used, ask.amounts.output_tokens * step.used)
-            report = Settlement(ask.id, used, PLENTY)
+            report: Report = Settlement(ask.id, used, PLENTY)
             spare = Amounts(*(min(0.0, now - then) for now, then in zip(used, ask.amounts, strict=True)))
         else:
             refused = step.outcome == "refused"
@@ -85,18 +91,20 @@ class Traffic:
             report = Release(ask.id) if step.outcome == "released" else penalty
             spare = Amounts(*(-amount for amount in ask.amounts))
         self.mirror.report(process, report, self.now)
-        self._note(spare)
+        self._note(process, spare)
 
-    def _note(self, amounts: Amounts) -> None:
+    def _note(self, process: str, amounts: Amounts) -> None:
+        if self.others and process == "bob":
+            return
         for dimension in DIMENSIONS:
             self.account.append((self.now, dimension, amounts[dimension]))
 
-    def worst_excess(self, dimension: Dimension) -> float:
+    def worst_excess(self, dimension: Dimension, limits: Sequence[float] = LIMITS) -> float:
         """The most by which any span exceeded limit x span + burst + the largest call."""
-        state = describe(self.mirror.record, POOL, self.now, 0, Pacing())[dimension]
+        rate = limits[DIMENSIONS.index(dimension)] / 60
         entries = [(moment, amount) for moment, named, amount in self.account if named is dimension]
-        allowed = state.burst + max((amount for _, amount in entries), default=0.0)
-        rate = LIMITS[DIMENSIONS.index(dimension)] / 60
+        seconds = Pacing().tolerance[DIMENSIONS.index(dimension)] + Pacing().horizon
+        allowed = seconds * rate + max((amount for _, amount in entries), default=0.0)
         worst, lowest, total = 0.0, 0.0, 0.0
         for moment, amount in entries:
             lowest = min(lowest, total - rate * moment)
@@ -109,6 +117,21 @@ class Traffic:
 @given(st.lists(STEPS, min_size=5, max_size=60))
 def test_what_is_granted_and_not_given_back_stays_under_the_ceiling(steps: list[Step]) -> None:
     traffic = Traffic()
+    for step in steps:
+        traffic.play(step)
+    for dimension in DIMENSIONS:
+        assert traffic.worst_excess(dimension) <= 1e-6
+
+
+OTHERS = st.builds(Ceilings, *(st.sampled_from([None, 0.0, limit / 7, limit * 7]) for limit in LIMITS))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(STEPS, min_size=5, max_size=60), OTHERS)
+def test_so_does_what_one_process_is_granted_beside_others_that_state_something_else(
+    steps: list[Step], others: Ceilings
+) -> None:
+    traffic = Traffic(others)
     for step in steps:
         traffic.play(step)
     for dimension in DIMENSIONS:
@@ -150,3 +173,57 @@ def test_traffic_that_always_waits_uses_the_ceiling_up() -> None:
         granted += len(answer.waits)
         now += 0.25
     assert 10 * (300 - 13) <= granted <= 10 * 301 + 1
+
+
+LOW = (60.0, 6_000.0, 1_200.0)
+STATED_BY_OTHERS = {
+    "no limit": Ceilings(0, 0, 0),
+    "nothing": Ceilings(),
+    "more": Ceilings(6000, 600_000, 120_000),
+    "less": Ceilings(30, 3_000, 600),
+}
+
+
+@dataclass
+class Restart:
+    """Two processes with different ceilings; "ann" states LOW. Every call ends at once."""
+
+    others: Ceilings
+    call: Amounts
+    traffic: Traffic
+
+    def run(self, seconds: float) -> None:
+        """Both ask for many calls, in turn, as often as they may."""
+        begun, due = self.traffic.now, {"ann": 0.0, "bob": 0.0}
+        calls: list[tuple[float, str, Ask]] = []
+        while self.traffic.now < begun + seconds:
+            self.traffic.now += 0.05
+            while calls and calls[0][0] <= self.traffic.now:
+                self.settle(*calls.pop(0)[1:])
+            for process, ceilings in (("ann", Ceilings(*LOW)), ("bob", self.others)):
+                if self.traffic.now >= due[process]:
+                    due[process] = self.traffic.now + self.ask(process, ceilings, calls)
+
+    def ask(self, process: str, ceilings: Ceilings, calls: list[tuple[float, str, Ask]]) -> float:
+        asks = [self.traffic._ask(self.call) for _ in range(20)]
+        answer = self.traffic.mirror.acquire(process, asks, ceilings, self.traffic.now)
+        for ask, _ in zip(asks, answer.waits, strict=False):
+            calls.append((self.traffic.now, process, ask))
+            self.traffic._note(process, ask.amounts)
+        return answer.denial.ticket if answer.denial else 0.0
+
+    def settle(self, process: str, ask: Ask) -> None:
+        used = Amounts(1, self.call.input_tokens / 2, self.call.output_tokens / 3)
+        self.traffic.mirror.report(process, Settlement(ask.id, used, PLENTY), self.traffic.now)
+        spare = [now - then for now, then in zip(used, self.call, strict=True)]
+        self.traffic._note(process, Amounts(*spare))
+
+
+@pytest.mark.parametrize("call", [Amounts(1, 20, 5), Amounts(1, 120, 30), Amounts(1, 20, 90)])
+@pytest.mark.parametrize("others", STATED_BY_OTHERS)
+def test_a_process_stays_under_its_own_ceiling_whatever_the_others_state(others: str, call: Amounts) -> None:
+    traffic = Traffic(STATED_BY_OTHERS[others])
+    Restart(STATED_BY_OTHERS[others], call, traffic).run(120)
+    for dimension in DIMENSIONS:
+        assert traffic.worst_excess(dimension, LOW) <= 1e-6
+    assert sum(amount for _, dimension, amount in traffic.account if dimension is Dimension.REQUESTS) > 10
