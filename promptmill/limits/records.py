@@ -14,7 +14,8 @@ from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
 
 LAYOUT = 3.0
-"""Grows with every change of the order below; a record of another layout is taken as absent."""
+"""Grows by one with every change of the order below. A record of an older layout is taken as absent and replaced; of a
+newer one, nothing is granted: while workers are updated one by one, the new ones have the pool."""
 
 LEARN = -1.0
 UNLIMITED = 0.0

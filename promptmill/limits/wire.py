@@ -15,7 +15,7 @@ from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError, R
 
 from promptmill.limits.desk import DeskUnavailable
 from promptmill.limits.policy import Pacing
-from promptmill.limits.scripts import Call, script_sha, script_text
+from promptmill.limits.scripts import NEWER, Call, script_sha, script_text
 
 MOST_CONNECTIONS = 8
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 2.0, 5.0  # s
@@ -33,7 +33,7 @@ def is_refusal(reply: object) -> bool:
     if type(reply) is not ResponseError:  # the client has classes for some refusals, and one for a fault
         return isinstance(reply, RedisError) and not isinstance(reply, ClusterCrossSlotError)
     code = _CODE.search(str(reply))  # the client leaves "ERR" out
-    return code is not None and code[1] not in _FAULTS
+    return NEWER in str(reply) or (code is not None and code[1] not in _FAULTS)
 
 
 class Wire:

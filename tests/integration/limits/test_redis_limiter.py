@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from promptmill.embedded.redis import find_server
 from promptmill.errors import LimitReached
 from promptmill.limits import Ceilings, Pacing, Pool, RedisLimiter
 from promptmill.limits.desk import Ask, DeskUnavailable
+from promptmill.limits.records import LAYOUT
 from promptmill.limits.redis_desk import RedisDesk
 from promptmill.limits.scripts import POOLS, PREFIX, Call, Calls
 from promptmill.limits.wire import Wire, is_refusal
@@ -27,6 +29,7 @@ POOL = Pool("an {odd} account", "group")
 CALL = Amounts(1, 100, 20)
 CEILINGS = Ceilings(6000, 0, 0)
 AT_ONCE = Pacing(ramp_start=1.0)
+RECORD = f"{PREFIX}{{{POOL.tag}}}:record"
 PLENTY = Headroom(6000, 6000, None, None, None, None)
 
 
@@ -136,6 +139,43 @@ async def test_a_record_of_another_layout_is_taken_as_absent(clean_redis: str, c
     await limiter.acquire(POOL, CALL, patience=1)
     assert (await limiter.peek(POOL)).in_flight == 1
     await limiter.aclose()
+
+
+def of_layout(layout: float) -> bytes:
+    return struct.pack("<d", layout) + b"what only that version can read"
+
+
+async def test_a_record_of_an_older_layout_is_replaced(clean_redis: str, client: Redis) -> None:
+    await client.set(RECORD, of_layout(LAYOUT - 1))
+    await client.hset(f"{PREFIX}{{{POOL.tag}}}:permits:dead", "one", of_layout(1.79e9))
+    await client.zadd(f"{PREFIX}{{{POOL.tag}}}:processes", {"dead": 1.0})
+    limiter = RedisLimiter(clean_redis, ceilings=lambda _: CEILINGS)
+    await limiter.acquire(POOL, CALL, patience=1)
+    await limiter.beat()
+    assert (await limiter.peek(POOL)).in_flight == 1
+    await limiter.aclose()
+
+
+async def test_a_record_of_a_newer_layout_is_left_alone_and_nothing_is_granted(
+    clean_redis: str, client: Redis
+) -> None:
+    limiter = RedisLimiter(clean_redis, ceilings=lambda _: CEILINGS, pacing=AT_ONCE)
+    permits = [await limiter.acquire(POOL, CALL, patience=1) for _ in range(3)]
+    await client.set(RECORD, of_layout(LAYOUT + 1))
+    await client.zadd(f"{PREFIX}{{{POOL.tag}}}:processes", {"dead": 1.0})
+    with pytest.raises(DeskUnavailable, match="newer"):
+        await limiter.peek(POOL)
+    with pytest.raises(LimitReached):
+        await limiter.acquire(POOL, CALL, patience=0.2)
+    await asyncio.wait_for(limiter.settle(permits[0], CALL, PLENTY), timeout=3)
+    await asyncio.wait_for(limiter.release(permits[1]), timeout=3)
+    await asyncio.wait_for(limiter.penalise(permits[2], status=429, retry_after=1), timeout=3)
+    await limiter.beat()
+    with pytest.raises(DeskUnavailable):
+        await limiter.teach(POOL, Ceilings(1000))
+    await limiter.aclose()
+    async with Redis.from_url(clean_redis) as raw:
+        assert await raw.get(RECORD) == of_layout(LAYOUT + 1)
 
 
 class DeafWire(Wire):
