@@ -78,6 +78,7 @@ CALLS = {
     "beat": NOBODY.beat(None),
     "confirm": NOBODY.confirm(None),
     "expire": NOBODY.expire("somebody", None),
+    "forget": NOBODY.forget(),
     "peek": NOBODY.peek(None),
     "penalise": NOBODY.report(Penalty("none", 1, False, 1.0, None, SAID), CEILINGS, None),
     "pools": list_pools(None),
