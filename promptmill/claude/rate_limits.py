@@ -107,11 +107,11 @@ def fetch_rate_limits(
     """
     from promptmill.claude.transport import BROKEN, open_sync_client  # noqa: PLC0415  # 0.4 s of imports
 
-    url = clean_url(base_url)
+    url, secret = clean_url(base_url), admin_key.get_secret_value().strip()
     failure: PromptmillError
     try:
         with open_sync_client(url, timeout=timeout) as client:
-            client.headers.update(_headers(admin_key, api_version))
+            client.headers.update(_headers(secret, api_version))
             return tuple(_all_pages(client, url + _path(workspace), workspace))
     except BROKEN as error:
         failure = _no_answer(url, _cause_of(error))
@@ -120,7 +120,8 @@ def fetch_rate_limits(
     except PromptmillError as error:
         failure = error
     # Outside the handlers: an exception of the HTTP library holds the request, and with it the key.
-    failure.args = (str(failure).replace(admin_key.get_secret_value(), "***"),)
+    if secret:
+        failure.args = (str(failure).replace(secret, "***"),)
     raise failure
 
 
@@ -194,8 +195,7 @@ def _path(workspace: str | None) -> str:
     return f"/v1/organizations/workspaces/{quote(workspace, safe='')}/rate_limits"
 
 
-def _headers(admin_key: SecretStr, api_version: str) -> dict[str, str]:
-    secret = admin_key.get_secret_value().strip()
+def _headers(secret: str, api_version: str) -> dict[str, str]:
     if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise ConfigurationError(
             f"{_SETTING}: the key is empty or holds characters no key has", setting=_SETTING

@@ -102,7 +102,8 @@ async def test_a_list_that_never_ends_is_given_up(serve: Any) -> None:
         await asyncio.to_thread(ask, url)
 
 
-async def test_a_gateway_that_quotes_the_key_does_not_get_it_into_a_message(serve: Any) -> None:
+@pytest.mark.parametrize("around", ["", " ", "\n"], ids=["bare", "spaces", "line-end"])
+async def test_a_gateway_that_quotes_the_key_does_not_get_it_into_a_message(serve: Any, around: str) -> None:
     async def quote(_request: web.Request) -> web.Response:
         error = {"type": "api_error", "message": f"no route for {OPAQUE}"}
         return web.json_response({"type": "error", "error": error}, status=500)
@@ -110,9 +111,16 @@ async def test_a_gateway_that_quotes_the_key_does_not_get_it_into_a_message(serv
     url = await serve(quote)
 
     with pytest.raises(PromptmillError) as refused:
-        await asyncio.to_thread(ask, url, key=OPAQUE)
+        await asyncio.to_thread(ask, url, key=OPAQUE + around)
 
     assert "CANARY" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("key", ["", "  "])
+def test_an_empty_key_is_said_in_plain_words(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="the key is empty") as refused:
+        ask("http://127.0.0.1:9", key=key)
+    assert "***" not in str(refused.value)
 
 
 def test_nothing_answering_is_a_connection_failure() -> None:
