@@ -157,10 +157,10 @@ class Acquirer:
                 try:
                     pause = await self._ask()
                     failures = 0
-                except DeskUnavailable:
+                except DeskUnavailable as error:
                     self._in_line = False
                     failures += 1
-                    pause = self._backoff(failures)
+                    pause = self._backoff(failures, error)
                 await self._rest(pause)
         except Exception as error:
             for waiter in self._waiting:
@@ -227,11 +227,11 @@ class Acquirer:
             self._resting.cancel()
             self._resting = None
 
-    def _backoff(self, failures: int) -> float:
+    def _backoff(self, failures: int, error: DeskUnavailable) -> float:
         now = self._clock.monotonic()
         for waiter in self._still_waiting():
             if waiter.deadline <= now:
-                why = f"the limits of {self._pool.group} cannot be read: their Redis does not answer"
+                why = f"the limits of {self._pool.group} cannot be read: {error}"
                 self._turn_away(waiter, LimitReached(why, retry_after=LONGEST_BACKOFF))
         longest = min(LONGEST_BACKOFF, 0.05 * 2.0 ** min(failures, 10))
         return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads retries, guards nothing

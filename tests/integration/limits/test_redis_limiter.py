@@ -165,7 +165,7 @@ async def test_a_record_of_a_newer_layout_is_left_alone_and_nothing_is_granted(
     await client.zadd(f"{PREFIX}{{{POOL.tag}}}:processes", {"dead": 1.0})
     with pytest.raises(DeskUnavailable, match="newer"):
         await limiter.peek(POOL)
-    with pytest.raises(LimitReached):
+    with pytest.raises(LimitReached, match="a newer Promptmill"):
         await limiter.acquire(POOL, CALL, patience=0.2)
     await asyncio.wait_for(limiter.settle(permits[0], CALL, PLENTY), timeout=3)
     await asyncio.wait_for(limiter.release(permits[1]), timeout=3)
