@@ -69,7 +69,9 @@ def server_rate(record: PoolRecord, index: int) -> float:
 
 def is_shared(record: PoolRecord, index: int, pacing: Pacing) -> bool:
     """Whether somebody else is known to draw on the same limit."""
-    return record.foreign[index] > 0 and record.foreign[index] >= pacing.foreign_noticed * server_rate(record, index)
+    return record.foreign[index] > 0 and record.foreign[index] >= pacing.foreign_noticed * server_rate(
+        record, index
+    )
 
 
 def refill(record: PoolRecord, index: int, pacing: Pacing) -> float:
