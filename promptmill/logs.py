@@ -76,8 +76,14 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger for a module; events are constant strings, data goes into fields."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    """A logger for a module; events are constant strings, data goes into fields.
+
+    It ends in the standard library's logger of that name, so a program that uses a part of Promptmill and
+    configures nothing finds its warnings on standard error, not among its own output.
+    """
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name), wrapper_class=structlog.stdlib.BoundLogger
+    )
     return logger
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from redis.exceptions import ResponseError
 
 from promptmill.limits.desk import Answer, Ask, DeskUnavailable, Pulse, Release, Report
@@ -20,12 +19,13 @@ from promptmill.limits.policy import Ceilings, Pacing, Pool
 from promptmill.limits.records import PoolRecord, fresh_record
 from promptmill.limits.scripts import Call, Calls, read_answer, read_pulse, read_record
 from promptmill.limits.wire import Wire
+from promptmill.logs import get_logger
 
 MOST_IN_ONE = 256  # scripts in one round trip
 LONGEST_BACKOFF = 1.0  # s between two tries to reach Redis
 LAST_CHANCE = 1.0  # s to deliver what is kept when the desk closes
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)

@@ -44,3 +44,33 @@ def test_two_programs_on_one_redis_share_the_limits(clean_redis: str, tmp_path: 
         told = [program.communicate(timeout=120)[0].decode() for program in programs]
     assert all("30 of 30 calls were answered" in each for each in told), told
     assert all("\n0 were refused" in each for each in told), told
+
+
+ALONE_WITHOUT_REDIS = """
+import asyncio
+from promptmill.dimensions import Amounts
+from promptmill.errors import LimitReached
+from promptmill.limits import Pool, RedisLimiter
+
+async def main():
+    async with RedisLimiter("redis://127.0.0.1:1") as limiter:
+        try:
+            await limiter.acquire(Pool("a", "b"), Amounts(1), patience=0.5)
+        except LimitReached:
+            print("too late")
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_of_ones_own_keeps_its_standard_output_to_itself(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE_WITHOUT_REDIS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "too late\n", done.stderr
+    assert "limiter_unreachable" in done.stderr
