@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from producers.limits_now import Backlog
 from producers.wording import several
+from promptmill.dimensions import Dimension
 from promptmill.limits import Hindrance, LimitSource
 
 if TYPE_CHECKING:
-    from promptmill.limits import PoolState
+    from promptmill.limits import DimensionState, PoolState
     from promptmill.store.backlog import WaitingJobs
 
 FROM = {
@@ -22,6 +23,11 @@ FROM = {
 
 _WHOLE = 0.995
 _TOP = 3
+_MINUTE_S = 60.0
+_SHOWN_S = 0.1
+"""Calls that come closer to each other than this are no wait that a person sees."""
+_WHOLE_FIGURES = 10
+"""From here on a figure needs no decimals."""
 
 
 def why(state: "PoolState", backlog: Backlog | None) -> str:
@@ -37,7 +43,7 @@ def why(state: "PoolState", backlog: Backlog | None) -> str:
         Hindrance.STARTING: f"gentle start: {share(state.ramp)} of the limit",
         Hindrance.SAVING_UP: "saving up for a call with a large input",
     }
-    return sentences.get(held) or f"the limit on {held.value.replace('_', ' ')} is reached"
+    return sentences.get(held) or _turn(state[Dimension(held.value)])
 
 
 def share(part: float) -> str:
@@ -69,6 +75,23 @@ def waiting(jobs: "Sequence[WaitingJobs]") -> str:
     if rest := sum(each.queued + each.pending for each in batches[_TOP:]):
         top.append(f"{several(len(batches) - _TOP, 'other batch', 'other batches')} {rest:,}")
     return f"{total:,}, {queued:,} of them handed to workers: {', '.join(top)}"
+
+
+def _turn(each: "DimensionState") -> str:
+    """Calls are paced: one may wait beside a full bucket, so nothing is said to be used up."""
+    if each.limit is None:
+        return "waits its turn"
+    amount = _figure(each.limit)
+    what = each.dimension.value.replace("_", " ")
+    sentence = f"waits its turn: {amount} {what.removesuffix('s') if amount == '1' else what} a minute"
+    every_s = _MINUTE_S / each.limit
+    if each.dimension is not Dimension.REQUESTS or every_s < _SHOWN_S:
+        return sentence
+    return f"{sentence}, one every {_figure(every_s)} s"
+
+
+def _figure(number: float) -> str:
+    return f"{number:,.0f}" if number >= _WHOLE_FIGURES else f"{number:.2g}"
 
 
 def _others(state: "PoolState") -> str:

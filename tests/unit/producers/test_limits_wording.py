@@ -74,13 +74,31 @@ def now(*pools: PoolState, backlog: Backlog | None = None, **changes: Any) -> Li
             {"held_by": Hindrance.OVERLOADED, "easing": 0.6},
             "the server was overloaded (529): 60 % of the limit for now",
         ),
-        ({"held_by": Hindrance.INPUT_TOKENS}, "the limit on input tokens is reached"),
+        ({"held_by": Hindrance.INPUT_TOKENS}, "waits its turn: 10,000,000 input tokens a minute"),
         ({"held_by": Hindrance.SAVING_UP}, "saving up for a call with a large input"),
         ({}, "nothing waits"),
     ],
 )
 def test_why_the_next_call_waits_is_one_plain_sentence(changes: dict[str, Any], sentence: str) -> None:
     assert why(pool(**changes), Backlog(workers=1)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        (120.0, "waits its turn: 120 requests a minute, one every 0.5 s"),
+        (50.0, "waits its turn: 50 requests a minute, one every 1.2 s"),
+        (4_000.0, "waits its turn: 4,000 requests a minute"),
+        (1.0, "waits its turn: 1 request a minute, one every 60 s"),
+        (0.6, "waits its turn: 0.6 requests a minute, one every 100 s"),
+    ],
+)
+def test_a_call_that_is_paced_waits_its_turn_and_no_limit_is_said_to_be_reached(
+    limit: float, sentence: str
+) -> None:
+    paced = pool(held_by=Hindrance.REQUESTS, dimensions=(dimension(0, limit), dimension(1), dimension(2)))
+
+    assert why(paced, None) == sentence
 
 
 def test_the_largest_share_of_another_program_is_named() -> None:
