@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from producers.limits_now import set_limits
-from producers.limits_reader import LimitsReader
+from producers.limits_reader import START_REDIS, LimitsReader
 from producers.redis_address import with_running_redis
 from promptmill.errors import ClaudeError, KeyRejected, PromptmillError, Unavailable
 from promptmill.logs import scrub
@@ -98,8 +98,7 @@ def _redis(settings: Settings) -> list[Check]:
     try:
         policy = _memory_policy(found.redis_url)
     except Exception as error:  # noqa: BLE001  # whatever it is, the person must hear it
-        advice = "start it, or set PROMPTMILL_REDIS_URL to one that runs"
-        return [Check("redis", Verdict.WRONG, f"{where}: {_reason(error)}", advice)]
+        return [Check("redis", Verdict.WRONG, f"{where}: {_reason(error)}", START_REDIS)]
     return [Check("redis", Verdict.OK, where), _eviction(policy)]
 
 
@@ -199,8 +198,8 @@ def _limits(settings: Settings) -> list[Check]:
     if known:
         return [Check("limits", Verdict.OK, f"learned for {', '.join(sorted(set(known)))}")]
     advice = (
-        "set PROMPTMILL_RPM, PROMPTMILL_ITPM and PROMPTMILL_OTPM, or run: promptmill limits probe; "
-        "else they are learned from the replies, beginning slowly"
+        "set PROMPTMILL_RPM, PROMPTMILL_ITPM and PROMPTMILL_OTPM, or while workers run: "
+        "promptmill limits probe; else they are learned from the replies, beginning slowly"
     )
     return [Check("limits", Verdict.NOTE, "unknown", advice)]
 

@@ -26,6 +26,16 @@ PATIENCE_S = 2.0
 """The longest a question takes."""
 PAUSE_S = 5.0
 """From one that was not answered to the next that is asked."""
+START_REDIS = "start it, or set PROMPTMILL_REDIS_URL to one that runs"
+"""What to do about a Redis that is set and does not answer."""
+
+
+def is_fault(silence: str | None, settings: Settings) -> bool:
+    """Whether silence is something to be put right: somebody set a Redis, so it is meant to answer.
+
+    An embedded one may be starting or ending just now.
+    """
+    return silence is not None and settings.redis_url is not None
 
 
 class LimitsReader:

@@ -35,7 +35,7 @@ def set_table(entries: Sequence[SetLimits]) -> str:
         return (
             "No limit is set. They are learned from the replies, beginning slowly.\n"
             "  set PROMPTMILL_RPM, PROMPTMILL_ITPM, PROMPTMILL_OTPM, or with an admin key run:\n"
-            "  promptmill limits probe"
+            "  promptmill limits probe, while workers run"
         )
     head = ("SET, PER MINUTE", *_LIMITS)
     return columns(

@@ -37,11 +37,16 @@ def show(as_json: AsJson = False, watch: Watch = False, prometheus: AsMetrics = 
     """Show the limits as they stand now; the same as without a word."""
     if as_json + watch + prometheus > 1:
         raise typer.BadParameter("take one of --json, --watch and --prometheus")
+    from producers.limits_reader import START_REDIS, is_fault  # noqa: PLC0415  # the database layer takes 0.5 s
+    from promptmill import settings  # noqa: PLC0415  # likewise
+    from promptmill.errors import Unavailable  # noqa: PLC0415  # likewise
+
     log_to_stderr("ERROR")
     if watch:
         _watch()
         return
-    now = producers.limits()
+    found = settings.load()
+    now = producers.limits(settings=found)
     if as_json:
         from producers.limits_document import limits_document  # noqa: PLC0415  # the database layer takes 0.5 s
 
@@ -54,6 +59,8 @@ def show(as_json: AsJson = False, watch: Watch = False, prometheus: AsMetrics = 
         from producers.limits_tables import page  # noqa: PLC0415  # the database layer takes 0.5 s
 
         put(page(now))
+    if is_fault(now.silence, found):
+        raise Unavailable(f"{now.silence}; {START_REDIS}")
 
 
 @app.command()
@@ -70,18 +77,24 @@ def probe(
 ) -> None:
     """Read the limits with an admin key, and tell the workers."""
     from producers.limits_document import probe_document  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.limits_reader import START_REDIS, is_fault  # noqa: PLC0415  # likewise
     from producers.limits_tables import probe_table  # noqa: PLC0415  # likewise
+    from promptmill import settings  # noqa: PLC0415  # likewise
+    from promptmill.errors import Unavailable  # noqa: PLC0415  # likewise
 
     log_to_stderr("ERROR")
-    found = producers.probe_limits(account=account, workspace=workspace)
+    found = settings.load(with_admin_key=True)
+    probed = producers.probe_limits(account=account, workspace=workspace, settings=found)
     if as_json:
-        put_json(probe_document(found))
+        put_json(probe_document(probed))
     else:
-        put(probe_table(found))
-    if found.silence is None:
-        say(f"Calls of account {found.account} go by these limits from now on.")
+        put(probe_table(probed))
+    if is_fault(probed.silence, found):
+        raise Unavailable(f"nobody was told: {probed.silence}; {START_REDIS}")
+    if probed.silence is None:
+        say(f"Calls of account {probed.account} go by these limits from now on.")
     else:
-        say(f"Nobody was told: {found.silence}. Run this again while workers run.")
+        say(f"Nobody was told: {probed.silence}. Run this again while workers run.")
 
 
 @app.command()

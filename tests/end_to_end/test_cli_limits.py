@@ -62,6 +62,7 @@ def test_where_nothing_runs_there_is_a_sentence_and_no_folder_is_made(bare_cli: 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Nothing runs in this data folder; only what is set is known.")
     assert "No limit is set" in done.stdout
+    assert "promptmill limits probe, while workers run" in done.stdout
     assert not (bare_cli.folder / ".promptmill").exists()
 
 
@@ -75,10 +76,14 @@ def test_what_is_set_is_shown_where_nothing_runs(bare_cli: Any) -> None:
     assert ["claude-opus-4.x", "50", "learned", "learned"] in lines
 
 
-def test_a_redis_that_does_not_answer_is_said_and_nothing_else_on_standard_output(bare_cli: Any) -> None:
+def test_a_redis_that_is_set_and_does_not_answer_is_a_failure_and_the_document_is_printed_all_the_same(
+    bare_cli: Any,
+) -> None:
     done = bare_cli("limits", "--json", REDIS_URL="redis://:hunter2@127.0.0.1:9/0")
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("does not answer; start it, or set PROMPTMILL_REDIS_URL to one that runs")
     document = json.loads(done.stdout)
     assert document["silence"].endswith("does not answer")
     assert document["pools"] == []
@@ -190,6 +195,18 @@ def test_a_probe_where_nothing_runs_shows_the_limits_and_says_that_nobody_was_to
     assert done.returncode == 0, done.stderr
     assert "claude-opus-4.x" in done.stdout
     assert "Nobody was told: nothing runs in this data folder" in done.stderr
+
+
+def test_a_probe_whose_redis_does_not_answer_fails_and_says_to_start_it(cli: Any) -> None:
+    done = cli("limits", "probe", REDIS_URL="redis://127.0.0.1:9/0", **ADMIN)
+
+    assert done.returncode == 1
+    assert "claude-opus-4.x" in done.stdout
+    assert (
+        "promptmill: nobody was told: the Redis at redis://127.0.0.1:9/0 does not answer; start it"
+        in done.stderr
+    )
+    assert "while workers run" not in done.stderr
 
 
 def test_a_reader_that_has_read_enough_ends_the_watching(bare_cli: Any) -> None:
