@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from producers.forecast_time import Allowed, Duration, duration_of
 from producers.limits_reader import LimitsReader
 from producers.stack import needs_simulator
 from producers.submission import options_for
 from promptmill.claude.keys import load_keys, rehearsing
 from promptmill.clock import SystemClock
-from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
+from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.errors import ConfigurationError, ConnectionFailed, Unavailable
 from promptmill.intake.admit import experience_in, survey
-from promptmill.intake.forecast import ExperienceOf, Forecast, Load, nothing_known
+from promptmill.intake.faults import InvalidRows
+from promptmill.intake.forecast import ExperienceOf, Forecast, nothing_known
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.survey import Survey
 from promptmill.runtime import SIMULATED, Runtime
@@ -29,43 +31,7 @@ from promptmill.store.database import Database, database_now
 if TYPE_CHECKING:
     from promptmill.limits import PoolState
 
-MINUTE_S = 60.0
-
 Progress = Callable[[str, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """What all accounts together allow a model group, per minute.
-
-    Attributes:
-        limits: by dimension; None where there is none. A dimension that nobody knows yet is missing.
-        accounts: how many add up.
-    """
-
-    limits: Mapping[Dimension, float | None]
-    accounts: int = 1
-
-    @property
-    def unknown(self) -> tuple[Dimension, ...]:
-        """The dimensions whose limit the first reply will tell."""
-        return tuple(each for each in DIMENSIONS if each not in self.limits)
-
-    def seconds(self, amounts: Amounts) -> tuple[float, Dimension] | None:
-        """How long so much takes at these limits, and which of them binds; None where none is known."""
-        times = [(MINUTE_S * amounts[each] / limit, each) for each, limit in self.limits.items() if limit]
-        return max(times, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """Seconds at the limits in force, and the model group and limit that bind."""
-
-    low: float
-    expected: float
-    high: float
-    group: str
-    bound_by: Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +43,14 @@ class Outlook:
         simulated: whether a simulated Claude would answer; what it answered teaches nothing about the real one.
         allowed: what the limits are, by model group.
         notices: what a person should know, in sentences.
+        limiter: whether a running limiter answered.
     """
 
     found: Survey
     simulated: bool
     allowed: Mapping[str, Allowed]
     notices: tuple[str, ...]
+    limiter: bool = True
 
     @property
     def forecast(self) -> Forecast:
@@ -93,7 +61,7 @@ class Outlook:
     def duration(self) -> Duration | None:
         """How long it takes: as long as the slowest model group; None where no limit is known or none holds."""
         durations = [
-            _duration(self.allowed[group], load, group) for group, load in self.forecast.loads.items()
+            duration_of(self.allowed[group], load, group) for group, load in self.forecast.loads.items()
         ]
         return max((each for each in durations if each), key=lambda each: each.expected, default=None)
 
@@ -121,18 +89,23 @@ def outlook(
     with _database_if_any(settings, notices) as database:
         simulated = _will_be_simulated(settings, database, notices)
         runtime = Runtime(settings, database)  # type: ignore[arg-type]  # asked for prices and models only
-        found = survey(
-            source,
-            options,
-            simulated=simulated,
-            clock=SystemClock(),
-            progress=progress,
-            catalogue=runtime.catalogue,
-            prices=runtime.prices,
-            experience_of=_experience(database, simulated=simulated),
-        )
-    allowed = _allowed(settings, list(found.forecast.loads), simulated=simulated)
-    return Outlook(found, simulated, allowed, (*found.notices, *notices))
+        try:
+            found = survey(
+                source,
+                options,
+                simulated=simulated,
+                clock=SystemClock(),
+                progress=progress,
+                catalogue=runtime.catalogue,
+                prices=runtime.prices,
+                experience_of=_experience(database, simulated=simulated),
+            )
+        except InvalidRows as error:
+            raise InvalidRows(error.faults, error.count, not_done="estimated") from error
+    groups = list(found.forecast.loads)
+    states = _states(settings, groups, notices)
+    allowed = _allowed(settings, groups, states or {}, simulated=simulated)
+    return Outlook(found, simulated, allowed, (*found.notices, *notices), limiter=states is not None)
 
 
 @contextmanager
@@ -176,33 +149,43 @@ def _will_be_simulated(settings: Settings, database: Database | None, notices: l
     return any(worker.endpoint == SIMULATED for worker in alive)
 
 
-def _allowed(settings: Settings, groups: Sequence[str], *, simulated: bool) -> dict[str, Allowed]:
-    states = _states(settings, groups)
+def _allowed(
+    settings: Settings,
+    groups: Sequence[str],
+    states: "Mapping[tuple[str, str], PoolState]",
+    *,
+    simulated: bool,
+) -> dict[str, Allowed]:
     claude = settings.claude
     keys = load_keys(claude.read_api_key(), claude.keys_file)
     accounts = sorted({key.account for key in keys}) or ["default"]
     return {
-        group: _sum(
-            [
-                _of_account(
+        group: Allowed(
+            {
+                account: _of_account(
                     settings,
                     states.get((rehearsing(account) if simulated else account, group)),
                     account,
                     group,
                 )
                 for account in accounts
-            ]
+            }
         )
         for group in groups
     }
 
 
-def _states(settings: Settings, groups: Sequence[str]) -> "dict[tuple[str, str], PoolState]":
+def _states(
+    settings: Settings, groups: Sequence[str], notices: list[str]
+) -> "dict[tuple[str, str], PoolState] | None":
+    """What the limiter follows; None where none answers, which is worth a notice only where one is set."""
     try:
         with LimitsReader(settings) as reader:
             return {(state.pool.account, state.pool.group): state for state in reader.states(groups)}
-    except Unavailable:
-        return {}
+    except Unavailable as error:
+        if settings.redis_url is not None:
+            notices.append(f"what the limiter learned was not looked at: {error}")
+        return None
 
 
 def _of_account(
@@ -219,21 +202,3 @@ def _of_account(
         elif ceiling is not None:
             found[dimension] = ceiling or None
     return found
-
-
-def _sum(accounts: Sequence[Mapping[Dimension, float | None]]) -> Allowed:
-    """Accounts add up; one without a limit lifts it for all, one that nobody knows adds nothing yet."""
-    limits: dict[Dimension, float | None] = {}
-    for dimension in DIMENSIONS:
-        known = [each[dimension] for each in accounts if dimension in each]
-        if known:
-            limits[dimension] = None if None in known else sum(each for each in known if each)
-    return Allowed(limits, len(accounts))
-
-
-def _duration(allowed: Allowed, load: Load, group: str) -> Duration | None:
-    expected = allowed.seconds(load.expected)
-    low, high = allowed.seconds(load.low), allowed.seconds(load.high)
-    if expected is None or low is None or high is None:
-        return None
-    return Duration(low[0], expected[0], high[0], group, expected[1])

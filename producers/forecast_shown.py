@@ -1,19 +1,23 @@
 """A forecast as people and programs see it: the lines of `estimate`, and the document of `estimate` and `submit`. Pure."""
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from producers.documents import figures
 from producers.wording import duration, several
-from promptmill.dimensions import DIMENSIONS
+from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.experience import FIRST_GUESS, Basis
 from promptmill.intake.forecast import Expected, Forecast
 from promptmill.pricing import usd
 
 if TYPE_CHECKING:
-    from producers.forecast import Allowed, Outlook
+    from producers.forecast import Outlook
+    from producers.forecast_time import Allowed, Binding
 
 _DECIMALS = 4
+_WIDTH = 80
+_INDENT = " " * 10
 
 
 def forecast_document(forecast: Forecast) -> dict[str, Any]:
@@ -61,20 +65,20 @@ def outlook_document(outlook: "Outlook") -> dict[str, Any]:
 def outlook_lines(outlook: "Outlook") -> list[str]:
     """The same for people."""
     forecast = outlook.forecast
-    low, expected, high = forecast.low, forecast.expected, forecast.high
+    sides = forecast.low, forecast.expected, forecast.high
     models = ", ".join(
         model if len(outlook.found.models) == 1 else f"{model} ({count:,})"
         for model, count in outlook.found.models.items()
     )
     facts = [
         ("prompts", f"{forecast.jobs:,} for {models}" + (", simulated" if outlook.simulated else "")),
-        ("input", f"{expected.input_tokens:,} tokens ({low.input_tokens:,} to {high.input_tokens:,})"),
-        ("output", f"{expected.output_tokens:,} tokens ({low.output_tokens:,} to {high.output_tokens:,})"),
-        ("cost", _cost(low, expected, high)),
-        ("time", _time(outlook)),
+        ("input", _ranged(*(f"{each.input_tokens:,}" for each in sides), unit=" tokens")),
+        ("output", _ranged(*(f"{each.output_tokens:,}" for each in sides), unit=" tokens")),
+        ("cost", _cost(*sides)),
+        *_time(outlook),
         *(("rests on", rests_on(load.basis, group)) for group, load in forecast.loads.items()),
     ]
-    return [f"{name:<9} {fact}" for name, fact in facts]
+    return [line for name, fact in facts for line in _wrapped(f"{name:<9} {fact}")]
 
 
 def rests_on(basis: Basis, group: str) -> str:
@@ -92,7 +96,16 @@ def rests_on(basis: Basis, group: str) -> str:
 def _cost(low: Expected, expected: Expected, high: Expected) -> str:
     if expected.cost_nanos is None:
         return "unknown: there is no price for every model"
-    return f"${_dollars(expected)} (${_dollars(low)} to ${_dollars(high)})"
+    return _ranged(*(f"${_dollars(each)}" for each in (low, expected, high)))
+
+
+def _ranged(low: str, expected: str, high: str, *, unit: str = "") -> str:
+    """With the range, where there is one."""
+    return f"{expected}{unit}" + ("" if low == high else f" ({low} to {high})")
+
+
+def _wrapped(line: str) -> list[str]:
+    return wrap(line, _WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def _dollars(expected: Expected) -> str:
@@ -101,22 +114,53 @@ def _dollars(expected: Expected) -> str:
     return f"{int(whole):,}.{rest[:_DECIMALS]}"
 
 
-def _time(outlook: "Outlook") -> str:
-    unknown = [group for group, allowed in outlook.allowed.items() if allowed.unknown]
+def _time(outlook: "Outlook") -> Iterator[tuple[str, str]]:
+    unknown = [
+        group for group, allowed in outlook.allowed.items() if allowed.unknown and not allowed.unlimited
+    ]
     took = outlook.duration
     if took is None:
-        if unknown:
-            return "unknown until the first reply tells the limits"
-        return "no limit holds: as fast as Claude answers"
-    binding = took.bound_by.value.replace("_", " ")
-    limit = outlook.allowed[took.group].limits[took.bound_by] or 0
-    said = f"{duration(took.expected)} ({duration(took.low)} to {duration(took.high)}), bound by {binding}"
-    return f"{said}: {limit:,.0f} a minute" + "".join(_not_known(outlook.allowed[took.group]))
+        yield "time", _no_time(outlook) if unknown else "no limit holds: as fast as Claude answers"
+        return
+    said = _ranged(duration(took.low), duration(took.expected), duration(took.high))
+    yield "time", _certainty(outlook, took.group) + said
+    yield "bound by", _bound(took.binding)
+    for group in unknown:
+        of = f" of {group}" if len(outlook.allowed) > 1 else ""
+        yield "unknown", f"{_not_known(outlook.allowed[group], of)}, until the first reply"
 
 
-def _not_known(allowed: "Allowed") -> Iterator[str]:
-    if allowed.accounts > 1:
-        yield f" of {allowed.accounts} accounts"
-    if allowed.unknown:
-        names = " and ".join(each.value.replace("_", " ") for each in allowed.unknown)
-        yield f"; the limit on {names} is unknown until the first reply"
+def _no_time(outlook: "Outlook") -> str:
+    if outlook.limiter:
+        return "unknown until the first reply tells the limits"
+    return (
+        "unknown: no limiter runs here and no limit is set; "
+        "set PROMPTMILL_RPM, PROMPTMILL_ITPM, PROMPTMILL_OTPM"
+    )
+
+
+def _certainty(outlook: "Outlook", slowest: str) -> str:
+    """What an unknown limit makes of the time: others may be tighter, other accounts may carry more."""
+    slower = any(allowed.may_be_slower for allowed in outlook.allowed.values())
+    faster = outlook.allowed[slowest].may_be_faster
+    if slower and faster:
+        return "perhaps "
+    return "at least " if slower else "at most " if faster else ""
+
+
+def _bound(binding: "Binding") -> str:
+    said = f"{_words(binding.dimension)}: {binding.limit:,.0f} a minute"
+    if binding.account is not None:
+        return f"{said} of account {binding.account}, which carries most"
+    return f"{said} of {binding.accounts} accounts" if binding.accounts > 1 else said
+
+
+def _not_known(allowed: "Allowed", of: str) -> str:
+    *first, last = [_words(each) for each in allowed.unknown]
+    names = f"{', '.join(first)} and {last}" if first else last
+    some = f" ({allowed.learning} of {allowed.accounts} accounts)" if allowed.accounts > 1 else ""
+    return f"the limit on {names}{of}{some}"
+
+
+def _words(dimension: Dimension) -> str:
+    return dimension.value.replace("_", " ")

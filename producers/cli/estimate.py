@@ -1,8 +1,16 @@
 """`promptmill estimate`."""
 
+from typing import Annotated
+
+import typer
+
 from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from
 from producers.cli.printing import put, put_json, say
+
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Leave out rows with faults instead of estimating nothing.")
+]
 
 
 def estimate(
@@ -16,7 +24,7 @@ def estimate(
     schema: opt.Schema = None,
     lane: opt.Lane = "auto",
     limit: opt.Limit = None,
-    skip_invalid: opt.SkipInvalid = False,
+    skip_invalid: SkipInvalid = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Say what the prompts of FILE would use and cost, and how long they would take.

@@ -10,20 +10,20 @@ SHOWN = 20
 
 
 class InvalidRows(InvalidInput):
-    """An input with faults; nothing of it was submitted.
+    """An input with faults; nothing of it was submitted, or what else was asked (`not_done`).
 
     Attributes:
         faults: the first twenty, in the order of their lines.
         count: how many rows are at fault.
     """
 
-    def __init__(self, faults: Sequence[InvalidInput], count: int) -> None:
+    def __init__(self, faults: Sequence[InvalidInput], count: int, *, not_done: str = "submitted") -> None:
         first = faults[0]
         lines = [str(fault) for fault in faults]
         if count > len(lines):
             lines.append(f"… and {count - len(lines)} more")
         found = "1 fault" if count == 1 else f"{count} faults"
-        super().__init__("\n  ".join([f"{found}, so nothing was submitted:", *lines]))
+        super().__init__("\n  ".join([f"{found}, so nothing was {not_done}:", *lines]))
         self.file, self.line, self.field = first.file, first.line, first.field
         self.faults = tuple(faults)
         self.count = count

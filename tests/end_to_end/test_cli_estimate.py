@@ -1,8 +1,11 @@
 """What a submission would cost, asked before it is made: nothing is written, and the figures learn."""
 
+import json
 from typing import Any
 
 import pytest
+
+from promptmill.embedded.process import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -40,9 +43,9 @@ def test_the_time_is_what_the_limits_allow(cli: Any) -> None:
     limited = cli("estimate", file, *ASKED, PROMPTMILL_RPM="20")
     unlimited = cli("estimate", file, *ASKED)
 
-    assert "unknown until the first reply" in unknown.stdout
+    assert "unknown: no limiter runs here" in unknown.stdout
     assert "2 min 00 s" in limited.stdout
-    assert "bound by requests: 20 a minute" in limited.stdout
+    assert "bound by  requests: 20 a minute" in limited.stdout
     assert "no limit holds" in unlimited.stdout
 
 
@@ -51,6 +54,17 @@ def test_faults_are_named_as_submit_names_them(cli: Any) -> None:
 
     assert done.returncode == 1
     assert "line 1" in done.stderr
+    assert "1 fault, so nothing was estimated:" in done.stderr
+
+
+def test_a_redis_that_is_set_and_does_not_answer_is_told(cli: Any) -> None:
+    file, port = cli.file("rows.jsonl", *ROWS), free_port()
+
+    done = cli("estimate", file, *ASKED, "--json", REDIS_URL=f"redis://127.0.0.1:{port}/0")
+
+    [notice] = json.loads(done.stdout)["notices"]
+    assert f"127.0.0.1:{port}/0 does not answer" in notice
+    assert notice in done.stderr
 
 
 def test_after_a_run_it_rests_on_answers_and_status_compares(cli: Any) -> None:
