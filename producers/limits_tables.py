@@ -22,10 +22,16 @@ def page(now: LimitsNow) -> str:
     """All there is to say, as plain text."""
     used = now.in_use
     parts = [_block(state, now) for state in used]
-    if others := [state for state in now.pools if state not in used]:
-        parts.append(_known(others, named=_several_accounts(now.pools)))
-    if not now.pools:
+    others = [state for state in now.pools if state not in used]
+    listed = [state for state in others if state.mean.requests > 0 or _has_own(state, now.set_limits)]
+    if listed:
+        parts.append(_known(listed, named=_several_accounts(now.pools)))
+    if not used and not listed:
         parts.append(_nobody(now))
+    if rest := len(others) - len(listed):
+        them = "them" if rest > 1 else "it"
+        groups = several(rest, "model group")
+        parts.append(f"Known and never used: {groups}; promptmill limits --json has {them}")
     return "\n\n".join(parts)
 
 
@@ -45,13 +51,14 @@ def set_table(entries: Sequence[SetLimits]) -> str:
 
 def probe_table(probe: Probe) -> str:
     """What the API states, and under it what is set and what is in force where that differs."""
-    of = f"workspace {probe.workspace}" if probe.workspace else "organization"
+    of = "WORKSPACE" if probe.workspace else "ORGANIZATION"
     own = {_values(stated.configured) for stated in probe.groups}
     alike = len(own) == 1
     rows = [row for stated in probe.groups for row in _stated_rows(stated, alike=alike)]
     if alike and probe.groups[0].configured.is_set:
         rows.append(("set, for every model group", *map(_own, own.pop())))
-    parts = [columns((f"STATED FOR THE {of}".upper(), *_LIMITS), rows, right=(1, 2, 3))]
+    table = columns((f"STATED FOR THE {of}", *_LIMITS), rows, right=(1, 2, 3))
+    parts = [f"{probe.workspace}\n{table}" if probe.workspace else table]
     parts += [_strangers(probe)] if _strangers(probe) else []
     if probe.others:
         others = [(each.name, each.limiter.replace("_", " "), f"{each.value:,.0f}") for each in probe.others]
@@ -65,11 +72,15 @@ def figure(limit: float | None) -> str:
 
 
 def _nobody(now: LimitsNow) -> str:
-    if now.silence is None:
+    if now.pools:
+        first = "No call was made within the last hour."
+    elif now.silence is None:
         first = "No call was made within the last hour, so only what is set is known."
     else:
         first = f"{now.silence[0].upper()}{now.silence[1:]}; only what is set is known."
-    parts = [first, set_table(now.set_limits)]
+    parts = [first]
+    if not now.pools or any(entry.is_set for entry in now.set_limits):
+        parts.append(set_table(now.set_limits))
     if now.backlog and (jobs := [each for each in now.backlog.jobs if each.pending + each.queued]):
         parts.append("\n".join(_fact("jobs waiting", waiting(jobs))))
     return "\n\n".join(parts)
@@ -139,7 +150,23 @@ def _known(states: "Sequence[PoolState]", *, named: bool) -> str:
         )
         for state in states
     ]
-    return columns(head, rows, right=(1, 2, 3))
+    table = columns(head, rows, right=(1, 2, 3))
+    if max(map(len, table.splitlines())) <= _WIDTH:
+        return table
+    figures = columns(head[1:], [row[1:] for row in rows], right=(0, 1, 2)).splitlines()
+    names = [head[0], *(row[0] for row in rows)]
+    return "\n".join(line for name, row in zip(names, figures, strict=True) for line in (name, f"  {row}"))
+
+
+def _has_own(state: "PoolState", entries: Sequence[SetLimits]) -> bool:
+    """Whether somebody set limits for this very group; those for every group would list all of them."""
+    of_group = [each for each in entries if each.is_set and each.group == state.pool.group]
+    if not of_group:
+        return False
+    from promptmill.claude.keys import configured_account  # noqa: PLC0415  # 0.4 s of imports
+
+    accounts = (None, state.pool.account, configured_account(state.pool.account))
+    return any(each.account in accounts for each in of_group)
 
 
 def _several_accounts(states: "Sequence[PoolState]") -> bool:

@@ -224,15 +224,15 @@ def test_options_that_do_not_go_together_are_wrong_usage(bare_cli: Any) -> None:
     assert bare_cli("limits", "--json", "probe").returncode == 2
 
 
-def test_limits_that_somebody_taught_are_shown_on_any_redis(bare_cli: Any, clean_redis: str) -> None:
+def test_limits_that_somebody_taught_are_known_on_any_redis(bare_cli: Any, clean_redis: str) -> None:
     with BlockingLimiter(lambda: RedisLimiter(clean_redis)) as limiter:
         limiter.teach(Pool("research", GROUP), Ceilings(50, None, 0))
 
     done = bare_cli("limits", REDIS_URL=clean_redis)
 
-    assert [line.split() for line in done.stdout.splitlines()[1:]] == [
-        [GROUP, "50", "30,000", "none", "limits", "api,", "default"]
-    ]
+    assert "Known and never used: 1 model group; promptmill limits --json has it" in done.stdout
+    (pool,) = json.loads(bare_cli("limits", "--json", REDIS_URL=clean_redis).stdout)["pools"]
+    assert [each["limit"] for each in pool["dimensions"].values()] == [50, 30_000, None]
 
 
 def test_limits_are_forgotten_by_account_and_model_group(bare_cli: Any, clean_redis: str) -> None:

@@ -98,3 +98,11 @@ def test_an_account_without_a_key_is_refused_before_anybody_is_asked() -> None:
 
     with pytest.raises(NotFound, match="there are: default"):
         probe_limits(account="nobody", settings=given)
+
+
+def test_the_id_of_a_workspace_stands_as_it_is_on_a_line_of_its_own() -> None:
+    text = probe_table(Probe("default", "wrkspc_01abc", tuple(stated(OPUS).values()), (), None))
+
+    first, second, *_ = text.splitlines()
+    assert first == "wrkspc_01abc"
+    assert second.startswith("STATED FOR THE WORKSPACE  REQUESTS")

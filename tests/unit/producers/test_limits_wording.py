@@ -162,6 +162,57 @@ def test_the_page_keeps_to_eighty_columns_with_the_largest_figures() -> None:
     assert "claude-other-2" in text
 
 
+def idle(group: str, account: str = "default", **changes: Any) -> PoolState:
+    quiet = tuple(dimension(index, used_per_minute=0.0) for index in range(3))
+    return pool(pool=Pool(account, group), dimensions=quiet, in_flight=0, processes_waiting=0, **changes)
+
+
+NEVER: dict[str, Any] = {"mean": Amounts(0, 0, 0)}
+
+
+def test_groups_that_never_made_a_call_are_counted_and_not_listed() -> None:
+    known = [idle(f"claude-never-{number}", **NEVER) for number in range(9)]
+
+    text = page(now(pool(), idle("claude-opus-5"), *known))
+
+    assert "claude-opus-5 " in text
+    assert "claude-never" not in text
+    assert text.endswith("Known and never used: 9 model groups; promptmill limits --json has them")
+
+
+def test_a_group_with_limits_of_its_own_is_listed_before_its_first_call() -> None:
+    set_ = (*NOBODY, SetLimits(None, "claude-opus-5", 50, None, None), SetLimits("a", "claude-b", 5, 5, 5))
+    pools = [
+        idle("claude-opus-5", **NEVER),
+        idle("claude-b", "simulated/a", **NEVER),
+        idle("claude-b", **NEVER),
+    ]
+
+    text = page(now(*pools, set_limits=set_))
+
+    assert "claude-opus-5 (default)" in text
+    assert "claude-b (simulated/a)" in text
+    assert "claude-b (default)" not in text
+
+
+def test_where_names_are_long_the_figures_stand_below_them() -> None:
+    sources = (LimitSource.CONFIGURED, LimitSource.PROBED, LimitSource.LEARNED)
+    longest = tuple(dimension(index, source=source) for index, source in enumerate(sources))
+    pools = [
+        replace(idle("claude-opus-4.x-fast", "simulated/research-department"), dimensions=longest),
+        idle("claude-haiku-5-5", "product"),
+    ]
+    quiet = [
+        replace(each, dimensions=tuple(replace(one, used_per_minute=0.0) for one in each.dimensions))
+        for each in pools
+    ]
+
+    lines = page(now(*quiet)).splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert "claude-opus-4.x-fast (simulated/research-department)" in lines
+
+
 def test_what_waits_is_said_once_where_several_accounts_share_the_work() -> None:
     other = pool(pool=Pool("research", GROUP))
 
