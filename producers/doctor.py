@@ -12,9 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from producers.limits_groups import strange_groups
 from producers.limits_now import set_limits
 from producers.limits_reader import START_REDIS, LimitsReader
 from producers.redis_address import with_running_redis
+from promptmill.catalogue import Catalogue
 from promptmill.errors import ClaudeError, KeyRejected, PromptmillError, Unavailable
 from promptmill.logs import scrub
 from promptmill.runtime import Runtime
@@ -73,6 +75,7 @@ def examine(settings: Settings) -> list[Check]:
         _database,
         _key,
         _limits,
+        _groups,
         _endpoint,
         _file_descriptors,
     ]
@@ -202,6 +205,26 @@ def _limits(settings: Settings) -> list[Check]:
         "promptmill limits probe; else they are learned from the replies, beginning slowly"
     )
     return [Check("limits", Verdict.NOTE, "unknown", advice)]
+
+
+def _groups(settings: Settings) -> list[Check]:
+    try:
+        catalogue = Catalogue(settings.models)
+    except PromptmillError as error:
+        return [Check("models", Verdict.WRONG, str(error), "correct it in promptmill.toml")]
+    advice = (
+        "correct the name in promptmill.toml, unless it is a newer model: nothing else follows these limits"
+    )
+    return [
+        Check(
+            each.setting,
+            Verdict.NOTE,
+            "no model that is known here is of this group"
+            + (f"; the nearest is {each.nearest}" if each.nearest else ""),
+            advice,
+        )
+        for each in strange_groups(settings.limits, catalogue)
+    ]
 
 
 def _is_known(state: "PoolState") -> bool:

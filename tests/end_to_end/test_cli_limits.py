@@ -282,6 +282,34 @@ def test_doctor_notes_limits_for_an_account_that_no_key_has(bare_cli: Any) -> No
     assert check["found"] == "no key belongs to this account; there are: research"
 
 
+def test_doctor_notes_limits_for_a_model_group_that_no_model_is_of(bare_cli: Any) -> None:
+    (bare_cli.folder / "promptmill.toml").write_text(
+        """
+        [limits.groups]
+        "claude-haiku-5.5".rpm = 50
+        "claude-opus-4-8".rpm = 50
+        "claude-opus-4.x-fast".rpm = 50
+        "my-own".rpm = 50
+        [limits.accounts.research.groups]
+        "zzz".rpm = 50
+        "claude-haiku-5-5".rpm = 50
+        [models.my-own]
+        context_window = 100000
+        """
+    )
+
+    done = bare_cli("doctor", "--json", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+
+    checks = {each["name"]: each for each in json.loads(done.stdout)["checks"] if ".groups." in each["name"]}
+    unknown = "no model that is known here is of this group"
+    assert {name: each["found"] for name, each in checks.items()} == {
+        'limits.groups."claude-haiku-5.5"': f"{unknown}; the nearest is claude-haiku-5-5",
+        'limits.groups."claude-opus-4-8"': f"{unknown}; the nearest is claude-opus-4.x",
+        'limits.accounts.research.groups."zzz"': unknown,
+    }
+    assert {each["verdict"] for each in checks.values()} == {"note"}
+
+
 def test_doctor_says_that_nothing_is_known_of_the_limits_until_something_is(
     bare_cli: Any, clean_redis: str
 ) -> None:
