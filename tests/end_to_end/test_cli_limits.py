@@ -155,6 +155,17 @@ def test_a_probe_tells_the_running_limiter_what_the_account_allows(working: Work
     }  # fmt: skip
 
 
+def test_after_a_probe_the_page_shows_the_group_in_use_and_counts_the_others(working: Working) -> None:
+    assert working.cli("limits", "probe", **ADMIN).returncode == 0
+
+    page = working.cli("limits").stdout
+
+    assert page.startswith(f"{GROUP}, account simulated/default\n")
+    assert "claude-opus-4.x" not in page
+    assert "Known and never used: " in page
+    assert max(len(line) for line in page.splitlines()) <= 80
+
+
 def test_a_probe_of_a_workspace_is_one_document(working: Working) -> None:
     done = working.cli("limits", "probe", "--workspace", "wrkspc_1", "--json", **ADMIN)
 
