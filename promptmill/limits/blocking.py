@@ -74,12 +74,18 @@ class BlockingLimiter:
             RequestTooLarge: no waiting would help.
             LimitReached: the permit would come later than `patience` seconds, or another thread closed the limiter.
         """
-        limiter = self._ready()
-        call = Call(self._acquire(limiter, pool, amounts, patience))
+        limiter, granted = self._ready(), list[Permit]()
+        call: Call | None = None
         try:
+            call = Call(self._acquire(limiter, pool, amounts, patience, granted))
             yield call
         finally:
-            self._submit(call.tell(limiter)).result()  # a Ctrl-C here does not take the report back
+            if call is not None:
+                self._submit(call.tell(limiter)).result()  # a Ctrl-C here does not take the report back
+            else:
+                # Ctrl-C may come in any moment up to the call: what was granted by then is given back.
+                with suppress(RuntimeError):
+                    self._submit(_give_back(limiter, granted))
 
     def peek(self, pool: Pool) -> PoolState:
         """The figures of a pool now; see `Limiter.peek`."""
@@ -97,18 +103,16 @@ class BlockingLimiter:
         """Forget what was learned of a pool; see `Limiter.forget`."""
         return self._run(self._ready().forget(pool))
 
-    def _acquire(self, limiter: Limiter, pool: Pool, amounts: Amounts, patience: float) -> Permit:
-        granted: list[Permit] = []
+    def _acquire(
+        self, limiter: Limiter, pool: Pool, amounts: Amounts, patience: float, granted: list[Permit]
+    ) -> Permit:
         future = self._submit(self._wait(lambda: limiter.acquire(pool, amounts, patience=patience), granted))
         try:
             return future.result()
         except CancelledError:
             raise LimitReached("the limiter is closed") from None
-        except BaseException as error:
-            if future.cancel() or future.exception() is not error:
-                # Ctrl-C: nobody will make the call, and the grant may have come in this moment.
-                with suppress(RuntimeError):
-                    self._submit(_give_back(limiter, granted))
+        except BaseException:
+            future.cancel()
             raise
 
     async def _wait(
