@@ -32,8 +32,8 @@ def test_two_accounts_share_a_batch_and_neither_is_refused(
     keys = tmp_path / "keys.toml"
     keys.write_text(KEYS)
     accounts = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
-    with simulated_claude(rpm=600, organizations=accounts, only_known_keys=True) as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_RPM="600")
+    with simulated_claude(rpm=900, organizations=accounts, only_known_keys=True) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_RPM="900")
         batch = a_batch(mill.database, 200)
         mill.start_worker()
         status = mill.wait_for_end(batch.id)
@@ -61,13 +61,13 @@ def test_limits_for_an_account_that_no_key_has_are_said_by_a_worker_at_its_start
 
 
 def test_a_limit_that_the_server_lowers_is_taken_over_and_said(start_mill: Start, sqlite_url: str) -> None:
-    with simulated_claude(rpm=1200, itpm=10**7, otpm=10**7) as claude:
+    with simulated_claude(rpm=2400, itpm=10**7, otpm=10**7) as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_RPM="", PROMPTMILL_ITPM="", PROMPTMILL_OTPM="")
-        batch = a_batch(mill.database, 300)
+        batch = a_batch(mill.database, 160)
         mill.start_worker()
-        mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.SUCCEEDED] >= 60, timeout=60)
-        claude.set_limits(rpm=600)
+        mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.SUCCEEDED] >= 30, timeout=60)
+        claude.set_limits(rpm=1200)
         mill.wait_until(lambda: "limit_changed" in mill.logs(), timeout=15)
         status = mill.wait_for_end(batch.id)
         refused = claude.ledger()["refused"]["total"]
-    assert (status.jobs[JobState.SUCCEEDED], refused) == (300, 0)
+    assert (status.jobs[JobState.SUCCEEDED], refused) == (160, 0)
