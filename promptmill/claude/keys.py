@@ -71,10 +71,6 @@ class KeyRing:
         self._keys = tuple(keys)
         self._retired = {place: why for place, why in self._retired.items() if place[0] in self._keys}
 
-    def accounts(self) -> tuple[str, ...]:
-        """Every account with a key, once, in order of preference."""
-        return tuple(dict.fromkeys(key.account for key in self._keys))
-
     def _why_not(self, key: Key, group: str) -> str | None:
         return self._retired.get((key, None)) or self._retired.get((key, group))
 
