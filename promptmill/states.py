@@ -48,6 +48,15 @@ class BatchState(StrEnum):
     ENDED = "ended"
 
 
+class PausedBy(StrEnum):
+    """Who or what paused a batch; each has its own way to go on."""
+
+    PERSON = "person"
+    BUDGET = "budget"
+    SPEND_CAP = "spend_cap"
+    KEY = "key"
+
+
 TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.ERRORED, JobState.CANCELED, JobState.EXPIRED})
 
 JOB_CHANGES: dict[JobState, frozenset[JobState]] = {

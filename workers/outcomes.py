@@ -21,7 +21,7 @@ from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.pricing import PriceBook
 from promptmill.retries import GiveUp, Hold, Retry, RetryPolicy, SwapKey, Tries, decide
-from promptmill.states import Lane
+from promptmill.states import Lane, PausedBy
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
@@ -131,7 +131,8 @@ class Outcomes:
 
     async def hold(self, job: LoadedJob, reason: str, *, whole_account: bool = False) -> None:
         """Pause the batch, or every batch that calls where this job calls, until a person acts."""
-        held = Held(job.batch_id, job.endpoint if whole_account else None, scrub(reason))
+        by = PausedBy.SPEND_CAP if whole_account else PausedBy.KEY
+        held = Held(job.batch_id, job.endpoint if whole_account else None, scrub(reason), by)
         await asyncio.to_thread(self.pause, held)
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from promptmill.clock import Clock
+from promptmill.states import PausedBy
 from promptmill.store import Connection, batches, jobs, leases
 from promptmill.store.database import Database
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
@@ -18,6 +20,8 @@ class Held:
     batch_id: str
     endpoint: str | None
     reason: str
+    by: PausedBy
+    resume_at: datetime | None = None
 
 
 def pause_held(database: Database, held: Held, clock: Clock) -> None:
@@ -27,7 +31,9 @@ def pause_held(database: Database, held: Held, clock: Clock) -> None:
     for batch in active:
         if held.batch_id == batch.id or held.endpoint == batch.endpoint:
             with database.begin() as connection:
-                batches.hold(connection, batch.id, held.reason, clock.now())
+                batches.hold(
+                    connection, batch.id, held.reason, clock.now(), by=held.by, resume_at=held.resume_at
+                )
 
 
 def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:

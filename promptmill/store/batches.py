@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
-from promptmill.states import BatchState, JobState, Lane, check_batch_change
+from promptmill.states import BatchState, JobState, Lane, PausedBy, check_batch_change
 from promptmill.store.columns import UTCDateTime, storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none
@@ -62,6 +62,8 @@ class BatchRow:
     `total` and the counters are kept, not counted. `cost_nanos` is the sum of the attempts with a known
     cost, `unpriced_attempts` how many closed without one, `reserved_nanos` what open attempts set aside.
     `formula_tokens` is the sum of the jobs' input by formula, `formula_tokens_answered` that of the succeeded.
+    `unknown_nanos` is what was set aside for attempts that closed without a known cost. A paused batch says who
+    or what paused it, and from when it may go on by itself; `resumed_at` is when it last went on.
     """
 
     id: str
@@ -101,6 +103,10 @@ class BatchRow:
     formula_tokens_answered: int = 0
     estimated_input_tokens: int | None = None
     estimated_output_tokens: int | None = None
+    unknown_nanos: int = 0
+    paused_by: PausedBy | None = None
+    resume_at: datetime | None = None
+    resumed_at: datetime | None = None
 
     @property
     def done(self) -> int:
@@ -201,37 +207,56 @@ def seal(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     return _settled(conn, batch_id, Tally(), now)
 
 
-def pause(conn: Connection, batch_id: str, reason: str, now: datetime) -> BatchRow:
+def pause(
+    conn: Connection,
+    batch_id: str,
+    reason: str,
+    now: datetime,
+    *,
+    by: PausedBy = PausedBy.PERSON,
+    resume_at: datetime | None = None,
+) -> BatchRow:
     """Begin no further job; `queued` jobs go back to `pending`, running ones finish.
+
+    `by` is who or what pauses it, `reason` says it to people; from `resume_at` on it may go on by itself, and
+    with None a person must say so.
 
     Raises:
         InvalidTransition: it is not `active`.
         NotFound: there is no such batch.
     """
-    _change(conn, batch_id, BatchState.PAUSED, reason=reason)
+    _change(conn, batch_id, BatchState.PAUSED, reason=reason, paused_by=by, resume_at=resume_at)
     call_back(conn, batch_id, now)
     return get(conn, batch_id)
 
 
-def hold(conn: Connection, batch_id: str, reason: str, now: datetime) -> bool:
+def hold(
+    conn: Connection,
+    batch_id: str,
+    reason: str,
+    now: datetime,
+    *,
+    by: PausedBy,
+    resume_at: datetime | None = None,
+) -> bool:
     """Pause an `active` batch because of what a worker met; True when this call did it.
 
     Many jobs meet the same spend cap at once, so a batch that is not active is left as it is.
     """
     if _locked_state(conn, batch_id) != BatchState.ACTIVE:
         return False
-    pause(conn, batch_id, reason, now)
+    pause(conn, batch_id, reason, now, by=by, resume_at=resume_at)
     return True
 
 
-def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:  # noqa: ARG001  # every control takes the time
+def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """`paused` becomes `active`.
 
     Raises:
         InvalidTransition: it is not `paused`.
         NotFound: there is no such batch.
     """
-    _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.PAUSED, reason=None)
+    _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.PAUSED, **_NOT_PAUSED, resumed_at=now)
     return get(conn, batch_id)
 
 
@@ -247,12 +272,13 @@ def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """
     # One that is still being read takes no further job.
     sealed_at = func.coalesce(batch.c.sealed_at, bindparam("sealed", now, UTCDateTime()))
-    _change(conn, batch_id, BatchState.CANCELING, reason=None, sealed_at=sealed_at)
+    _change(conn, batch_id, BatchState.CANCELING, **_NOT_PAUSED, sealed_at=sealed_at)
     canceled = end_waiting(conn, batch_id, JobState.CANCELED, now)
     return _settled(conn, batch_id, Tally(canceled=canceled), now)
 
 
 _HINTS = 5
+_NOT_PAUSED: dict[str, Any] = {"reason": None, "paused_by": None, "resume_at": None}
 _COUNTERS = (
     "total",
     "succeeded",
@@ -269,12 +295,15 @@ _COUNTERS = (
     "reserved_nanos",
     "formula_tokens",
     "formula_tokens_answered",
+    "unknown_nanos",
 )
 _SELECT = select(*(batch.c[each.name] for each in fields(BatchRow)))
 
 
 def _batch_row(row: RowMapping) -> BatchRow:
-    return BatchRow(**{**row, "state": BatchState(row["state"]), "lane": Lane(row["lane"])})
+    paused_by = row["paused_by"] and PausedBy(row["paused_by"])
+    known = {"state": BatchState(row["state"]), "lane": Lane(row["lane"]), "paused_by": paused_by}
+    return BatchRow(**{**row, **known})
 
 
 def _locked_state(conn: Connection, batch_id: str) -> BatchState:

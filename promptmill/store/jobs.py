@@ -52,7 +52,8 @@ class LoadedJob:
     Attributes:
         prompt: the job's own fields over what its batch shares.
         failures: closed attempts by outcome (`rate_limited`, `lost` …), without the succeeded.
-        first_opened_at: when its first attempt was opened; None before that.
+        first_opened_at: when its first attempt was opened; None before that. What was forgiven does not count.
+        resumed_at: when its batch last went on after a pause.
     """
 
     id: str
@@ -77,6 +78,7 @@ class LoadedJob:
     template: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     first_opened_at: datetime | None = None
+    resumed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,8 @@ def _attempts(dialect: str) -> Select[Any]:
             func.count().label("times"),
             func.min(attempt.c.opened_at).label("first"),
         )
-        .where(_IDS.among(dialect, attempt.c.job_id))
+        .join(job, job.c.id == attempt.c.job_id)
+        .where(_IDS.among(dialect, attempt.c.job_id), attempt.c.number > job.c.forgiven)
         .group_by(attempt.c.job_id, attempt.c.outcome)
     )
 
@@ -307,4 +310,5 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         template=of.template,
         failures=history.failures,
         first_opened_at=history.first_opened_at,
+        resumed_at=of.resumed_at,
     )

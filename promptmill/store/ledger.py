@@ -169,12 +169,15 @@ def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -
 
 
 def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAttempt) -> None:
+    set_aside = reserved_nanos or 0
     if was == OPEN:
-        tally.reserved_nanos -= reserved_nanos or 0
+        tally.reserved_nanos -= set_aside
     else:
         tally.unpriced_attempts -= 1  # it was lost, and lost means that nobody knew its cost
+        tally.unknown_nanos -= set_aside
     if closed.cost_nanos is None:
         tally.unpriced_attempts += 1
+        tally.unknown_nanos += set_aside
     else:
         tally.cost_nanos += closed.cost_nanos
     tally.use(closed.usage or _NOTHING)

@@ -51,7 +51,8 @@ class Batch(Row, table=True):
 
     `template` names what all prompts share; `formula_tokens` are the estimates of all jobs by formula alone,
     `formula_tokens_answered` those of the jobs that succeeded. `estimated_…` is what was expected of the whole
-    batch when it was admitted, with what was known then.
+    batch when it was admitted, with what was known then. `unknown_nanos` is what was set aside for the attempts
+    that closed without anybody knowing their cost.
     """
 
     __tablename__ = "batch"
@@ -99,10 +100,17 @@ class Batch(Row, table=True):
     formula_tokens_answered: int = Field(sa_type=BigInteger, sa_column_kwargs=_FROM_ZERO)
     estimated_input_tokens: int | None = Field(sa_type=BigInteger)
     estimated_output_tokens: int | None = Field(sa_type=BigInteger)
+    unknown_nanos: int = Field(sa_type=BigInteger, sa_column_kwargs=_FROM_ZERO)
+    paused_by: str | None
+    resume_at: datetime | None = Field(sa_type=UTCDateTime)
+    resumed_at: datetime | None = Field(sa_type=UTCDateTime)
 
 
 class Job(Row, table=True):
-    """One Prompt to be answered once. Narrow, because the dispatcher scans it."""
+    """One Prompt to be answered once. Narrow, because the dispatcher scans it.
+
+    `forgiven` is the number of the last attempt before a person had it tried anew: failures up to it do not count.
+    """
 
     __tablename__ = "job"
     __table_args__: ClassVar[Any] = (
@@ -131,6 +139,7 @@ class Job(Row, table=True):
     queued_at: datetime | None = Field(sa_type=UTCDateTime)
     error_kind: str | None
     changed_at: datetime = Field(sa_type=UTCDateTime)
+    forgiven: int = Field(sa_column_kwargs=_FROM_ZERO)
 
 
 class Prompt(Row, table=True):

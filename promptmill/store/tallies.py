@@ -55,6 +55,7 @@ class Tally:
     cost_nanos: int = 0
     reserved_nanos: int = 0
     formula_tokens_answered: int = 0
+    unknown_nanos: int = 0
     started_at: datetime | None = None
 
     def count(self, state: JobState, number: int = 1) -> None:
@@ -124,5 +125,7 @@ def _add(dialect: str) -> Update:
             state=case((ends, BatchState.ENDED), else_=batch.c.state),
             ended_at=case((ends, now), else_=batch.c.ended_at),
             reason=case((ends, null()), else_=batch.c.reason),
+            paused_by=case((ends, null()), else_=batch.c.paused_by),
+            resume_at=case((ends, null()), else_=batch.c.resume_at),
         )
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
-from promptmill.states import BATCH_CHANGES, BatchState, JobState, Lane
+from promptmill.states import BATCH_CHANGES, BatchState, JobState, Lane, PausedBy
 from promptmill.store import batches, jobs
 
 
@@ -112,10 +112,10 @@ def test_resuming_clears_the_reason(world: Any) -> None:
 def test_a_batch_is_held_once_by_many_jobs(world: Any) -> None:
     made = world.batch()
     with world.database.begin() as conn:
-        assert batches.hold(conn, made.id, "spend cap until May", world.now)
-        assert not batches.hold(conn, made.id, "spend cap, again", world.now)
+        assert batches.hold(conn, made.id, "spend cap until May", world.now, by=PausedBy.SPEND_CAP)
+        assert not batches.hold(conn, made.id, "spend cap, again", world.now, by=PausedBy.SPEND_CAP)
         batches.cancel(conn, made.id, world.now)
-        assert not batches.hold(conn, made.id, "too late", world.now)
+        assert not batches.hold(conn, made.id, "too late", world.now, by=PausedBy.SPEND_CAP)
     assert world.row(made).reason is None
 
 
