@@ -1,7 +1,7 @@
 """/_admin: what a test or a person asks the simulator about itself. Not part of the real API.
 
 GET  health      version, process id, CPU seconds, memory
-GET  ledger      the book; `?detail=1` adds every prompt's count, every second and the latest calls
+GET  ledger      the book; `?detail=1` adds every prompt's count, every second, the latest calls and bills
 POST reset       full buckets, an empty book
 GET, POST limits the pools; a body {"rpm", "itpm", "otpm", "organization", "group"} changes limits
 POST scenario    another scenario, as the tables of its file in JSON; tenants and limits from the next reset on

@@ -1,7 +1,7 @@
 """What the simulator served, refused and billed: the other side's book, to hold one's own against.
 
 The one idea: totals and digests only, so that millions of requests stay cheap: about 110 bytes for each distinct
-prompt, a line for each second, the last 10,000 refusals and 20,000 admitted calls. Money is exact, priced per answer like a client does.
+prompt, a line for each second, the last 10,000 refusals, 20,000 admitted calls and 100,000 billed answers. Money is exact, priced per answer like a client does.
 
 An answer ends up in one of three places: `served` (sent whole), `cut` (billed, a part was sent) or `lost` (billed,
 nothing of its cost reached the client). `billed` is the sum of the three.
@@ -19,6 +19,7 @@ from promptmill.usage import Usage
 _SECONDS_KEPT = 86_400
 _REFUSALS_KEPT = 10_000
 _CALLS_KEPT = 20_000
+_BILLS_KEPT = 100_000
 
 
 class Fate(StrEnum):
@@ -109,6 +110,22 @@ class AdmittedCall(NamedTuple):
     prompt: str
 
 
+class BilledAnswer(NamedTuple):
+    """One line of the bill, to be held against an attempt of one's own.
+
+    Attributes:
+        request_id: as the response's header said it.
+        prompt: the fingerprint.
+        fate: how sending it ended.
+        cost_nanos: nano-dollars; None where the model has no price.
+    """
+
+    request_id: str
+    prompt: str
+    fate: Fate
+    cost_nanos: int | None
+
+
 class Ledger:
     """The book of one simulator, from its start or last reset on. Times are monotonic seconds."""
 
@@ -128,6 +145,7 @@ class Ledger:
         self._reasons: Counter[str] = Counter()
         self._refusals: deque[tuple[float, int, str, str]] = deque(maxlen=_REFUSALS_KEPT)
         self._calls: deque[AdmittedCall] = deque(maxlen=_CALLS_KEPT)
+        self._lines: deque[BilledAnswer] = deque(maxlen=_BILLS_KEPT)
         self._faults: Counter[str] = Counter()
         self._answered: dict[bytes, int] = {}
         self._seconds: OrderedDict[int, Second] = OrderedDict()
@@ -190,6 +208,7 @@ class Ledger:
         usage: Usage,
         *,
         now: float,
+        request_id: str,
         fingerprint: str,
         model: str,
         organization: str,
@@ -204,6 +223,7 @@ class Ledger:
             fate: how sending it ended.
             usage: what is billed.
             now: the moment.
+            request_id: of the call.
             fingerprint: of the prompt.
             model: that answered.
             organization: that pays.
@@ -214,6 +234,7 @@ class Ledger:
         """
         cost = price_of(usage, model=model, inference_geo=inference_geo, speed=speed)
         self._bills[fate].add(usage, cost)
+        self._lines.append(BilledAnswer(request_id, fingerprint, fate, cost))
         bill = self._models.get(model)
         if bill is None:
             bill = self._models[model] = Bill()
@@ -242,7 +263,7 @@ class Ledger:
         return line
 
     def to_json(self, now: float, *, detail: bool = False) -> dict[str, Any]:
-        """The whole book; `detail` adds every prompt's count, every second and the latest calls."""
+        """The whole book; `detail` adds every prompt's count, every second, the latest calls and bills."""
         billed = Bill()
         for bill in self._bills.values():
             billed.merge(bill)
@@ -274,6 +295,7 @@ class Ledger:
             book["prompts"] = {prompt.hex(): count for prompt, count in self._answered.items()}
             book["seconds"] = [_line(number, line) for number, line in self._seconds.items()]
             book["calls"] = [call._asdict() for call in self._calls]
+            book["bills"] = [line._asdict() for line in self._lines]
         return book
 
 

@@ -286,6 +286,7 @@ class Messages:
                 fate,
                 reply.used(produced),
                 now=clock.monotonic(),
+                request_id=call.headers["request-id"],
                 fingerprint=order.fingerprint,
                 model=reply.model,
                 organization=call.organization.name,

@@ -38,7 +38,7 @@ class SimulatorHandle:
         self.pid = pid
 
     def ledger(self, *, detail: bool = False) -> dict[str, Any]:
-        """What was served, refused and billed; `detail` adds each prompt's count, each second and the latest calls."""
+        """What was served, refused and billed; `detail` adds each prompt's count, each second, the latest calls and bills."""
         return self._ask("GET", "ledger?detail=1" if detail else "ledger")
 
     def health(self) -> dict[str, Any]:

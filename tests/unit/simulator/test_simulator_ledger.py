@@ -10,7 +10,14 @@ from promptmill.usage import Usage
 def bill(
     ledger: Ledger, fate: Fate, usage: Usage, *, prompt: int = 1, told: Usage | None = None, **more: Any
 ) -> None:
-    facts = {"model": "claude-sonnet-5", "organization": "acme", "streamed": False, "now": 0.5} | more
+    facts = {
+        "model": "claude-sonnet-5",
+        "organization": "acme",
+        "streamed": False,
+        "now": 0.5,
+        "request_id": "req_1",
+    }
+    facts |= more
     ledger.bill(fate, usage, fingerprint=f"{prompt:032x}", told=told, **facts)
 
 
@@ -50,6 +57,18 @@ def test_only_a_whole_reply_answers_a_prompt() -> None:
     book = ledger.to_json(1.0, detail=True)
     assert book["answered"] == {"1": 1, "2": 1}
     assert book["prompts"] == {f"{1:032x}": 1, f"{2:032x}": 2}
+
+
+def test_each_billed_answer_is_a_line_with_its_request_and_cost() -> None:
+    ledger = Ledger(0.0)
+    one = Usage(input_tokens=1_001, output_tokens=333)
+    bill(ledger, Fate.SERVED, one, prompt=1, request_id="req_a")
+    bill(ledger, Fate.LOST, one, prompt=2, request_id="req_b")
+    cost = price_of(one, model="claude-sonnet-5")
+    assert ledger.to_json(1.0, detail=True)["bills"] == [
+        {"request_id": "req_a", "prompt": f"{1:032x}", "fate": "served", "cost_nanos": cost},
+        {"request_id": "req_b", "prompt": f"{2:032x}", "fate": "lost", "cost_nanos": cost},
+    ]
 
 
 def test_an_unknown_price_is_counted_and_not_guessed() -> None:
