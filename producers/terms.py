@@ -1,13 +1,17 @@
-"""The words people use for times, weights, lanes and schemas, and what they mean. Pure."""
+"""The words people use for times, weights, money, lanes and schemas, and what they mean. Pure."""
 
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, DecimalException
 from typing import Any
 
 from promptmill.errors import InvalidInput
 from promptmill.states import Lane
 
+NANOS_PER_DOLLAR = 1_000_000_000
+MOST_DOLLARS = 9_000_000_000
+"""What a column of 64 bits holds in nano-dollars."""
 PRIORITIES = {"high": 10.0, "normal": 1.0, "low": 0.1}
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -20,7 +24,10 @@ def deadline_of(value: str | timedelta | datetime, *, now: datetime) -> datetime
     Raises:
         InvalidInput: it cannot be read, or is over already.
     """
-    moment = _moment(value, now)
+    try:
+        moment = _moment(value, now)
+    except OverflowError:
+        raise InvalidInput(f"{value} is further away than any calendar goes", field="deadline") from None
     if moment <= now:
         raise InvalidInput(f"{value} is over already", field="deadline")
     return moment
@@ -57,6 +64,24 @@ def priority_of(value: str | float) -> float:
     if not 0 < weight < float("inf"):
         raise InvalidInput(f"{value} is neither high, normal, low nor a weight above 0", field="priority")
     return weight
+
+
+def budget_of(value: str | float | Decimal) -> int:
+    """The nano-dollars of an amount in dollars: `50`, `"$0.25"`; what is finer than a nano-dollar is refused.
+
+    Raises:
+        InvalidInput: it is no amount above zero.
+    """
+    # A float by its shortest text: 0.1 means a tenth, not the binary number next to it.
+    text = str(value).strip().removeprefix("$")
+    try:
+        nanos = Decimal(text) * NANOS_PER_DOLLAR
+        exact = 0 < nanos <= MOST_DOLLARS * NANOS_PER_DOLLAR and nanos == int(nanos)
+    except (DecimalException, ValueError):
+        exact = False
+    if not exact:
+        raise InvalidInput(f"{value!r} is no amount in dollars such as 50 or 0.25", field="budget")
+    return int(nanos)
 
 
 def lane_of(value: str) -> Lane:

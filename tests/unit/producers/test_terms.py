@@ -1,11 +1,12 @@
 """What people's words for times, weights, lanes and schemas mean."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from pydantic import BaseModel
 
-from producers.terms import deadline_of, lane_of, priority_of, schema_of, tags_of
+from producers.terms import budget_of, deadline_of, lane_of, priority_of, schema_of, tags_of
 from promptmill.errors import InvalidInput
 from promptmill.states import Lane
 
@@ -74,3 +75,28 @@ def test_tags_are_pairs() -> None:
     assert tags_of(["team=x", "note=a=b"]) == {"team": "x", "note": "a=b"}
     with pytest.raises(InvalidInput):
         tags_of(["team"])
+
+
+@pytest.mark.parametrize(
+    ("amount", "nanos"),
+    [
+        (50, 50_000_000_000),
+        ("$0.25", 250_000_000),
+        (0.1, 100_000_000),
+        (Decimal("0.000000001"), 1),
+        ("9000000000", 9 * 10**18),
+    ],
+)
+def test_a_budget_is_an_exact_amount_in_dollars(amount: str | float | Decimal, nanos: int) -> None:
+    assert budget_of(amount) == nanos
+
+
+@pytest.mark.parametrize("amount", ["none", "nan", "inf", "-1", 0, "1,50", "1e-10", "1e30", "50 EUR", True])
+def test_what_is_no_amount_is_no_budget(amount: str | float) -> None:
+    with pytest.raises(InvalidInput, match="no amount in dollars"):
+        budget_of(amount)
+
+
+def test_a_deadline_beyond_the_calendar_is_a_fault_of_input() -> None:
+    with pytest.raises(InvalidInput, match="calendar"):
+        deadline_of("99999999999d", now=NOW)
