@@ -1,0 +1,85 @@
+"""The budget of a batch: what is left of it, and whether one more call may begin. Pure.
+
+The one idea: what a call is expected to cost is set aside before it is made and settled after. What nobody can know
+the cost of stays set aside, so a budget is overshot by no more than calls in flight cost beyond what was expected.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+NANOS_PER_DOLLAR = 1_000_000_000
+_CENTS_SHOWN = 2
+
+
+class Verdict(StrEnum):
+    """What a budget says to one more call."""
+
+    BEGIN = "begin"
+    WAIT = "wait"
+    EXHAUSTED = "exhausted"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A ceiling on cost and what is gone of it, in nano-dollars.
+
+    Attributes:
+        limit: the ceiling.
+        cost: what is known to have been spent.
+        reserved: set aside for calls in flight.
+        unknown: set aside for calls that ended, or were lost, without anybody knowing their cost.
+    """
+
+    limit: int
+    cost: int = 0
+    reserved: int = 0
+    unknown: int = 0
+
+    @property
+    def room(self) -> int:
+        """What a call may be expected to cost and still begin; below zero where calls cost more than expected."""
+        return self.limit - self.cost - self.reserved - self.unknown
+
+    def verdict(self, expected: int | None) -> Verdict:
+        """Whether a call that is expected to cost so much may begin; None, a price nobody knows, never may.
+
+        It waits while other calls hold something that may come back.
+        """
+        if expected is None:
+            return Verdict.EXHAUSTED
+        if expected <= self.room:
+            return Verdict.BEGIN
+        return Verdict.WAIT if self.reserved > 0 else Verdict.EXHAUSTED
+
+    def with_call(self, expected: int) -> "Budget":
+        """The budget once so much more is set aside."""
+        return replace(self, reserved=self.reserved + expected)
+
+    def calls(self, typical: float | None) -> int:
+        """How many calls of a typical cost may go out; one where nothing is in flight, so that it is told to stop."""
+        probe = 0 if self.reserved > 0 else 1
+        if typical is None or typical <= 0:
+            return probe
+        return max(probe, int(self.room / typical))
+
+    def why_stopped(self, expected: int | None) -> str:
+        """Why no call begins any more, for people."""
+        gone = [f"{dollars(self.cost)} spent"]
+        if self.unknown:
+            gone.append(f"{dollars(self.unknown)} set aside for calls whose cost nobody can know")
+        said = f"budget of {dollars(self.limit)}: {', '.join(gone)}"
+        if expected is None:
+            return f"{said}; the price of the next call is unknown"
+        return f"{said}; the next call needs about {dollars(expected)}"
+
+    def larger(self) -> str:
+        """An amount that lets it go on, in dollars as it is typed: what is gone already, and as much again as the limit."""
+        gone = max(self.limit, self.cost + self.unknown)
+        return dollars(gone + self.limit).removeprefix("$")
+
+
+def dollars(nanos: int) -> str:
+    """Exact, for people: `$5.00`, `$0.0042`."""
+    whole, rest = divmod(abs(nanos), NANOS_PER_DOLLAR)
+    digits = f"{rest:09d}".rstrip("0").ljust(_CENTS_SHOWN, "0")
+    return f"{'-' if nanos < 0 else ''}${whole}.{digits}"
