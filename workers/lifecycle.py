@@ -87,6 +87,7 @@ class WorkerProcess:
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
         self._repeating: list[asyncio.Task[None]] = []
+        self._draining = False
         self._stopped = False
 
     def start(self) -> None:
@@ -144,7 +145,13 @@ class WorkerProcess:
         await asyncio.to_thread(self.stop)
 
     def drain(self) -> None:
-        """Begin nothing more. Runs in Celery's signal handler, so it must not wait."""
+        """Begin nothing more; what a second signal asks for is the pool's to do.
+
+        Runs in a handler, perhaps in the middle of itself, so it must neither wait nor take a lock twice.
+        """
+        if self._draining:
+            return
+        self._draining = True
         self.leader.step_down()
         if self.pipeline is not None:
             pool.current_loop().call_soon_threadsafe(self.pipeline.drain)

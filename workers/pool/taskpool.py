@@ -9,6 +9,7 @@ with a doorbell the other. Bodies that are plain functions run on a few threads,
 import functools
 import itertools
 import select
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Any, Final
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured, WorkerLostError, WorkerShutdown
+from celery.signals import worker_shutting_down
 from kombu.asynchronous import get_event_loop
 
 from promptmill.logs import get_logger
@@ -27,6 +29,10 @@ from workers.pool.job import Happened, Job, Report
 from workers.pool.loop import LoopThread, start_loop, stop_loop
 
 log = get_logger(__name__)
+
+# Celery sends this from the handlers of SIGTERM and the like, under a lock that a second handler, in the middle of
+# the first, would wait for without end: two signals close together left a worker that nothing but -9 could stop.
+worker_shutting_down.lock = threading.RLock()  # type: ignore[attr-defined]  # missing in the stubs
 
 PLAIN_THREADS: Final = 4
 """Threads for bodies that are plain functions; more wait their turn."""
@@ -50,6 +56,8 @@ class TaskPool(BasePool):
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
         self._is_dead = False
+        self._stop_requests = 0
+        self._is_draining = False
         self._doorbell: Doorbell
         self._hub: Any
 
@@ -65,6 +73,7 @@ class TaskPool(BasePool):
         self._doorbell = Doorbell()
         self._loop = start_loop()
         self._loop.on_death = self._die
+        worker_shutting_down.connect(self._on_stop_request)
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Listen for reports; called again after each reconnection, which empties the hub."""
@@ -75,9 +84,17 @@ class TaskPool(BasePool):
         self._waiting.clear()
 
     def on_stop(self) -> None:
-        """Let the running jobs finish (those cancelled have ten seconds), then stop the loop."""
+        """Let the running jobs finish (those cancelled have ten seconds), then stop the loop.
+
+        Celery also calls it inside the handler of a signal, in the middle of whatever that interrupted. Then the
+        jobs are only told to end: the hub must not turn inside its own turn, and Celery stops the pool once more.
+        """
         if self._loop is None:
             return
+        if self._is_draining or self.active:
+            self._cut_short()
+            return
+        self._is_draining = True
         self._drain()
         self._threads.shutdown(wait=False, cancel_futures=True)
         stop_loop()
@@ -94,6 +111,16 @@ class TaskPool(BasePool):
         """Ask every running job to stop; each sees CancelledError at its await."""
         for job in tuple(self._running.values()):
             self._stop(job)
+
+    def _on_stop_request(self, **_: Any) -> None:
+        """The first request drains; a second one, whatever the signal, hands back at once. Runs in its handler."""
+        self._stop_requests += 1
+        if self._stop_requests > 1:
+            self._cut_short()
+
+    def _cut_short(self) -> None:
+        self._stop_requests = max(self._stop_requests, 2)  # nothing begins any more
+        self.cancel_running()
 
     def flush(self) -> None:
         """Forget what has not begun: its connection is lost, and the reaper will send it out again."""
@@ -151,7 +178,7 @@ class TaskPool(BasePool):
         return getattr(task, "body_is_async", False)
 
     def _fill(self) -> None:
-        while self._waiting and self.active and len(self._running) < self.limit:
+        while self._waiting and self.active and self._stop_requests < 2 and len(self._running) < self.limit:
             self._begin(self._waiting.popleft())
 
     def _begin(self, job: Job) -> None:
@@ -211,6 +238,7 @@ class TaskPool(BasePool):
                     log.error("cancelled_jobs_did_not_end", jobs=len(self._running))
                     return
             next(turns)
+            self._on_doorbell()  # a signal's handler may have come between a ring and its answer
 
     def _turns(self) -> Generator[None, None, None]:
         """Each turn waits for a report, a second at most.

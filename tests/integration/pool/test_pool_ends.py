@@ -3,6 +3,8 @@
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from .conftest import Worker
 
 Wait = Callable[..., None]
@@ -44,6 +46,30 @@ def test_sigquit_cuts_a_drain_short(start_worker: Start, subject: str, wait_unti
     wait_until(lambda: "Warm" in worker.notes("shutting_down"))
     worker.signal(signal.SIGQUIT)
     worker.wait()
+    assert len(worker.notes(f"{subject}:cancelled")) == 4
+    assert worker.waiting() == 6
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_of_any_kind_cuts_a_drain_short(
+    start_worker: Start, subject: str, wait_until: Wait, second: signal.Signals
+) -> None:
+    worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: "Warm" in worker.notes("shutting_down"))
+    worker.signal(second)
+    worker.wait(5)
+    assert len(worker.notes(f"{subject}:cancelled")) == 4
+    assert worker.waiting() == 6
+
+
+def test_two_signals_at_once_cut_what_runs_and_nothing_else(
+    start_worker: Start, subject: str, wait_until: Wait
+) -> None:
+    worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
+    worker.signal(signal.SIGINT)
+    worker.signal(signal.SIGTERM)
+    worker.wait(5)
     assert len(worker.notes(f"{subject}:cancelled")) == 4
     assert worker.waiting() == 6
 
