@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from producers.answers import Result as Result
+    from producers.auditing import AuditReport as AuditReport
+    from producers.auditing import audit as audit
     from producers.batches import Batch as Batch
     from producers.batches import batch as batch
     from producers.batches import list_batches as list_batches
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from promptmill.store.stats import BatchStatus as BatchStatus
 
 _HOMES = {
+    "AuditReport": "producers.auditing",
     "Batch": "producers.batches",
     "BatchStatus": "promptmill.store.stats",
     "LimitsNow": "producers.limits_now",
     "Moment": "producers.watch",
     "Result": "producers.answers",
+    "audit": "producers.auditing",
     "batch": "producers.batches",
     "estimate": "producers.forecast",
     "forget_limits": "producers.limits_forget",

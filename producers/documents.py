@@ -88,12 +88,12 @@ def _identity(batch: BatchRow) -> dict[str, Any]:
 
 def _times(batch: BatchRow) -> dict[str, str | None]:
     return {
-        "created_at": _stamp(batch.created_at),
-        "started_at": _stamp(batch.started_at),
-        "ended_at": _stamp(batch.ended_at),
+        "created_at": stamp(batch.created_at),
+        "started_at": stamp(batch.started_at),
+        "ended_at": stamp(batch.ended_at),
     }
 
 
-def _stamp(moment: datetime | None) -> str | None:
+def stamp(moment: datetime | None) -> str | None:
     """UTC in the form the API uses, to the microsecond."""
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

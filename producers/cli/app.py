@@ -10,6 +10,7 @@ import typer
 
 import promptmill
 from producers.cli import (
+    audit,
     control,
     doctor,
     estimate,
@@ -43,6 +44,7 @@ app.command(name="estimate")(estimate.estimate)
 app.command(name="status")(status.status)
 app.command(name="list")(lists.list_batches)
 app.command(name="results")(results.results)
+app.command(name="audit")(audit.audit)
 app.command(name="pause")(control.pause)
 app.command(name="resume")(control.resume)
 app.command(name="cancel")(control.cancel)

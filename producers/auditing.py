@@ -1,0 +1,81 @@
+"""The audit of a batch: does everything add up, as the rows of the database tell and not as the counters do.
+
+from producers import audit
+assert audit("my-batch").ok
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from producers import audit_checks
+from producers.audit_checks import Check, Note
+from producers.batches import Batch
+from promptmill.runtime import open_database
+from promptmill.settings import Settings, load
+from promptmill.store import audit as stored
+from promptmill.store import batches
+from promptmill.store.batches import BatchRow
+from promptmill.store.database import Database, database_now
+
+if TYPE_CHECKING:
+    from promptmill.store.audit import Counted
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What was found of one batch at one moment.
+
+    Attributes:
+        batch: as its row stands.
+        at: when, by the database's clock.
+        checks: what must hold.
+        notes: what is good to know and breaks nothing.
+        remarks: sentences about what was not looked at, and why.
+    """
+
+    batch: BatchRow
+    at: datetime
+    checks: tuple[Check, ...]
+    notes: tuple[Note, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it holds."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def broken(self) -> tuple[Check, ...]:
+        """What does not hold."""
+        return tuple(check for check in self.checks if not check.ok)
+
+
+def audit(of: Batch | str, *, settings: Settings | None = None) -> AuditReport:
+    """Count a batch anew, while it runs or after.
+
+    Args:
+        of: a batch, its name or its id.
+        settings: where the database is; those of the surroundings when None.
+
+    Raises:
+        NotFound: there is no such batch.
+    """
+    settings = settings or (of.settings if isinstance(of, Batch) else load())
+    name_or_id = of.id if isinstance(of, Batch) else of
+    with open_database(settings) as database:
+        batch, counted, now = _count(database, name_or_id)
+    return AuditReport(
+        batch=batch,
+        at=now,
+        checks=audit_checks.checks(batch, counted),
+        notes=audit_checks.notes(counted),
+    )
+
+
+def _count(database: Database, name_or_id: str) -> "tuple[BatchRow, Counted, datetime]":
+    """All of it in one snapshot, so that a batch at work adds up too."""
+    with database.read() as connection:
+        now = database_now(connection)
+        batch = batches.find(connection, name_or_id)
+        return batch, stored.count(connection, batch.id, now), now

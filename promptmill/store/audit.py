@@ -1,0 +1,196 @@
+"""What the rows of a batch add up to, counted anew and without a look at the kept counters.
+
+The one idea: two passes over the jobs of the batch, each grouped in the database into a few dozen sums, so a
+million jobs cost seconds and no memory. What the sums must be equal to is said in `producers.audit`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, literal, select
+
+from promptmill.states import JobState
+from promptmill.store.ledger import OPEN, SUCCEEDED
+from promptmill.store.tables import attempt, job, reply
+from promptmill.store.workers import FRESH_FOR, live
+
+
+@dataclass(slots=True)
+class Sums:
+    """What some attempts add up to; the names are those of the counters of a batch.
+
+    `reserved_nanos` is what was set aside for them, `priced` how many have a known cost.
+    """
+
+    attempts: int = 0
+    priced: int = 0
+    cost_nanos: int = 0
+    reserved_nanos: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+
+    def add(self, other: "Sums") -> None:
+        """Add those of other attempts."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+@dataclass(slots=True, kw_only=True)
+class Counted:
+    """A batch counted from its rows.
+
+    Attributes:
+        jobs: by state; every state has a count.
+        replies: by the state of their job.
+        replies_without_attempt: replies whose attempt is not there, is of another job, or did not succeed.
+        replies_cost_nanos: what the attempts of the replies cost.
+        attempts_of_jobs: the sum of what each job says of the number of its attempts.
+        open: attempts that are not closed; what was set aside for them is reserved.
+        closed: all others, by outcome, with what those of known cost add up to.
+        unknown: closed attempts of unknown cost, by outcome; `reserved_nanos` is what was set aside for them.
+        without_end: open attempts that nobody will close: their job does not run under their token.
+        running_without_attempt: running jobs that have no open attempt.
+        running_without_worker: running jobs whose worker is not alive.
+        answered_again: jobs with more than one answer that was paid, and the answers beyond the first.
+    """
+
+    jobs: dict[JobState, int] = field(default_factory=lambda: dict.fromkeys(JobState, 0))
+    replies: Counter[JobState] = field(default_factory=Counter)
+    replies_without_attempt: int = 0
+    replies_cost_nanos: int = 0
+    attempts_of_jobs: int = 0
+    open: Sums = field(default_factory=Sums)
+    closed: dict[str, Sums] = field(default_factory=dict)
+    unknown: dict[str, Sums] = field(default_factory=dict)
+    without_end: int = 0
+    running_without_attempt: int = 0
+    running_without_worker: int = 0
+    answered_again: tuple[int, int] = (0, 0)
+
+    @property
+    def all_closed(self) -> Sums:
+        """All closed attempts together."""
+        return _together(self.closed.values())
+
+    @property
+    def all_unknown(self) -> Sums:
+        """All closed attempts of unknown cost together."""
+        return _together(self.unknown.values())
+
+
+def count(conn: Connection, batch_id: str, now: datetime, fresh_for: timedelta = FRESH_FOR) -> Counted:
+    """Count the rows of a batch; `conn` must see one moment of the database (`Database.read`).
+
+    Args:
+        conn: a transaction that reads.
+        batch_id: which batch; one that is not there has no rows.
+        now: the database's time.
+        fresh_for: how old a heartbeat may be for its worker to be alive.
+    """
+    counted = Counted()
+    for row in conn.execute(_JOBS, {"of_batch": batch_id}):
+        _add_jobs(counted, row)
+    in_hand = 0
+    for row in conn.execute(_ATTEMPTS, {"of_batch": batch_id}):
+        in_hand += _add_attempts(counted, row)
+    counted.running_without_attempt = counted.jobs[JobState.RUNNING] - in_hand
+    alive = {each.id for each in live(conn, now, fresh_for)}
+    for worker_id, number in conn.execute(_RUNNING, {"of_batch": batch_id}):
+        counted.running_without_worker += 0 if worker_id in alive else number
+    counted.answered_again = _pair(conn.execute(_ANSWERED_AGAIN, {"of_batch": batch_id}).one())
+    return counted
+
+
+_IN_BATCH = job.c.batch_id == bindparam("of_batch")
+_HAS_REPLY = case((reply.c.job_id.is_not(None), 1), else_=0)
+_HAS_ATTEMPT = case((and_(attempt.c.job_id == job.c.id, attempt.c.outcome == SUCCEEDED), 1), else_=0)
+_JOBS = (
+    select(
+        job.c.state,
+        _HAS_REPLY.label("has_reply"),
+        _HAS_ATTEMPT.label("has_attempt"),
+        func.count().label("jobs"),
+        func.sum(job.c.attempts).label("attempts"),
+        func.sum(attempt.c.cost_nanos).label("cost_nanos"),
+    )
+    .select_from(job)
+    .outerjoin(reply, reply.c.job_id == job.c.id)
+    .outerjoin(attempt, attempt.c.id == reply.c.attempt_id)
+    .where(_IN_BATCH)
+    .group_by(job.c.state, _HAS_REPLY, _HAS_ATTEMPT)
+)
+_IN_HAND = case((and_(job.c.state == JobState.RUNNING, job.c.token == attempt.c.token), 1), else_=0)
+_PRICED = case((attempt.c.cost_nanos.is_not(None), 1), else_=0)
+_ATTEMPTS = (
+    select(
+        attempt.c.outcome,
+        _IN_HAND.label("in_hand"),
+        _PRICED.label("is_priced"),
+        func.count().label("attempts"),
+        func.sum(_PRICED).label("priced"),
+        func.sum(attempt.c.cost_nanos).label("cost_nanos"),
+        func.sum(attempt.c.reserved_nanos).label("reserved_nanos"),
+        func.sum(attempt.c.input_tokens).label("input_tokens"),
+        func.sum(attempt.c.output_tokens).label("output_tokens"),
+        func.sum(attempt.c.cache_write_5m_tokens + attempt.c.cache_write_1h_tokens).label(
+            "cache_write_tokens"
+        ),
+        func.sum(attempt.c.cache_read_tokens).label("cache_read_tokens"),
+    )
+    .join_from(job, attempt, and_(attempt.c.job_id == job.c.id, attempt.c.batch_id == job.c.batch_id))
+    .where(_IN_BATCH)
+    .group_by(attempt.c.outcome, _IN_HAND, _PRICED)
+)
+_RUNNING = (
+    select(job.c.worker_id, func.count())
+    .where(_IN_BATCH, job.c.state == literal(JobState.RUNNING))
+    .group_by(job.c.worker_id)
+)
+_AGAIN = (
+    select((func.count() - 1).label("beyond_first"))
+    .join_from(job, attempt, attempt.c.job_id == job.c.id)
+    .where(_IN_BATCH, job.c.attempts > 1, attempt.c.outcome == SUCCEEDED)
+    .group_by(job.c.id)
+    .having(func.count() > 1)
+    .subquery()
+)
+_ANSWERED_AGAIN = select(func.count(), func.sum(_AGAIN.c.beyond_first))
+
+
+def _add_jobs(counted: Counted, row: Row[tuple[object, ...]]) -> None:
+    state = JobState(row.state)
+    counted.jobs[state] += row.jobs
+    counted.attempts_of_jobs += int(row.attempts)
+    if row.has_reply:
+        counted.replies[state] += row.jobs
+        counted.replies_without_attempt += 0 if row.has_attempt else row.jobs
+        counted.replies_cost_nanos += int(row.cost_nanos or 0)
+
+
+def _add_attempts(counted: Counted, row: Row[tuple[object, ...]]) -> int:
+    """Add one group; the number of attempts in it that are open and in the hands of who runs the job."""
+    sums = Sums(**{each.name: int(getattr(row, each.name) or 0) for each in fields(Sums)})
+    if row.outcome == OPEN:
+        counted.open.add(sums)
+        counted.without_end += 0 if row.in_hand else sums.attempts
+        return sums.attempts if row.in_hand else 0
+    counted.closed.setdefault(row.outcome, Sums()).add(sums)
+    if not row.is_priced:
+        counted.unknown.setdefault(row.outcome, Sums()).add(sums)
+    return 0
+
+
+def _together(sums: Iterable[Sums]) -> Sums:
+    whole = Sums()
+    for each in sums:
+        whole.add(each)
+    return whole
+
+
+def _pair(row: Sequence[int | None]) -> tuple[int, int]:
+    first, second = (int(value or 0) for value in row)
+    return first, second
