@@ -23,7 +23,7 @@ from promptmill.pricing import PriceBook
 from promptmill.retries import GiveUp, Hold, Retry, RetryPolicy, SwapKey, Tries, decide
 from promptmill.states import Lane, PausedBy
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
-from promptmill.store.leases import Claim, Lease
+from promptmill.store.leases import Claim, Lease, NoRoom
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.usage import Usage
 from workers.statements import Held
@@ -33,6 +33,8 @@ from workers.writer import Write, Writer
 log = get_logger(__name__)
 
 INTERRUPTED = "interrupted"
+NO_ROOM_REST_S = (2.0, 5.0)
+"""How long a job rests for which a budget has no room while other calls may give some back."""
 COUNTED = (ServerFailed.kind, ConnectionFailed.kind)
 
 
@@ -53,8 +55,12 @@ class Outcomes:
         job: LoadedJob | None = await self.writer.put(Write.LOAD, job_id)
         return job
 
-    async def begin(self, job: LoadedJob, key: Key, *, reserved_nanos: int | None) -> Lease | None:
-        """Grant the lease and open the attempt; None when the job is not ours to begin."""
+    async def begin(self, job: LoadedJob, key: Key, *, reserved_nanos: int | None) -> Lease | NoRoom | None:
+        """Grant the lease and open the attempt; None when the job is not ours to begin.
+
+        NoRoom when the budget of its batch is used up, or all of it is set aside: then the job went back.
+        """
+        now = self.clock.now()
         claim = Claim(
             job_id=job.id,
             dispatch=job.dispatch,
@@ -64,10 +70,11 @@ class Outcomes:
             model=job.prompt.model,
             reserved_nanos=reserved_nanos,
             simulated=job.simulated,
-            opened_at=self.clock.now(),
+            opened_at=now,
+            again_at=now + timedelta(seconds=self.rng.uniform(*NO_ROOM_REST_S)),
         )
-        lease: Lease | None = await self.writer.put(Write.BEGIN, claim)
-        return lease
+        answer: Lease | NoRoom | None = await self.writer.put(Write.BEGIN, claim)
+        return answer
 
     async def complete(self, job: LoadedJob, lease: Lease, reply: Reply) -> None:
         """Write the answer with its tokens and exact cost."""

@@ -31,13 +31,14 @@ from promptmill.logs import get_logger, where
 from promptmill.prompts import Prompt
 from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
-from promptmill.store.leases import Lease
+from promptmill.store.leases import Lease, NoRoom
 from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.compose import compose
 from workers.experience import family_of
 from workers.outcomes import Outcomes
 from workers.scouts import Scouts
+from workers.verdicts import Deferred
 
 log = get_logger(__name__)
 
@@ -104,21 +105,29 @@ class Pipeline:
             await self._call(_Begun(job, lease, key, permit, estimate), prompt)
 
     async def _begin(self, job: LoadedJob, key: Key, permit: Permit, estimate: Estimate) -> Lease | None:
-        """The lease, or None for a job that is not ours; the permit is released where no call follows."""
+        """The lease, or None for a job that is not ours; the permit is released where no call follows.
+
+        Raises:
+            Deferred: the budget of the batch has no room, and the job went back.
+        """
         beginning = asyncio.ensure_future(self.outcomes.begin(job, key, reserved_nanos=estimate.cost_nanos))
-        lease: Lease | None = None
+        answer: Lease | NoRoom | None = None
         try:
-            lease = await asyncio.shield(beginning)
+            answer = await asyncio.shield(beginning)
         except asyncio.CancelledError:
             # What was handed to the writer is written: a lease that nobody waited for must be given back.
             unwanted = await beginning
-            if unwanted is not None:
+            if isinstance(unwanted, Lease):
                 await self.outcomes.hand_back(job, unwanted, sent=False)
             raise
         finally:
-            if lease is None:
+            if not isinstance(answer, Lease):
                 await self.limiter.release(permit)
-        return lease
+        if isinstance(answer, NoRoom):
+            if answer.stopped is not None:
+                log.warning("budget_used_up", batch_id=job.batch_id, reason=answer.stopped)
+            raise Deferred(answer.stopped or "the rest of the budget is set aside for calls in flight")
+        return answer
 
     async def _call(self, begun: "_Begun", prompt: Prompt) -> None:
         """The one call, and whatever comes of it: every way out of here closes the attempt.

@@ -9,7 +9,7 @@ from promptmill.states import PausedBy
 from promptmill.store import Connection, batches, jobs, leases
 from promptmill.store.database import Database
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
-from promptmill.store.leases import Claim, Lease
+from promptmill.store.leases import Claim, Lease, NoRoom
 from workers.writer import Statement, Write
 
 
@@ -43,7 +43,7 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
         found = jobs.load(connection, ids)
         return [found.get(job_id) for job_id in ids]
 
-    def begin(connection: Connection, claims: Sequence[Claim]) -> list[Lease | None]:
+    def begin(connection: Connection, claims: Sequence[Claim]) -> list[Lease | NoRoom | None]:
         granted = leases.begin(connection, claims, worker_id, clock.now())
         return [_granted_to(claim, granted.get(claim.job_id)) for claim in claims]
 
@@ -75,6 +75,6 @@ def lock_jobs(connection: Connection, values: Sequence[object]) -> None:
         jobs.lock_batches_of(connection, changed)
 
 
-def _granted_to(claim: Claim, lease: Lease | None) -> Lease | None:
-    """The lease, unless another claim for the same job in the same group got it."""
-    return lease if lease is not None and lease.attempt_id == claim.attempt_id else None
+def _granted_to(claim: Claim, answer: Lease | NoRoom | None) -> Lease | NoRoom | None:
+    """The answer, unless it is that of another claim for the same job in the same group."""
+    return answer if answer is not None and answer.attempt_id == claim.attempt_id else None

@@ -4,21 +4,24 @@ Granting and opening are one commit. The token grows at every grant, so of two w
 they hold a job, only the newer one changes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill.states import JobState, Lane
+from promptmill.budgets import Budget, Verdict
+from promptmill.states import BatchState, JobState, Lane, PausedBy
+from promptmill.store import batches
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, USAGE_COLUMNS
+from promptmill.store.outcomes import Deferral, defer
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import attempt, job
+from promptmill.store.tables import SERVED, attempt, batch, job
 from promptmill.store.tallies import Tallies, add, lock_batches_of
 
 
@@ -30,6 +33,7 @@ class Claim:
         dispatch: the number the message carried; another number means a newer message is out.
         attempt_id: a fresh id for the attempt (`new_id("attempt")`).
         reserved_nanos: nano-dollars set aside for the call; None when its price is unknown.
+        again_at: when to send the job out again if the budget of its batch has no room for it now.
     """
 
     job_id: str
@@ -42,6 +46,7 @@ class Claim:
     simulated: bool
     opened_at: datetime
     lane: Lane = Lane.REALTIME
+    again_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +59,50 @@ class Lease:
     number: int
 
 
-def begin(conn: Connection, claims: Sequence[Claim], worker_id: str, now: datetime) -> dict[str, Lease]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoRoom:
+    """The job is `pending` again: the budget of its batch has no room for the call.
+
+    `stopped` says why the batch was paused because of it; None while other calls may give something back.
+    """
+
+    job_id: str
+    attempt_id: str
+    stopped: str | None
+
+
+def begin(
+    conn: Connection, claims: Sequence[Claim], worker_id: str, now: datetime
+) -> dict[str, Lease | NoRoom]:
     """Grant leases and open their attempts; what is missing in the answer was refused.
 
     Refused is a job that is not `queued` under that dispatch number, or whose batch is not `active`.
     A job claimed twice in one group is granted once, to the first claim: compare `attempt_id`.
     A claim that is repeated because nobody knew whether its commit went through gets the lease it has.
+    In a batch with a budget those are granted that fit, in order. Where nothing is in flight that could give
+    room back, the batch is paused.
     """
-    first = {claim.job_id: claim for claim in reversed(claims)}
+    first = {claim.job_id: claim for claim in claims[::-1]}
     if not first:
         return {}
     lock_batches_of(conn, first)
-    wanted = ((claim.job_id, claim.dispatch) for claim in first.values())
+    in_order = [claim for claim in claims if first[claim.job_id] is claim]
+    without_room = _without_room(conn, in_order)
+    fitting = [claim for claim in in_order if claim.job_id not in without_room]
+    leases = _grant_all(conn, fitting, worker_id, now) if fitting else {}
+    return leases | _send_back(conn, without_room, now) if without_room else leases
+
+
+def _grant_all(
+    conn: Connection, claims: Sequence[Claim], worker_id: str, now: datetime
+) -> dict[str, Lease | NoRoom]:
+    by_job = {claim.job_id: claim for claim in claims}
+    wanted = ((claim.job_id, claim.dispatch) for claim in claims)
     granted = conn.execute(
         _grant(conn.dialect.name), _CLAIMS.parameters(wanted, worker_id=worker_id, now=now)
     ).all()
-    opened = [(first[row.id], row) for row in granted]
-    leases = {
+    opened = [(by_job[row.id], row) for row in granted]
+    leases: dict[str, Lease | NoRoom] = {
         claim.job_id: Lease(
             job_id=claim.job_id, token=row.token, attempt_id=claim.attempt_id, number=row.attempts
         )
@@ -79,11 +111,64 @@ def begin(conn: Connection, claims: Sequence[Claim], worker_id: str, now: dateti
     if opened:
         conn.execute(insert(attempt), [_opened(claim, row, worker_id) for claim, row in opened])
         _count(conn, opened, now)
-    refused = [claim.attempt_id for claim in first.values() if claim.job_id not in leases]
+    refused = [claim.attempt_id for claim in claims if claim.job_id not in leases]
     return leases | _granted_before(conn, refused) if refused else leases
 
 
-def _granted_before(conn: Connection, attempt_ids: Sequence[str]) -> dict[str, Lease]:
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A claim that does not fit into what is left of its batch's budget."""
+
+    claim: Claim
+    batch_id: str
+    budget: Budget
+
+
+def _without_room(conn: Connection, claims: Sequence[Claim]) -> dict[str, _Refusal]:
+    """The claims that do not fit, by job; each with the budget once all that do fit have begun.
+
+    The batches are locked: nobody else begins, settles or changes a budget meanwhile.
+    """
+    budgets = {row.id: Budget(*row[1:]) for row in conn.execute(_BUDGETS)}
+    if not budgets:
+        return {}
+    wanted = _CLAIMS.parameters((claim.job_id, claim.dispatch) for claim in claims)
+    batch_of = {row.id: row.batch_id for row in conn.execute(_claimable(conn.dialect.name), wanted)}
+    refused: list[tuple[Claim, str]] = []
+    for claim in claims:
+        batch_id = batch_of.get(claim.job_id)
+        if batch_id is None or batch_id not in budgets:
+            continue
+        if budgets[batch_id].verdict(claim.reserved_nanos) is Verdict.BEGIN:
+            budgets[batch_id] = budgets[batch_id].with_call(claim.reserved_nanos or 0)
+        else:
+            refused.append((claim, batch_id))
+    return {claim.job_id: _Refusal(claim, batch_id, budgets[batch_id]) for claim, batch_id in refused}
+
+
+def _send_back(
+    conn: Connection, refusals: Mapping[str, _Refusal], now: datetime
+) -> dict[str, Lease | NoRoom]:
+    """Put back what does not fit, and pause the batches that nothing can make fit any more."""
+    back = (each.claim for each in refusals.values())
+    defer(
+        conn,
+        [Deferral(job_id=each.job_id, dispatch=each.dispatch, not_before=each.again_at) for each in back],
+        now,
+    )
+    stopped: dict[str, str] = {}
+    for each in sorted(refusals.values(), key=lambda refusal: refusal.batch_id):
+        expected = each.claim.reserved_nanos
+        if each.batch_id not in stopped and each.budget.verdict(expected) is Verdict.EXHAUSTED:
+            stopped[each.batch_id] = each.budget.why_stopped(expected)
+            batches.hold(conn, each.batch_id, stopped[each.batch_id], now, by=PausedBy.BUDGET)
+    return {
+        job_id: NoRoom(job_id=job_id, attempt_id=each.claim.attempt_id, stopped=stopped.get(each.batch_id))
+        for job_id, each in refusals.items()
+    }
+
+
+def _granted_before(conn: Connection, attempt_ids: Sequence[str]) -> dict[str, Lease | NoRoom]:
     """The leases of attempts that are open already: their commit went through, and its answer was lost."""
     rows = conn.execute(
         select(attempt.c.id, attempt.c.job_id, attempt.c.token, attempt.c.number)
@@ -102,7 +187,18 @@ def _granted_before(conn: Connection, attempt_ids: Sequence[str]) -> dict[str, L
 
 
 _CLAIMS = Rowset(job.c.id, job.c.dispatch)
+_BUDGETS = select(
+    batch.c.id, batch.c.budget_nanos, batch.c.cost_nanos, batch.c.reserved_nanos, batch.c.unknown_nanos
+).where(text(SERVED), batch.c.state == BatchState.ACTIVE, batch.c.budget_nanos.is_not(None))
 _UNUSED: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0)
+
+
+@cache
+def _claimable(dialect: str) -> Select[tuple[str, str]]:
+    given = _CLAIMS.on(dialect)
+    return select(job.c.id, job.c.batch_id).where(
+        job.c.id == given.c.id, job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)
+    )
 
 
 @cache
