@@ -207,6 +207,19 @@ def seal(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     return _settled(conn, batch_id, Tally(), now)
 
 
+def lock(conn: Connection, batch_id: str) -> BatchState:
+    """Hold the batch until the transaction ends, against everybody who changes it or its jobs; its state.
+
+    Raises:
+        NotFound: there is no such batch.
+    """
+    query = select(batch.c.state).where(batch.c.id == batch_id).with_for_update(key_share=True)
+    row = conn.execute(query).first()
+    if row is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    return BatchState(row.state)
+
+
 def pause(
     conn: Connection,
     batch_id: str,
@@ -219,12 +232,14 @@ def pause(
     """Begin no further job; `queued` jobs go back to `pending`, running ones finish.
 
     `by` is who or what pauses it, `reason` says it to people; from `resume_at` on it may go on by itself, and
-    with None a person must say so.
+    with None a person must say so. A person may also pause what something else has paused: then it waits for them.
 
     Raises:
         InvalidTransition: it is not `active`.
         NotFound: there is no such batch.
     """
+    if by is PausedBy.PERSON and _taken_over(conn, batch_id, reason):
+        return get(conn, batch_id)
     _change(conn, batch_id, BatchState.PAUSED, reason=reason, paused_by=by, resume_at=resume_at)
     call_back(conn, batch_id, now)
     return get(conn, batch_id)
@@ -243,7 +258,7 @@ def hold(
 
     Many jobs meet the same spend cap at once, so a batch that is not active is left as it is.
     """
-    if _locked_state(conn, batch_id) != BatchState.ACTIVE:
+    if lock(conn, batch_id) != BatchState.ACTIVE:
         return False
     pause(conn, batch_id, reason, now, by=by, resume_at=resume_at)
     return True
@@ -258,6 +273,18 @@ def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """
     _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.PAUSED, **_NOT_PAUSED, resumed_at=now)
     return get(conn, batch_id)
+
+
+def resume_due(conn: Connection, now: datetime) -> Sequence[str]:
+    """What was paused until a moment that has come goes on; the ids. To be called again and again."""
+    due = conn.scalars(_DUE, {"now": now}).all()
+    if due:
+        conn.execute(
+            update(batch)
+            .where(batch.c.id.in_(due))
+            .values(state=BatchState.ACTIVE, **_NOT_PAUSED, resumed_at=now)
+        )
+    return due
 
 
 def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
@@ -297,6 +324,14 @@ _COUNTERS = (
     "formula_tokens_answered",
     "unknown_nanos",
 )
+_DUE = (
+    select(batch.c.id)
+    .where(text(SERVED), batch.c.state == BatchState.PAUSED)
+    .where(batch.c.resume_at <= bindparam("now", type_=UTCDateTime()))
+    .order_by(batch.c.id)
+    # One that is being written to is left to the next call.
+    .with_for_update(key_share=True, skip_locked=True)
+)
 _SELECT = select(*(batch.c[each.name] for each in fields(BatchRow)))
 
 
@@ -306,23 +341,23 @@ def _batch_row(row: RowMapping) -> BatchRow:
     return BatchRow(**{**row, **known})
 
 
-def _locked_state(conn: Connection, batch_id: str) -> BatchState:
-    query = select(batch.c.state).where(batch.c.id == batch_id).with_for_update(key_share=True)
-    row = conn.execute(query).first()
-    if row is None:
-        raise NotFound(f"there is no batch {batch_id}")
-    return BatchState(row.state)
-
-
 def _change(
     conn: Connection, batch_id: str, target: BatchState, *, only_from: BatchState | None = None, **values: Any
 ) -> None:
     """Lock the batch and change its state, or raise InvalidTransition."""
-    current = _locked_state(conn, batch_id)
+    current = lock(conn, batch_id)
     check_batch_change(current, target)
     if only_from is not None and current != only_from:
         raise InvalidTransition(f"the batch is {current}, not {only_from}")
     conn.execute(update(batch).where(batch.c.id == batch_id).values(state=target, **values))
+
+
+def _taken_over(conn: Connection, batch_id: str, reason: str) -> bool:
+    """What was paused by something else is now paused by a person; False where it is not so paused."""
+    lock(conn, batch_id)
+    others = (batch.c.state == BatchState.PAUSED, batch.c.paused_by != PausedBy.PERSON)
+    values = {"reason": reason, "paused_by": PausedBy.PERSON, "resume_at": None}
+    return bool(conn.execute(update(batch).where(batch.c.id == batch_id, *others).values(values)).rowcount)
 
 
 def _settled(conn: Connection, batch_id: str, tally: Tally, now: datetime) -> BatchRow:

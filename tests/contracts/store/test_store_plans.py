@@ -10,7 +10,18 @@ import pytest
 from sqlalchemy import event, text
 
 from promptmill.states import JobState
-from promptmill.store import answered, backlog, batches, jobs, ledger, results, stats, workers
+from promptmill.store import (
+    answered,
+    backlog,
+    batches,
+    jobs,
+    ledger,
+    results,
+    retrying,
+    stats,
+    terms,
+    workers,
+)
 
 GROWING = ("job", "prompt", "reply", "attempt")
 MANY = 5_000
@@ -60,6 +71,10 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     other = world.batch(2)
     with world.database.begin() as conn:
         batches.cancel(conn, other.id, world.now)
+        page = retrying.page_to_retry(conn, other.id, [JobState.CANCELED])
+        retrying.retry(conn, other.id, page.ids, [JobState.CANCELED], world.now)
+        terms.change(conn, other.id, terms.NewTerms(priority=2.0), world.now)
+        batches.resume_due(conn, world.now)
     return made
 
 

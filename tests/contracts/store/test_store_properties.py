@@ -21,7 +21,7 @@ from sqlalchemy import select
 
 from promptmill.errors import InvalidTransition
 from promptmill.states import BATCH_CHANGES, JOB_CHANGES, JobState
-from promptmill.store import batches, jobs
+from promptmill.store import batches, jobs, retrying
 from promptmill.store.tables import job
 
 JOBS = 6
@@ -113,6 +113,23 @@ class Life(RuleBasedStateMachine):
                 getattr(batches, act)(conn, self.made.id, *reason, self.world.now)
             except InvalidTransition:
                 assert act != "cancel" or self.world.row(self.made).sealed_at is not None
+
+    @rule(states=st.sets(st.sampled_from(sorted(retrying.RETRIABLE)), min_size=1))
+    def retry(self, states: set[JobState]) -> None:
+        with self.world.database.begin() as conn:
+            page = retrying.page_to_retry(conn, self.made.id, states)
+        if page is None:
+            return
+        with self.world.database.begin() as conn:
+            try:
+                taken_up = retrying.retry(conn, self.made.id, page.ids, states, self.world.now)
+            except InvalidTransition:
+                return
+        assert taken_up == len(page.ids) > 0
+        assert {self._states()[each] for each in page.ids} == {JobState.PENDING}
+        # This one change of what has ended is a person's; from here on the table holds again.
+        self.before |= dict.fromkeys(page.ids, JobState.PENDING)
+        self.batch_before = self.world.row(self.made)
 
     @invariant()
     def sums_hold(self) -> None:

@@ -1,0 +1,68 @@
+"""The terms of a batch that has begun: its budget, priority and deadline, changed while it runs.
+
+They are read from the batch's row by everybody who acts on them (dispatcher, worker, reaper), so a change
+acts on the next thing that is decided, and needs no message.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from sqlalchemy import Connection, update
+
+from promptmill.errors import InvalidInput, InvalidTransition
+from promptmill.states import BatchState, PausedBy
+from promptmill.store import batches
+from promptmill.store.batches import BatchRow
+from promptmill.store.tables import batch
+
+
+class Unchanged(Enum):
+    """What stands for a term that stays as it is; None takes a term away."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTerms:
+    """What is to change: nano-dollars, a weight, an aware moment; None for no budget or no deadline."""
+
+    budget_nanos: int | Unchanged | None = UNCHANGED
+    priority: float | Unchanged = UNCHANGED
+    deadline: datetime | Unchanged | None = UNCHANGED
+
+
+def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> BatchRow:
+    """Change the terms of a batch. One that its budget has paused goes on when there is room again.
+
+    Raises:
+        InvalidInput: the deadline is over already.
+        InvalidTransition: the batch is being canceled.
+        NotFound: there is no such batch.
+    """
+    if isinstance(terms.deadline, datetime) and terms.deadline <= now:
+        raise InvalidInput(f"{terms.deadline:%Y-%m-%d %H:%M} UTC is over already", field="deadline")
+    if batches.lock(conn, batch_id) is BatchState.CANCELING:
+        raise InvalidTransition("the batch is being canceled")
+    named = {
+        "budget_nanos": terms.budget_nanos,
+        "priority": terms.priority,
+        "deadline": terms.deadline,
+    }
+    values: dict[str, Any] = {name: value for name, value in named.items() if value is not UNCHANGED}
+    if values:
+        conn.execute(update(batch).where(batch.c.id == batch_id).values(values))
+    row = batches.get(conn, batch_id)
+    if row.paused_by is PausedBy.BUDGET and terms.budget_nanos is not UNCHANGED and _has_room(row):
+        return batches.resume(conn, batch_id, now)
+    return row
+
+
+def _has_room(row: BatchRow) -> bool:
+    """Whether anything is left; whether it is enough for one call more, the next claim will find out."""
+    spoken_for = row.cost_nanos + row.reserved_nanos + row.unknown_nanos
+    return row.budget_nanos is None or row.budget_nanos > spoken_for
