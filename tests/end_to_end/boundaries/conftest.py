@@ -1,0 +1,328 @@
+"""A mill that is broken from outside: servers that are killed, frozen and refused to, worker processes likewise.
+
+The idea: nothing in the product knows of these tests. A moment inside a process is met by what can be held from
+outside: the write lock of the database, a frozen server, a stopped process. After each, `Mill.settle` looks at what
+must hold whatever happened: every job ended once, the counters and the bill agree, no permit and no lease is left.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from promptmill.clock import SystemClock
+from promptmill.embedded.redis import find_server
+from promptmill.limits import RedisLimiter
+from promptmill.routes import DISPATCHER_LOCK
+from promptmill.states import JobState
+from promptmill.store import batches, ledger, stats
+from promptmill.store.batches import BatchRow
+from promptmill.store.database import Database
+from promptmill.store.ledger import AttemptRow
+from promptmill.store.stats import BatchStatus
+from promptmill.testing import SimulatorHandle
+
+WaitUntil = Callable[..., None]
+
+QUICK = {
+    "PROMPTMILL_WORKER__HEARTBEAT_S": "0.3",
+    "PROMPTMILL_WORKER__DEAD_AFTER_S": "1.5",
+    "PROMPTMILL_WORKER__PATIENCE_S": "2",
+}
+"""Seconds, so that a process counts as dead within two and not within ten."""
+
+LIMITS = {"PROMPTMILL_RPM": "60000", "PROMPTMILL_ITPM": "0", "PROMPTMILL_OTPM": "0"}
+"""A limit that holds nobody up, so that every call has a permit in Redis."""
+
+
+@dataclass
+class RedisServer:
+    """A Redis of the test's own, at a port that stays its own: killed, frozen, started again."""
+
+    folder: Path
+    port: int = 0
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def __post_init__(self) -> None:
+        self.port = self.port or _free_port()
+        self.folder.mkdir(exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, **settings: str) -> "RedisServer":
+        """Start it, empty, and wait until it answers."""
+        given = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.folder), "appendonly": "no"}
+        given |= {
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "enable-protected-configs": "local",
+            **settings,
+        }
+        words = [word for name, value in given.items() for word in (f"--{name}", value)]
+        self.process = subprocess.Popen([find_server(), *words], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            assert time.monotonic() < deadline, "the Redis did not start"
+            time.sleep(0.01)
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9; what it held is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def client(self) -> Redis:
+        return Redis(port=self.port, socket_timeout=5, decode_responses=True)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(RedisError), self.client() as client:
+            return bool(client.ping())
+        return False
+
+
+@dataclass
+class Mill:
+    """A database, a Redis and worker processes that call one simulated Claude."""
+
+    database: Database
+    database_url: str
+    redis: RedisServer
+    claude: SimulatorHandle
+    environment: dict[str, str]
+    folder: Path
+    wait_until: WaitUntil
+    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def start_worker(self, **environment: str) -> "subprocess.Popen[bytes]":
+        """`celery -A workers.app worker`, as a person starts it."""
+        number = len(self.workers)
+        with (self.folder / f"worker-{number}.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-n", f"w{number}@test"],
+                env={**self.environment, **environment},
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: "subprocess.Popen[bytes]") -> None:
+        """kill -9."""
+        worker.kill()
+        worker.wait()
+
+    def let_the_lock_run_out(self) -> None:
+        """As if the seconds had passed after which a dead leader's lock is free."""
+        with self.redis.client() as client:
+            client.delete(*client.keys(DISPATCHER_LOCK + "*") or ["none"])
+
+    def status(self, batch_id: str) -> BatchStatus:
+        with self.database.read() as connection:
+            return stats.status(connection, batch_id, SystemClock().now())
+
+    def count(self, batch_id: str, *states: JobState) -> int:
+        """Jobs of the batch in these states."""
+        jobs = self.status(batch_id).jobs
+        return sum(jobs[state] for state in states)
+
+    def attempts(self, batch_id: str) -> list[AttemptRow]:
+        with self.database.read() as connection:
+            return list(ledger.attempts_of(connection, batch_id=batch_id))
+
+    def ask(self, query: str, **values: Any) -> Any:
+        """One value, by SQL of the test's own."""
+        with self.database.read() as connection:
+            return connection.execute(text(query), values).scalar()
+
+    def pause(self, batch_id: str) -> None:
+        with self.database.begin() as connection:
+            batches.pause(connection, batch_id, SystemClock().now())
+
+    def resume(self, batch_id: str) -> None:
+        with self.database.begin() as connection:
+            batches.resume(connection, batch_id, SystemClock().now())
+
+    def logs(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody writes jobs while the block runs; everybody may read. Released at its end."""
+        if self.database.dialect == "sqlite":
+            path = self.database_url.removeprefix("sqlite:///")
+            other = sqlite3.connect(path, isolation_level=None, timeout=20)
+            other.execute("BEGIN IMMEDIATE")
+        else:
+            other = psycopg.connect(self.database_url)  # type: ignore[assignment]  # both have the two methods used
+            other.execute("LOCK TABLE batch, job, attempt IN EXCLUSIVE MODE")
+        try:
+            yield
+        finally:
+            other.rollback()
+            other.close()
+
+    def settle(self, batch: BatchRow, *, succeeded: int, timeout: float = 40) -> BatchStatus:
+        """Wait for the end, and look at all that must hold then; what the batch says."""
+        self.wait_until(lambda: self.status(batch.id).batch.state == "ended", timeout=timeout)
+        self.wait_until(lambda: not self._permits_of_live(), timeout=15)
+        status = self.status(batch.id)
+        assert status.jobs[JobState.SUCCEEDED] == status.batch.succeeded == succeeded
+        assert sum(status.jobs.values()) == status.batch.total
+        self._assert_ended_once(batch.id, succeeded)
+        self._assert_books_agree(batch.id)
+        assert self._permits_after_a_while() == {}
+        return status
+
+    def _assert_ended_once(self, batch_id: str, succeeded: int) -> None:
+        """One reply for each answered job and none beside; no lease is left."""
+        of_batch = "JOIN job ON job.id = reply.job_id WHERE job.batch_id = :b"
+        assert self.ask(f"SELECT count(*) FROM reply {of_batch}", b=batch_id) == succeeded
+        held = "SELECT count(*) FROM job WHERE batch_id = :b AND (worker_id IS NOT NULL OR queued_at IS NOT NULL)"
+        assert self.ask(held, b=batch_id) == 0
+
+    def _assert_books_agree(self, batch_id: str) -> None:
+        """The batch's sums are those of its attempts; the bill is ours and what nobody can know."""
+        row, attempts = self.status(batch_id).batch, self.attempts(batch_id)
+        with self.database.read() as connection:
+            costs = ledger.costs(connection, batch_id)
+        kept = (row.attempts, row.cost_nanos, row.reserved_nanos, row.unpriced_attempts)
+        assert kept == (costs.attempts, costs.cost_nanos, 0, costs.unpriced)
+        assert costs.open == 0
+        billed = self.claude.ledger()["billed"]
+        known = sum(1 for each in attempts if each.cost_nanos)
+        assert 0 <= billed["answers"] - known <= costs.unpriced
+        if billed["answers"] == known:
+            assert row.cost_nanos == billed["cost_nanos"]
+
+    def _permits(self) -> Counter[str]:
+        """Permits in Redis, by the process that holds them."""
+        with self.redis.client() as client:
+            held = {key.rpartition(":")[2]: client.hlen(key) for key in client.keys("*:permits:*")}
+        return Counter({process: int(number) for process, number in held.items() if number})
+
+    def _permits_of_live(self) -> set[str]:
+        """Processes that live and hold a permit."""
+        return self._live() & set(self._permits())
+
+    def _live(self) -> set[str]:
+        """The ids of the worker processes that run."""
+        pids = [worker.pid for worker in self.workers if worker.poll() is None]
+        with self.database.read() as connection:
+            rows = connection.execute(text("SELECT id, pid FROM worker"))
+            return {row.id for row in rows if row.pid in pids}
+
+    def _permits_after_a_while(self) -> dict[str, int]:
+        """What is held once the heartbeats of the dead have been missing for long enough."""
+        with self.redis.client() as client:
+            for key in client.keys("*:processes"):
+                for process in client.zrange(key, 0, -1):
+                    if process not in self._live():
+                        client.zadd(key, {process: 1.0})
+
+        async def expire() -> None:
+            async with RedisLimiter(self.redis.url, process="auditor") as limiter:
+                for pool in await limiter.pools():
+                    await limiter.peek(pool)
+                await limiter.beat()
+
+        asyncio.run(expire())
+        return dict(self._permits())
+
+    def stop(self) -> None:
+        """End what was started, by its id."""
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+        self.database.close()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_mill(
+    own_redis: RedisServer, tmp_path: Path, wait_until: WaitUntil
+) -> Iterator[Callable[..., Mill]]:
+    """`start_mill(database_url, claude)`: a mill without workers."""
+    with mills_of(own_redis, tmp_path, wait_until) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def mills_of(redis: RedisServer, folder: Path, wait_until: WaitUntil) -> Iterator[Callable[..., Mill]]:
+    """Makes mills, and ends them."""
+    mills: list[Mill] = []
+
+    def start(database_url: str, claude: SimulatorHandle, **environment: str) -> Mill:
+        settings = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PROMPTMILL_HOME": str(folder / "home"),
+            "PROMPTMILL_DATABASE_URL": database_url,
+            "PROMPTMILL_REDIS_URL": redis.url,
+            "ANTHROPIC_BASE_URL": claude.url,
+            "PROMPTMILL_CONCURRENCY": "20",
+            **LIMITS,
+            **QUICK,
+        }
+        database = Database.open(database_url)
+        mill = Mill(database, database_url, redis, claude, settings | environment, folder, wait_until)
+        mills.append(mill)
+        return mill
+
+    try:
+        yield start
+    finally:
+        for mill in mills:
+            mill.stop()
+
+
+@pytest.fixture
+def redis_at() -> Callable[..., AbstractContextManager[RedisServer]]:
+    """`redis_at(folder)`: one more Redis, for the length of a block."""
+
+    @contextlib.contextmanager
+    def run(folder: Path, **settings: str) -> Iterator[RedisServer]:
+        server = RedisServer(folder).start(**settings)
+        try:
+            yield server
+        finally:
+            server.kill()
+
+    return run
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
