@@ -126,3 +126,20 @@ def _counted(policy: RetryPolicy, failure: ClaudeError, tries: Tries, *, rng: ra
     return Retry(
         policy.failed.delay(tries.counted, at_least=failure.retry_after or 0.0, rng=rng), counted=True
     )
+
+
+AFTER_LOSS = Backoff(first=30, ceiling=600)
+"""Seconds: apart enough that jobs which were in flight beside the one that ends processes are not so again."""
+
+
+def after_loss(losses: int, *, max_losses: int, rng: random.Random) -> Retry | GiveUp:
+    """What follows when the process that worked on a job is lost for the `losses`th time.
+
+    The first loss is nobody's fault. From the second on the job rests for a random time that doubles, and the
+    `max_losses`th ends it, for a prompt that ends every process it comes to would go round without end.
+    """
+    if losses >= max_losses:
+        return GiveUp(f"its worker process ended {losses} times during the call")
+    if losses <= 1:
+        return Retry(after=0.0, counted=False)
+    return Retry(AFTER_LOSS.delay(losses - 2, at_least=0.0, rng=rng), counted=False)

@@ -135,6 +135,7 @@ class WorkerSettings(_Group):
     commit_rows: Annotated[int, Field(ge=1)] = 100
     commit_delay_s: Annotated[float, Field(ge=0)] = 0.02
     max_attempts: Annotated[int, Field(ge=1)] = 6
+    max_losses: Annotated[int, Field(ge=1)] = 5
     pulse_file: Path | None = None  # touched with every heartbeat, for a container's health check
 
 
@@ -188,6 +189,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "worker.commit_rows": ("PROMPTMILL_WORKER__COMMIT_ROWS",),
     "worker.commit_delay_s": ("PROMPTMILL_WORKER__COMMIT_DELAY_S",),
     "worker.max_attempts": ("PROMPTMILL_WORKER__MAX_ATTEMPTS",),
+    "worker.max_losses": ("PROMPTMILL_WORKER__MAX_LOSSES",),
     "worker.pulse_file": ("PROMPTMILL_WORKER__PULSE_FILE",),
 }
 

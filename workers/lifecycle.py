@@ -9,6 +9,7 @@ import contextlib
 import random
 import resource
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -24,7 +25,7 @@ from promptmill.errors import ClaudeError, PromptmillError
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
 from promptmill.logs import get_logger
-from promptmill.retries import RetryPolicy
+from promptmill.retries import RetryPolicy, after_loss
 from promptmill.runtime import Runtime
 from workers import pool
 from workers.accounts import Accounts, GroupLimits
@@ -84,6 +85,11 @@ class WorkerProcess:
         )
         self.limit_changes = LimitChanges()
         self.experiences = Experiences(runtime.database, self.clock)
+        self._after_loss = partial(
+            after_loss,
+            max_losses=worker.max_losses,
+            rng=random.Random(),  # noqa: S311  # jitter, not a secret
+        )
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
         self._repeating: list[asyncio.Task[None]] = []
@@ -185,6 +191,7 @@ class WorkerProcess:
             present=lambda: queued_ids(self.redis),
             clock=self.clock,
             steady_for=self.heartbeat.steady_for,
+            after_loss=self._after_loss,
             settle_s=2 * worker.heartbeat_s,
             taken_for=worker.patience_s + worker.dead_after_s,
             dead_after=worker.dead_after_s,

@@ -14,6 +14,7 @@ from promptmill.logs import get_logger
 from promptmill.store import jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
+from promptmill.store.workers import AfterLoss
 
 log = get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Reaper:
         steady_for: seconds since which heartbeats have gone through; see `Heartbeat.steady_for`.
         taken_for: seconds a worker may hold an id before it begins the job (its patience and some).
         dead_after: seconds without a heartbeat after which a process counts as dead.
+        after_loss: what follows when a job's process is lost for the nth time.
         settle_s: seconds of steady heartbeats before an old one means anything.
     """
 
@@ -40,6 +42,7 @@ class Reaper:
     present: Callable[[], set[str]]
     clock: Clock
     steady_for: Callable[[], float]
+    after_loss: AfterLoss = store_workers.again_at_once
     taken_for: float = 25.0
     dead_after: float = 10.0
     settle_s: float = 6.0
@@ -62,7 +65,7 @@ class Reaper:
     def _take_back(self) -> int:
         with self.database.begin() as connection:
             now = database_now(connection)
-            reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after))
+            reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after), self.after_loss)
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped))
         return len(reaped)

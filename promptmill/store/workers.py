@@ -3,23 +3,48 @@
 Pass the database's time (`database_now`) as `now`, because the clocks of machines differ.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    TextClause,
+    Update,
+    and_,
+    bindparam,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from promptmill.retries import GiveUp, Retry
 from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.guards import PENDING_OR_CANCELED
+from promptmill.store.guards import PENDING_OR_CANCELED, is_in
 from promptmill.store.ledger import LOST, OPEN, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import RUNNING, attempt, job, worker
 from promptmill.store.tallies import Tallies, add, lock_batches_of
 
 FRESH_FOR = timedelta(seconds=10)
+
+LOST_MESSAGE = (
+    "the worker process ended, or was cut off, during the call; nobody can know whether it was billed"
+)
+
+AfterLoss = Callable[[int], Retry | GiveUp]
+"""What follows when the process of a job is lost for the nth time; see `retries.after_loss`."""
+
+
+def again_at_once(_losses: int) -> Retry | GiveUp:
+    """However often: back to `pending`."""
+    return Retry(after=0.0, counted=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +102,51 @@ def live(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> S
     return [WorkerRow(**row) for row in rows.mappings()]
 
 
-def reap(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> Sequence[str]:
+def reap(
+    conn: Connection,
+    now: datetime,
+    fresh_for: timedelta = FRESH_FOR,
+    after_loss: AfterLoss = again_at_once,
+) -> Sequence[str]:
     """Take back the running jobs of processes that are not alive; their ids.
 
     They become `pending` (`canceled` in a batch that is being canceled); their attempts are closed as
-    `lost`, with cost and usage unknown until the late writer returns and says.
+    `lost`, with cost and usage unknown until the late writer returns and says. What `after_loss` gives up
+    ends as `errored`: a job whose worker is lost again and again is taken for the cause.
     """
     orphans = text(RUNNING), job.c.worker_id.not_in(select(worker.c.id).where(_is_alive(now, fresh_for)))
-    found = conn.scalars(select(job.c.id).where(*orphans)).all()
+    return _take_back(conn, orphans, now, after_loss)
+
+
+def running_of(conn: Connection, worker_id: str) -> Sequence[str]:
+    """The jobs that the database believes this process to be working on."""
+    mine = text(RUNNING), job.c.worker_id == worker_id
+    return conn.scalars(select(job.c.id).where(*mine)).all()
+
+
+def take_back(
+    conn: Connection,
+    worker_id: str,
+    job_ids: Iterable[str],
+    now: datetime,
+    after_loss: AfterLoss = again_at_once,
+) -> Sequence[str]:
+    """Take back those jobs of a live process that it does not know of; the ids of those that were still its own."""
+    mine = text(RUNNING), job.c.worker_id == worker_id
+    wanted = set(job_ids)
+    return _take_back(conn, mine, now, after_loss, among=wanted) if wanted else []
+
+
+def _take_back(
+    conn: Connection,
+    orphans: Sequence[ColumnElement[bool] | TextClause],
+    now: datetime,
+    after_loss: AfterLoss,
+    among: Collection[str] | None = None,
+) -> Sequence[str]:
+    found = [
+        each for each in conn.scalars(select(job.c.id).where(*orphans)) if among is None or each in among
+    ]
     if not found:
         return []
     lock_batches_of(conn, found)
@@ -96,8 +158,47 @@ def reap(conn: Connection, now: datetime, fresh_for: timedelta = FRESH_FOR) -> S
     for row in reaped:
         if row.state == JobState.CANCELED:
             tallies[row.batch_id].canceled += 1
+    again = [row.id for row in reaped if row.state == JobState.PENDING]
+    _follow_losses(conn, again, now, after_loss, tallies)
     add(conn, tallies, now)
     return sorted(row.id for row in reaped)
+
+
+def _follow_losses(
+    conn: Connection, job_ids: Sequence[str], now: datetime, after_loss: AfterLoss, tallies: Tallies
+) -> None:
+    """Let those rest that were lost before, and end those that were lost too often."""
+    decisions = {each: after_loss(losses) for each, losses in _losses(conn, job_ids).items()}
+    resting = [
+        (each, now + timedelta(seconds=decision.after))
+        for each, decision in decisions.items()
+        if isinstance(decision, Retry) and decision.after > 0
+    ]
+    if resting:
+        conn.execute(_rest(conn.dialect.name), _RESTS.parameters(resting))
+    ending = [(each,) for each, decision in decisions.items() if isinstance(decision, GiveUp)]
+    if ending:
+        is_one = _IDS.among(conn.dialect.name, job.c.id)
+        for row in conn.execute(_GIVE_UP.where(is_one), _IDS.parameters(ending)).all():
+            tallies[row.batch_id].count(JobState.ERRORED)
+
+
+def _losses(conn: Connection, job_ids: Sequence[str]) -> Mapping[str, int]:
+    """How often each was lost, without what was forgiven."""
+    if not job_ids:
+        return {}
+    query = (
+        select(attempt.c.job_id, func.count())
+        .join(job, job.c.id == attempt.c.job_id)
+        .where(
+            _IDS.among(conn.dialect.name, attempt.c.job_id),
+            attempt.c.outcome == LOST,
+            attempt.c.number > job.c.forgiven,
+        )
+        .group_by(attempt.c.job_id)
+    )
+    counted = conn.execute(query, _IDS.parameters((each,) for each in job_ids))
+    return dict(row.tuple() for row in counted)
 
 
 _TAKE_BACK = (
@@ -111,7 +212,24 @@ _TAKE_BACK = (
     )
     .returning(job.c.id, job.c.batch_id, job.c.state)
 )
+_GIVE_UP = (
+    update(job)
+    .values(state=JobState.ERRORED)
+    .where(is_in(JobState.PENDING))
+    .returning(job.c.id, job.c.batch_id)
+)
 _IDS = Rowset(job.c.id)
+_RESTS = Rowset(job.c.id, job.c.not_before)
+
+
+@cache
+def _rest(dialect: str) -> Update:
+    given = _RESTS.on(dialect)
+    return (
+        update(job)
+        .where(job.c.id == given.c.id, is_in(JobState.PENDING))
+        .values(not_before=given.c.not_before)
+    )
 
 
 def _of(worker_id: str) -> Update:
@@ -128,4 +246,7 @@ def _lost(conn: Connection, job_ids: Iterable[str], now: datetime) -> list[Close
         _IDS.among(conn.dialect.name, attempt.c.job_id), attempt.c.outcome == OPEN
     )
     ids = conn.scalars(query, _IDS.parameters((each,) for each in job_ids))
-    return [ClosedAttempt(attempt_id=each, outcome=LOST, closed_at=now) for each in ids]
+    return [
+        ClosedAttempt(attempt_id=each, outcome=LOST, closed_at=now, error_message=LOST_MESSAGE)
+        for each in ids
+    ]

@@ -56,7 +56,8 @@ class TaskPool(BasePool):
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
         self._is_dead = False
-        self._stop_requests = 0
+        self._is_asked_to_stop = False
+        self._is_cut_short = False
         self._is_draining = False
         self._doorbell: Doorbell
         self._hub: Any
@@ -114,12 +115,12 @@ class TaskPool(BasePool):
 
     def _on_stop_request(self, **_: Any) -> None:
         """The first request drains; a second one, whatever the signal, hands back at once. Runs in its handler."""
-        self._stop_requests += 1
-        if self._stop_requests > 1:
+        if self._is_asked_to_stop:
             self._cut_short()
+        self._is_asked_to_stop = True
 
     def _cut_short(self) -> None:
-        self._stop_requests = max(self._stop_requests, 2)  # nothing begins any more
+        self._is_cut_short = True
         self.cancel_running()
 
     def flush(self) -> None:
@@ -177,8 +178,12 @@ class TaskPool(BasePool):
         task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else None
         return getattr(task, "body_is_async", False)
 
+    @property
+    def _may_begin(self) -> bool:
+        return bool(self.active) and not self._is_cut_short
+
     def _fill(self) -> None:
-        while self._waiting and self.active and self._stop_requests < 2 and len(self._running) < self.limit:
+        while self._waiting and self._may_begin and len(self._running) < self.limit:
             self._begin(self._waiting.popleft())
 
     def _begin(self, job: Job) -> None:

@@ -3,9 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import update
+
+from promptmill.retries import GiveUp, Retry
 from promptmill.states import BatchState, JobState
 from promptmill.store import batches, ledger, workers
 from promptmill.store.database import database_now
+from promptmill.store.tables import job
 
 
 def _live(world: Any) -> list[str]:
@@ -87,6 +91,53 @@ def test_a_reaped_job_of_a_canceled_batch_is_canceled(world: Any) -> None:
     world.tick(10)
     world.reap()
     assert (world.row(made).state, world.row(made).canceled) == (BatchState.ENDED, 1)
+    world.assert_adds_up(made)
+
+
+def _lose(world: Any, made: Any, losses: list[int]) -> None:
+    """One more worker of the batch's job is lost; what the policy was asked is added to `losses`."""
+
+    def rest_a_minute_each_then_give_up_at_three(count: int) -> Retry | GiveUp:
+        losses.append(count)
+        return GiveUp("poison") if count == 3 else Retry(after=60.0 * (count - 1), counted=False)
+
+    world.running(made, worker="dead")
+    world.tick(10)
+    with world.database.begin() as conn:
+        workers.reap(conn, world.now, after_loss=rest_a_minute_each_then_give_up_at_three)
+
+
+def test_a_job_whose_worker_is_lost_again_rests_and_then_ends(world: Any) -> None:
+    made, losses = world.batch(1), list[int]()
+    _lose(world, made, losses)
+    _lose(world, made, losses)
+    assert world.dispatch(made) == []
+    world.tick(60)
+    _lose(world, made, losses)
+    assert losses == [1, 2, 3]
+    assert list(world.states(made).values()) == [JobState.ERRORED]
+    assert (world.row(made).state, world.row(made).errored) == (BatchState.ENDED, 1)
+    world.assert_adds_up(made)
+
+
+def test_losses_that_were_forgiven_do_not_count(world: Any) -> None:
+    made, losses = world.batch(1), list[int]()
+    _lose(world, made, losses)
+    with world.database.begin() as conn:
+        conn.execute(update(job).values(forgiven=job.c.attempts))
+    _lose(world, made, losses)
+    assert losses == [1, 1]
+
+
+def test_a_live_process_gives_up_only_what_it_names_and_still_holds(world: Any) -> None:
+    made = world.batch(3)
+    mine = world.running(made, 2, worker="mine")
+    [other] = world.running(made, 1, worker="other")
+    with world.database.begin() as conn:
+        assert set(workers.running_of(conn, "mine")) == {lease.job_id for lease in mine}
+        asked = [mine[0].job_id, other.job_id]
+        assert workers.take_back(conn, "mine", asked, world.now) == [mine[0].job_id]
+    assert sorted(world.states(made).values()) == [JobState.PENDING, JobState.RUNNING, JobState.RUNNING]
     world.assert_adds_up(made)
 
 
