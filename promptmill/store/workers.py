@@ -198,7 +198,7 @@ def _losses(conn: Connection, job_ids: Sequence[str]) -> Mapping[str, int]:
         .group_by(attempt.c.job_id)
     )
     counted = conn.execute(query, _IDS.parameters((each,) for each in job_ids))
-    return dict(row.tuple() for row in counted)
+    return {row[0]: row[1] for row in counted}
 
 
 _TAKE_BACK = (
