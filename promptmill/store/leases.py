@@ -10,19 +10,19 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.budgets import Budget, Verdict
-from promptmill.states import BatchState, JobState, Lane, PausedBy
+from promptmill.states import JobState, Lane, PausedBy
 from promptmill.store import batches
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, USAGE_COLUMNS
 from promptmill.store.outcomes import Deferral, defer
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import SERVED, attempt, batch, job
-from promptmill.store.tallies import Tallies, add, lock_batches_of
+from promptmill.store.tables import attempt, job
+from promptmill.store.tallies import Tallies, add, lock_budgets_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +85,9 @@ def begin(
     first = {claim.job_id: claim for claim in claims[::-1]}
     if not first:
         return {}
-    lock_batches_of(conn, first)
+    budgets = lock_budgets_of(conn, first)
     in_order = [claim for claim in claims if first[claim.job_id] is claim]
-    without_room = _without_room(conn, in_order)
+    without_room = _without_room(conn, in_order, budgets) if budgets else {}
     fitting = [claim for claim in in_order if claim.job_id not in without_room]
     leases = _grant_all(conn, fitting, worker_id, now) if fitting else {}
     return leases | _send_back(conn, without_room, now) if without_room else leases
@@ -124,14 +124,13 @@ class _Refusal:
     budget: Budget
 
 
-def _without_room(conn: Connection, claims: Sequence[Claim]) -> dict[str, _Refusal]:
+def _without_room(
+    conn: Connection, claims: Sequence[Claim], budgets: dict[str, Budget]
+) -> dict[str, _Refusal]:
     """The claims that do not fit, by job; each with the budget once all that do fit have begun.
 
     The batches are locked: nobody else begins, settles or changes a budget meanwhile.
     """
-    budgets = {row.id: Budget(*row[1:]) for row in conn.execute(_BUDGETS)}
-    if not budgets:
-        return {}
     wanted = _CLAIMS.parameters((claim.job_id, claim.dispatch) for claim in claims)
     batch_of = {row.id: row.batch_id for row in conn.execute(_claimable(conn.dialect.name), wanted)}
     refused: list[tuple[Claim, str]] = []
@@ -187,9 +186,6 @@ def _granted_before(conn: Connection, attempt_ids: Sequence[str]) -> dict[str, L
 
 
 _CLAIMS = Rowset(job.c.id, job.c.dispatch)
-_BUDGETS = select(
-    batch.c.id, batch.c.budget_nanos, batch.c.cost_nanos, batch.c.reserved_nanos, batch.c.unknown_nanos
-).where(text(SERVED), batch.c.state == BatchState.ACTIVE, batch.c.budget_nanos.is_not(None))
 _UNUSED: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0)
 
 

@@ -11,10 +11,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
+    Select,
     Update,
     and_,
     bindparam,
@@ -28,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 
+from promptmill.budgets import Budget
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.rowsets import Rowset, among
@@ -93,6 +97,18 @@ def lock_batches_of(conn: Connection, job_ids: Iterable[str]) -> None:
         conn.execute(_LOCK, _IDS.parameters((each,) for each in job_ids))
 
 
+def lock_budgets_of(conn: Connection, job_ids: Iterable[str]) -> dict[str, Budget]:
+    """The same, and the budgets of batches that have one, by batch; on SQLite also those of other batches.
+
+    One statement on either database, so batches without a budget pay nothing noticeable.
+    """
+    if conn.dialect.name == "sqlite":
+        rows = conn.execute(_BUDGETS).all()
+    else:
+        rows = conn.execute(_LOCK_BUDGETS, _IDS.parameters((each,) for each in job_ids)).all()
+    return {row.id: Budget(*row[1:]) for row in rows if row.budget_nanos is not None}
+
+
 def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
     """Add to the counters of the batches, by id; a batch that is sealed and complete ends."""
     if tallies:
@@ -101,13 +117,22 @@ def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
 
 
 _OWNERS = select(job.c.batch_id).where(_IDS.among("postgresql", job.c.id))
-_LOCK = (
-    select(batch.c.id)
-    .where(among("postgresql", batch.c.id, _OWNERS))
-    .order_by(batch.c.id)
-    # Not FOR UPDATE: that would also hold up whoever inserts a row that refers to the batch.
-    .with_for_update(key_share=True)
-)
+_BUDGET = (batch.c.budget_nanos, batch.c.cost_nanos, batch.c.reserved_nanos, batch.c.unknown_nanos)
+_BUDGETS = select(batch.c.id, *_BUDGET).where(text(SERVED), batch.c.budget_nanos.is_not(None))
+
+
+def _locked(*columns: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(batch.c.id, *columns)
+        .where(among("postgresql", batch.c.id, _OWNERS))
+        .order_by(batch.c.id)
+        # Not FOR UPDATE: that would also hold up whoever inserts a row that refers to the batch.
+        .with_for_update(key_share=True)
+    )
+
+
+_LOCK = _locked()
+_LOCK_BUDGETS = _locked(*_BUDGET)
 
 
 @cache
