@@ -1,4 +1,4 @@
-"""A batch in your hands: wait for it, read its results, pause, resume or cancel it.
+"""A batch in your hands: wait for it, read its results; pause, resume, cancel or retry it, change its terms.
 
 A Batch is a name for rows in the database and holds nothing open; the workers go on without it.
 """
@@ -6,8 +6,9 @@ A Batch is a name for rows in the database and holds nothing open; the workers g
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Protocol
 
@@ -16,18 +17,22 @@ from producers.answers import Result
 from producers.bottleneck import Bottleneck
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
+from producers.terms import budget_of, deadline_of, outcomes_of, priority_of
 from producers.watch import Moment, look, watch
 from promptmill.broker import nudge
 from promptmill.errors import NotFound
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
-from promptmill.store import Connection, jobs, stats
+from promptmill.states import JobState
+from promptmill.store import Connection, jobs, retrying, stats, terms
 from promptmill.store import batches as stored
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
 
 PAUSED_BY_A_PERSON = "paused by a person"
+NO_LONGER = "none"
+"""What takes a budget or a deadline away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,54 @@ class Batch:
             _cancel_the_rest(database)
             return _status(database, self.id)
 
+    def retry(self, only: str | Collection[str] | None = None) -> int:
+        """Try anew what ended without an answer, in a batch that has ended or that runs; how many jobs.
+
+        They begin with a clean record: what they had been through before does not count any more. Repeated after
+        it was broken off, it takes up the rest.
+
+        Args:
+            only: `errored`, `expired` or `canceled`, or several; errored and expired when None.
+
+        Raises:
+            InvalidInput: `only` names something else; `succeeded` too, because it would be paid for twice.
+            InvalidTransition: it is being canceled, is not whole yet, or its deadline has passed.
+        """
+        states = outcomes_of(only)
+        with open_database(self.settings) as database:
+            retried = _retry(database, self.id, states)
+        if retried:
+            tell_dispatcher(self.settings)
+        return retried
+
+    def set(
+        self,
+        *,
+        budget: str | float | Decimal | None = None,
+        priority: str | float | None = None,
+        deadline: str | timedelta | datetime | None = None,
+    ) -> BatchStatus:
+        """Change its terms while it runs; it acts within two seconds. What is left out stays as it is.
+
+        A batch that its budget has paused goes on when the new one has room. What is in flight finishes.
+
+        Args:
+            budget: dollars, exact; `"none"` for no budget.
+            priority: `high`, `normal`, `low`, or a weight.
+            deadline: `"24h"` from now, a timedelta, or an aware datetime; `"none"` for no deadline.
+
+        Raises:
+            InvalidInput: a word has no meaning, or the deadline is over already.
+            InvalidTransition: it is being canceled.
+        """
+        with open_database(self.settings) as database:
+            with database.begin() as connection:
+                now = database_now(connection)
+                new = _new_terms(budget, priority, deadline, now)
+                terms.change(connection, self.id, new, now)
+            tell_dispatcher(self.settings)
+            return _status(database, self.id)
+
     def _change(self, change: "_Change") -> BatchStatus:
         with open_database(self.settings) as database:
             with database.begin() as connection:
@@ -184,6 +237,35 @@ def _cancel_the_rest(database: Database) -> None:
     while ended:
         with database.begin() as connection:
             ended = jobs.expire_overdue(connection, database_now(connection))
+
+
+def _retry(database: Database, batch_id: str, states: Collection[JobState]) -> int:
+    """Page by page, each in a short transaction: workers go on meanwhile, also with what was just retried."""
+    retried, after_seq = 0, -1
+    while True:
+        with database.read() as connection:
+            page = retrying.page_to_retry(connection, batch_id, states, after_seq=after_seq)
+        if page is None:
+            return retried
+        after_seq = page.last_seq
+        with database.begin() as connection:
+            retried += retrying.retry(connection, batch_id, page.ids, states, database_now(connection))
+
+
+def _new_terms(
+    budget: str | float | Decimal | None,
+    priority: str | float | None,
+    deadline: str | timedelta | datetime | None,
+    now: datetime,
+) -> terms.NewTerms:
+    new = terms.NewTerms()
+    if budget is not None:
+        new = replace(new, budget_nanos=None if budget == NO_LONGER else budget_of(budget))
+    if priority is not None:
+        new = replace(new, priority=priority_of(priority))
+    if deadline is not None:
+        new = replace(new, deadline=None if deadline == NO_LONGER else deadline_of(deadline, now=now))
+    return new
 
 
 def _status(database: Database, batch_id: str) -> BatchStatus:

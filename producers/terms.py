@@ -1,18 +1,21 @@
 """The words people use for times, weights, money, lanes and schemas, and what they mean. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
 from typing import Any
 
 from promptmill.errors import InvalidInput
-from promptmill.states import Lane
+from promptmill.states import JobState, Lane
 
 NANOS_PER_DOLLAR = 1_000_000_000
 MOST_DOLLARS = 9_000_000_000
 """What a column of 64 bits holds in nano-dollars."""
 PRIORITIES = {"high": 10.0, "normal": 1.0, "low": 0.1}
+
+RETRIED_BY_DEFAULT = (JobState.ERRORED, JobState.EXPIRED)
+RETRIABLE = (*RETRIED_BY_DEFAULT, JobState.CANCELED)
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
@@ -82,6 +85,26 @@ def budget_of(value: str | float | Decimal) -> int:
     if not exact:
         raise InvalidInput(f"{value!r} is no amount in dollars such as 50 or 0.25", field="budget")
     return int(nanos)
+
+
+def outcomes_of(only: str | Collection[str] | None) -> tuple[JobState, ...]:
+    """The outcomes whose jobs are to be retried.
+
+    Raises:
+        InvalidInput: it is none that can be retried.
+    """
+    if only is None:
+        return RETRIED_BY_DEFAULT
+    names = [only] if isinstance(only, str) else list(only)
+    for name in names:
+        if name == JobState.SUCCEEDED:
+            why = (
+                "succeeded jobs are not retried, because they would be paid for twice; submit them with --new"
+            )
+            raise InvalidInput(why, field="only")
+        if name not in RETRIABLE:
+            raise InvalidInput(f"{name} is none of {', '.join(RETRIABLE)}", field="only")
+    return tuple(state for state in RETRIABLE if state in names)
 
 
 def lane_of(value: str) -> Lane:

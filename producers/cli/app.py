@@ -19,7 +19,9 @@ from producers.cli import (
     lists,
     migrate,
     results,
+    retry,
     run,
+    set_terms,
     simulate,
     status,
     submit,
@@ -48,6 +50,8 @@ app.command(name="audit")(audit.audit)
 app.command(name="pause")(control.pause)
 app.command(name="resume")(control.resume)
 app.command(name="cancel")(control.cancel)
+app.command(name="retry")(retry.retry)
+app.command(name="set")(set_terms.set_terms)
 app.command(name="migrate")(migrate.migrate)
 app.command(name="simulate")(simulate.simulate)
 app.add_typer(limits.app, name="limits")

@@ -6,9 +6,9 @@ from decimal import Decimal
 import pytest
 from pydantic import BaseModel
 
-from producers.terms import budget_of, deadline_of, lane_of, priority_of, schema_of, tags_of
+from producers.terms import budget_of, deadline_of, lane_of, outcomes_of, priority_of, schema_of, tags_of
 from promptmill.errors import InvalidInput
-from promptmill.states import Lane
+from promptmill.states import JobState, Lane
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -100,3 +100,17 @@ def test_what_is_no_amount_is_no_budget(amount: str | float) -> None:
 def test_a_deadline_beyond_the_calendar_is_a_fault_of_input() -> None:
     with pytest.raises(InvalidInput, match="calendar"):
         deadline_of("99999999999d", now=NOW)
+
+
+def test_what_failed_is_retried_where_nothing_is_said() -> None:
+    assert outcomes_of(None) == (JobState.ERRORED, JobState.EXPIRED)
+    assert outcomes_of("canceled") == (JobState.CANCELED,)
+    assert outcomes_of(["canceled", "errored"]) == (JobState.ERRORED, JobState.CANCELED)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("succeeded", "paid for twice"), ("running", "none of errored, expired, canceled")]
+)
+def test_what_succeeded_or_has_not_ended_is_not_retried(name: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        outcomes_of(name)

@@ -1,0 +1,48 @@
+"""`promptmill retry`."""
+
+from typing import Annotated
+
+import typer
+
+import producers
+from producers.cli.options import AsJson, BatchName
+from producers.cli.printing import log_to_stderr, put_json, say
+
+
+def retry(
+    batch: BatchName,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="errored|expired|canceled",
+            help="Only jobs that ended so; may be repeated. errored and expired by default.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try anew what ended without an answer; what succeeded stays."""
+    from producers.documents import status_document  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.terms import outcomes_of  # noqa: PLC0415  # likewise
+    from producers.wording import several  # noqa: PLC0415  # likewise
+    from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
+
+    try:
+        states = outcomes_of(only)
+    except InvalidInput as error:
+        raise typer.BadParameter(error.why, param_hint="--only") from error
+    handle = producers.batch(batch)
+    retried = handle.retry(only=states)
+    if as_json:
+        log_to_stderr()
+        put_json({"retried": retried, **status_document(handle.look())})
+    elif not retried:
+        say(f"{handle.name}: nothing to retry: no job is {' or '.join(states)}")
+    else:
+        say(f"{handle.name}: {several(retried, 'job')} will be tried again{_unless_paused(handle)}")
+
+
+def _unless_paused(handle: "producers.Batch") -> str:
+    if handle.status().batch.state != "paused":
+        return ""
+    return f", as soon as the batch goes on: promptmill resume {handle.name}"

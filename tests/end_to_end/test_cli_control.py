@@ -1,0 +1,65 @@
+"""Changing one's mind as typed: `retry` and `set`, said rightly and wrongly. No worker is needed."""
+
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+ROWS = [{"prompt": f"Say {n}"} for n in range(3)]
+
+
+@pytest.fixture
+def three(cli: Any) -> Any:
+    """The command line, with a batch `three` of three prompts that nobody answers."""
+    done = cli("submit", cli.file("three.jsonl", *ROWS), "-m", "claude-haiku-5-5", "--name", "three")
+    assert done.returncode == 0, done.stderr
+    return cli
+
+
+def test_what_was_canceled_is_taken_up_again_when_asked_for(three: Any) -> None:
+    three("cancel", "three")
+    said = three("retry", "three")
+    assert (said.returncode, said.stdout) == (0, "")
+    assert "nothing to retry: no job is errored or expired" in said.stderr
+    document = three.json("retry", "three", "--only", "canceled")
+    assert (document["retried"], document["state"], document["ended_at"]) == (3, "active", None)
+    assert document["jobs"]["pending"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["retry", "three", "--only", "succeeded"], "paid for twice"),
+        (["retry", "three", "--only", "lost"], "lost is none of errored, expired, canceled"),
+        (["set", "three"], "say what to change"),
+        (["set", "three", "--budget", "ten"], "no amount in dollars"),
+        (["set", "three", "--budget", "-1"], "no amount in dollars"),
+        (["set", "three", "--priority", "0"], "a weight above 0"),
+        (["set", "three", "--deadline", "2020-01-01"], "over already"),
+        (["set", "three", "--deadline", "soon"], "neither a duration"),
+    ],
+)
+def test_a_word_without_meaning_is_named_with_its_option(three: Any, words: list[str], why: str) -> None:
+    said = three(*words)
+    assert said.returncode == 2
+    # The box around it is drawn by the width of a terminal.
+    assert why in " ".join(said.stderr.replace("│", " ").split())
+
+
+def test_a_batch_that_is_not_there_is_answered_with_those_that_are(three: Any) -> None:
+    for words in (["retry", "four"], ["set", "four", "--priority", "high"]):
+        said = three(*words)
+        assert said.returncode == 1
+        assert "no batch 'four'; the newest are: three" in said.stderr
+
+
+def test_terms_are_set_and_taken_away_again(three: Any) -> None:
+    said = three("set", "three", "--budget", "0.25", "--priority", "high", "--deadline", "2126-01-01")
+    assert said.stderr.strip() == (
+        "three has priority 10, a budget of $0.25 and the deadline 2126-01-01 00:00 UTC"
+    )
+    said = three("set", "three", "--budget", "none", "--deadline", "none")
+    assert said.stderr.strip() == "three has priority 10, no budget and no deadline"
+    assert json.loads(three("set", "three", "--budget", "2", "--json").stdout)["budget_usd"] is not None
