@@ -23,9 +23,10 @@ from promptmill.store import Connection, batches, jobs, stats
 from promptmill.store import workers as store_workers
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
-from promptmill.store.jobs import PendingJob, QueuedJob
+from promptmill.store.jobs import QueuedJob
 from promptmill.store.stats import GroupCount
 from workers.accounts import GroupLimits
+from workers.affordable import affordable_calls
 from workers.experience import amounts_of
 from workers.fairness import Candidate, Queue, pick
 from workers.window import GroupLoad, room_in_window
@@ -73,9 +74,11 @@ class Dispatcher:
         now = self.clock.now()
         with self.database.read() as connection:
             served = {b.id: b for b in batches.active(connection) if b.endpoint == self.endpoint}
+            affordable = affordable_calls(connection, served.values())
+            served = {batch_id: row for batch_id, row in served.items() if affordable.get(batch_id, 1)}
             if not served:
                 return 0
-            chosen = self._choose(connection, served, now)
+            chosen = self._choose(connection, served, affordable, now)
         if not chosen:
             return 0
         with self.database.begin() as connection:
@@ -83,7 +86,13 @@ class Dispatcher:
         self._publish(queued, now)
         return len(queued)
 
-    def _choose(self, connection: Connection, served: Mapping[str, BatchRow], now: datetime) -> list[str]:
+    def _choose(
+        self,
+        connection: Connection,
+        served: Mapping[str, BatchRow],
+        affordable: dict[str, int],
+        now: datetime,
+    ) -> list[str]:
         groups: dict[str, list[str]] = defaultdict(list)
         for batch_id in served:
             for group in jobs.model_groups_pending(connection, batch_id, now):
@@ -101,9 +110,7 @@ class Dispatcher:
             waiting = _Waiting(
                 group,
                 {
-                    b: self._candidates(
-                        served[b], group, jobs.select_pending(connection, b, group, most, now)
-                    )
+                    b: self._candidates(connection, served[b], group, min(most, affordable.get(b, most)), now)
                     for b in members
                 },
             )
@@ -112,11 +119,15 @@ class Dispatcher:
             picked = pick(_queues(waiting, served), times, limits.per_minute, room)
             times |= picked.times
             chosen += picked.job_ids
+            _spend(affordable, waiting, picked.job_ids)
         self._write_times({key: times[key] for key in times if key in served or not key})
         return chosen
 
-    def _candidates(self, batch: BatchRow, group: str, pending: Sequence[PendingJob]) -> list[Candidate]:
+    def _candidates(
+        self, connection: Connection, batch: BatchRow, group: str, most: int, now: datetime
+    ) -> list[Candidate]:
         known = self.experience_of(batch, group)
+        pending = jobs.select_pending(connection, batch.id, group, most, now)
         return [Candidate(job.id, amounts_of(job, known)) for job in pending]
 
     def _slots(self, connection: Connection) -> int:
@@ -163,6 +174,13 @@ class Dispatcher:
                 pipe.execute()
         except RedisError as error:
             log.warning("virtual_times_not_kept", error=type(error).__name__)
+
+
+def _spend(affordable: dict[str, int], waiting: _Waiting, job_ids: Sequence[str]) -> None:
+    """What one model group of a batch sends out is not left for another."""
+    going = set(job_ids)
+    for batch_id in waiting.batches.keys() & affordable.keys():
+        affordable[batch_id] -= sum(each.job_id in going for each in waiting.batches[batch_id])
 
 
 def _load(count: GroupCount, limits: GroupLimits, limit_per_s: float | None) -> GroupLoad:

@@ -71,6 +71,11 @@ def window_counts(conn: Connection, now: datetime) -> Mapping[str, GroupCount]:
     }
 
 
+def out_of(conn: Connection, batch_id: str) -> Mapping[JobState, int]:
+    """How many jobs of a batch are queued, running and submitted; what is none of these is left out."""
+    return {JobState(state): number for state, number in conn.execute(_OUT_OF_BATCH, {"batch_id": batch_id})}
+
+
 STARTS_WITHIN = timedelta(seconds=10)
 
 _FAILURES = (
@@ -97,7 +102,7 @@ _STARTS = (
 
 def _jobs_by_state(conn: Connection, row: BatchRow) -> dict[JobState, int]:
     """Terminal states from the kept counters, what is out from its index; `pending` is the rest."""
-    out: dict[str, int] = dict(conn.execute(_OUT_OF_BATCH, {"batch_id": row.id}).all())
+    out = out_of(conn, row.id)
     jobs = {state: out.get(state, 0) for state in JobState}
     jobs |= {state: getattr(row, state.value) for state in TERMINAL_JOB_STATES}
     jobs[JobState.PENDING] = row.total - sum(jobs.values())

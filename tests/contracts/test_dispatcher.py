@@ -15,7 +15,7 @@ from promptmill.store import batches, stats
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
-from promptmill.testing import a_batch
+from promptmill.testing import a_batch, a_prompt
 from promptmill.usage import Usage
 from workers.accounts import GroupLimits
 from workers.dispatcher import Dispatcher
@@ -224,3 +224,37 @@ def test_the_window_is_as_large_as_the_learned_amounts_allow(
     known[batch.id] = answered(20, 20)
     dispatcher.fill_window()
     assert len(broker.tickets) == 10  # 100 tokens a second, for two seconds
+
+
+def test_no_more_goes_out_than_the_budget_can_pay_for(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    a_batch(database, 20, budget_nanos=45, estimate_nanos=200)
+    assert dispatcher.fill_window() == 4
+    assert dispatcher.fill_window() == 0
+
+
+def test_where_nothing_fits_one_goes_out_to_find_out_and_no_more(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    a_batch(database, 20, budget_nanos=1, estimate_nanos=200)
+    assert dispatcher.fill_window() == 1
+    assert dispatcher.fill_window() == 0
+
+
+def test_the_models_of_a_batch_share_its_budget(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    prompts = [a_prompt(model=model) for model in ("claude-sonnet-5", "claude-haiku-5-5") for _ in range(10)]
+    a_batch(database, prompts, budget_nanos=45, estimate_nanos=200)
+    assert dispatcher.fill_window() == 4
+
+
+def test_a_batch_without_room_leaves_the_window_to_others(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    broke = a_batch(database, 10, budget_nanos=10, estimate_nanos=100)
+    dispatcher.fill_window()
+    rich = a_batch(database, 10)
+    assert dispatcher.fill_window() == 10
+    assert {ticket.batch for ticket in broker.tickets[1:]} == {rich.name} != {broke.name}
