@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from producers import audit_checks
 from producers.audit_checks import Check, Note
+from producers.audit_ledger import Comparison, Reader, compare_with
 from producers.batches import Batch
+from promptmill.errors import ConfigurationError
 from promptmill.runtime import open_database
-from promptmill.settings import Settings, load
+from promptmill.settings import REAL_API, Settings, load
 from promptmill.store import audit as stored
 from promptmill.store import batches
 from promptmill.store.batches import BatchRow
@@ -20,6 +22,10 @@ from promptmill.store.database import Database, database_now
 
 if TYPE_CHECKING:
     from promptmill.store.audit import Counted
+
+NOT_COMPARED = (
+    "not compared with the simulator's book: set ANTHROPIC_BASE_URL, or name it with --ledger, while it runs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +57,49 @@ class AuditReport:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def audit(of: Batch | str, *, settings: Settings | None = None) -> AuditReport:
+def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | None = None) -> AuditReport:
     """Count a batch anew, while it runs or after.
+
+    A rehearsal is also held against the book of the simulator that answered it, where one can be asked.
 
     Args:
         of: a batch, its name or its id.
+        ledger: the address of the simulator; that of ANTHROPIC_BASE_URL when None.
         settings: where the database is; those of the surroundings when None.
 
     Raises:
         NotFound: there is no such batch.
+        ConfigurationError: `ledger` is named, and no simulator answers there.
     """
     settings = settings or (of.settings if isinstance(of, Batch) else load())
     name_or_id = of.id if isinstance(of, Batch) else of
     with open_database(settings) as database:
         batch, counted, now = _count(database, name_or_id)
+        book = _compare(database, batch, ledger, settings)
     return AuditReport(
         batch=batch,
         at=now,
-        checks=audit_checks.checks(batch, counted),
-        notes=audit_checks.notes(counted),
+        checks=(*audit_checks.checks(batch, counted), *book.checks),
+        notes=(*audit_checks.notes(counted), *book.notes),
+        remarks=book.remarks,
     )
+
+
+def _compare(database: Database, batch: BatchRow, ledger: str | None, settings: Settings) -> Comparison:
+    """Against the simulator's book; where there is none to ask, why not."""
+    if not batch.simulated:
+        if ledger is not None:
+            raise ConfigurationError(f"{batch.name} is no rehearsal: no simulator has a book about it")
+        return Comparison()
+    url = ledger or settings.claude.base_url
+    if url == REAL_API:
+        return Comparison(remarks=(NOT_COMPARED,))
+    try:
+        return compare_with(Reader(url), database, batch.id)
+    except ConfigurationError as error:
+        if ledger is not None:
+            raise
+        return Comparison(remarks=(f"not compared with the simulator's book: {error}",))
 
 
 def _count(database: Database, name_or_id: str) -> "tuple[BatchRow, Counted, datetime]":

@@ -1,5 +1,7 @@
 """`promptmill audit`."""
 
+from typing import Annotated
+
 import typer
 
 import producers
@@ -8,12 +10,21 @@ from producers.cli.options import AsJson, BatchNameOrNewest
 from producers.cli.printing import log_to_stderr, put, put_json
 
 
-def audit(batch: BatchNameOrNewest = None, as_json: AsJson = False) -> None:
+def audit(
+    batch: BatchNameOrNewest = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            "--ledger", metavar="URL", help="The simulator to compare with; ANTHROPIC_BASE_URL when left out."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Count a batch anew from its rows, and say whether everything adds up."""
     from producers import audit_tables  # noqa: PLC0415  # the database layer takes 0.5 s
 
     log_to_stderr()
-    report = producers.audit(producers.batch(batch))
+    report = producers.audit(producers.batch(batch), ledger=ledger)
     if as_json:
         put_json(audit_tables.audit_document(report))
     else:

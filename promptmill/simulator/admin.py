@@ -2,6 +2,7 @@
 
 GET  health      version, process id, CPU seconds, memory
 GET  ledger      the book; `?detail=1` adds every prompt's count, every second, the latest calls and bills
+GET  bills       what each call was billed, by the number at the end of its request id; `?after=N` leaves out the first N
 POST reset       full buckets, an empty book
 GET, POST limits the pools; a body {"rpm", "itpm", "otpm", "organization", "group"} changes limits
 POST scenario    another scenario, as the tables of its file in JSON; tenants and limits from the next reset on
@@ -21,11 +22,12 @@ from promptmill.simulator.problems import ApiProblem, invalid
 from promptmill.simulator.simulation import Simulation
 
 _LIMITS = ("rpm", "itpm", "otpm")
+_BILLS_AT_ONCE = 50_000
 _NAMES = ("requests", "input_tokens", "output_tokens")
 
 
-def answer_admin(
-    simulation: Simulation, method: str, name: str, raw: bytes, *, detail: bool
+def answer_admin(  # noqa: PLR0911  # one return per endpoint: it reads as the table above
+    simulation: Simulation, method: str, name: str, raw: bytes, *, detail: bool, after: int = 0
 ) -> dict[str, Any]:
     """The JSON answer of one admin endpoint.
 
@@ -37,6 +39,8 @@ def answer_admin(
             return _health()
         case "GET", "ledger":
             return _ledger(simulation, detail=detail)
+        case "GET", "bills":
+            return _bills(simulation, after)
         case "POST", "reset":
             simulation.reset()
             return {"reset": True}
@@ -64,6 +68,15 @@ def _health() -> dict[str, Any]:
 def _ledger(simulation: Simulation, *, detail: bool) -> dict[str, Any]:
     book = simulation.ledger.to_json(simulation.clock.monotonic(), detail=detail)
     return {"simulator": __version__, "seed": simulation.config.seed, **book, "pools": _pools(simulation)}
+
+
+def _bills(simulation: Simulation, after: int) -> dict[str, Any]:
+    return {
+        "since": simulation.ledger.since,
+        "request_ids": simulation.request_ids,
+        "first": simulation.first_number,
+        "bills": simulation.ledger.bills(after, _BILLS_AT_ONCE),
+    }
 
 
 def _pools(simulation: Simulation) -> list[dict[str, Any]]:

@@ -106,9 +106,12 @@ class App:
         if not path.startswith("/_admin/"):
             raise ApiProblem(404, "Not Found")
         raw = await read_body(request)
-        detail = parse_qs(query).get("detail") == ["1"]
+        asked = parse_qs(query)
+        detail = asked.get("detail") == ["1"]
+        after = _whole_number(asked.get("after", ["0"])[-1])
         name = path.removeprefix("/_admin/")
-        return _json(answer_admin(self._sim, request.method, name, raw, detail=detail), headers)
+        answer = answer_admin(self._sim, request.method, name, raw, detail=detail, after=after)
+        return _json(answer, headers)
 
     async def _at_door(
         self, request: web.BaseRequest, organization: Organization
@@ -163,6 +166,12 @@ def make_server(simulation: Simulation) -> web.Server:
         )
 
     return web.Server(App(simulation).handle, request_factory=make_request, access_log=None)
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise problems.invalid("after: Input should be a whole number")
+    return int(text)
 
 
 def _json(value: dict[str, Any], headers: Mapping[str, str]) -> web.Response:

@@ -8,6 +8,7 @@ nothing of its cost reached the client). `billed` is the sum of the three.
 """
 
 import time
+from array import array
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -19,6 +20,7 @@ from promptmill.usage import Usage
 _SECONDS_KEPT = 86_400
 _REFUSALS_KEPT = 10_000
 _CALLS_KEPT = 20_000
+_UNPRICED = -1
 _BILLS_KEPT = 100_000
 
 
@@ -28,6 +30,9 @@ class Fate(StrEnum):
     SERVED = "served"
     CUT = "cut"
     LOST = "lost"
+
+
+_FATES = tuple(Fate)
 
 
 @dataclass(slots=True)
@@ -148,9 +153,17 @@ class Ledger:
         self._lines: deque[BilledAnswer] = deque(maxlen=_BILLS_KEPT)
         self._faults: Counter[str] = Counter()
         self._answered: dict[bytes, int] = {}
+        self._billed_calls = array("Q")
+        self._billed_nanos = array("q")
+        self._billed_fates = bytearray()
         self._seconds: OrderedDict[int, Second] = OrderedDict()
         self._first: float | None = None
         self._last: float | None = None
+
+    @property
+    def since(self) -> str:
+        """When the book was begun, in UTC."""
+        return _rfc3339(self._wall)
 
     def since_start(self, now: float) -> float:
         """Seconds since the start or the last reset."""
@@ -248,6 +261,19 @@ class Ledger:
         elif told is not None:
             self._told.add(told, price_of(told, model=model, inference_geo=inference_geo, speed=speed))
 
+    def bills(self, after: int, most: int) -> list[tuple[int, int | None, str]]:
+        """What each call was billed, in the order of billing: its number, nano-dollars, and its fate.
+
+        Leaves out the first `after` of them; `most` at once.
+        """
+        some = slice(after, after + most)
+        return [
+            (call, None if nanos == _UNPRICED else nanos, _FATES[fate].value)
+            for call, nanos, fate in zip(
+                self._billed_calls[some], self._billed_nanos[some], self._billed_fates[some], strict=True
+            )
+        ]
+
     def billed_to(self, organization: str) -> int:
         """Nano-dollars that an organization was billed so far."""
         return self._organizations[organization]
@@ -268,7 +294,7 @@ class Ledger:
         for bill in self._bills.values():
             billed.merge(bill)
         book: dict[str, Any] = {
-            "since": _rfc3339(self._wall),
+            "since": self.since,
             "uptime_s": round(now - self._started, 3),
             "first_arrival_s": self._first,
             "last_reply_s": self._last,
@@ -309,6 +335,11 @@ def _line(number: int, line: Second) -> dict[str, Any]:
         "output_tokens": line.output_tokens,
         "levels": {pool: list(levels) for pool, levels in line.levels.items()},
     }
+
+
+def _number_of(request_id: str) -> int:
+    """The number at the end of a request id: nine hexadecimal digits."""
+    return int(request_id.rpartition("_")[2][-9:], 16)
 
 
 def _rfc3339(seconds: float) -> str:

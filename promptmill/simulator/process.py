@@ -41,6 +41,14 @@ class SimulatorHandle:
         """What was served, refused and billed; `detail` adds each prompt's count, each second, the latest calls and bills."""
         return self._ask("GET", "ledger?detail=1" if detail else "ledger")
 
+    def bills(self, after: int = 0) -> dict[str, Any]:
+        """What single calls were billed, many at once: `[number, nano-dollars or null, fate]` under `bills`.
+
+        `request_ids` is what the ids of its calls begin with, their number follows in nine hexadecimal digits; those
+        up to `first` are of the time before the last reset.
+        """
+        return self._ask("GET", f"bills?after={after}")
+
     def health(self) -> dict[str, Any]:
         """Version, pid, CPU seconds, memory."""
         return self._ask("GET", "health")

@@ -35,6 +35,7 @@ class Simulation:
 
     def reset(self) -> None:
         """Full buckets, an empty book and cache, the scenario from its first second."""
+        self.first_number = next(self._numbers)
         self.started = self.clock.monotonic()
         self.ledger = Ledger(self.started)
         self.organizations = Organizations(self.config, self.scenario, self.started)
@@ -55,6 +56,11 @@ class Simulation:
     def next_id(self, kind: str) -> str:
         """A fresh id with the prefix of its kind (`req`, `msg`)."""
         return f"{kind}_01sim{self._prefix}{next(self._numbers):09x}"
+
+    @property
+    def request_ids(self) -> str:
+        """What the request ids of this process begin with; nine hexadecimal digits follow."""
+        return f"req_01sim{self._prefix}"
 
     def sample_levels(self) -> None:
         """Note every pool's levels in the book's present second."""

@@ -1,0 +1,215 @@
+"""The audit of a rehearsal against the simulator's own book, call by call, by request id.
+
+The one idea: every call that was billed is one of three: its attempt has the same cost, its attempt says that nobody
+knows its cost, or no attempt knows of it, and then there must be an attempt without cost and without request id
+that it may belong to.
+
+The book is read before the database, and what came to it meanwhile after: so a batch at work is held against a book
+that was there, and each cost of ours against one that has it.
+"""
+
+import http.client
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from producers.audit_checks import Check, Note
+from promptmill.errors import ConfigurationError
+from promptmill.simulator.process import SimulatorFailed, SimulatorHandle
+from promptmill.store import billed
+from promptmill.store.database import Database
+
+if TYPE_CHECKING:
+    from promptmill.store.billed import BilledAttempt
+
+_SLACK = timedelta(seconds=60)
+"""By how much the clocks of simulator and workers may differ."""
+
+
+@dataclass(slots=True)
+class Book:
+    """What a simulator billed, call by call, in the order of billing.
+
+    Attributes:
+        request_ids: what the ids of its calls begin with.
+        first: calls up to this number are of the time before its last reset.
+        since: when it was begun.
+        costs: nano-dollars by the number of the call; None where the simulator knows no price.
+    """
+
+    request_ids: str
+    first: int
+    since: datetime
+    costs: dict[int, int | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Compared:
+    """How the attempts of a database stand to a book; money in nano-dollars.
+
+    Attributes:
+        agreed: attempts of the batch with the cost that the book has.
+        differing: attempts of the batch whose cost is another, or which the book does not have.
+        before: attempts of the batch of the time before the book.
+        others: batches beside this one that the simulator answered.
+        known_nanos: cost of all calls whose attempt knows it, as the attempts say.
+        unknown: calls billed whose attempt does not know its cost, and what they cost.
+        strange: calls billed that no attempt names, and what they cost.
+    """
+
+    agreed: int = 0
+    differing: int = 0
+    before: int = 0
+    others: set[str] = field(default_factory=set)
+    known_nanos: int = 0
+    unknown: tuple[int, int] = (0, 0)
+    strange: tuple[int, int] = (0, 0)
+
+
+class Reader:
+    """A book that is still written in.
+
+    Raises:
+        ConfigurationError: no simulator with such a book answers at the address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._simulator = SimulatorHandle(url)
+        page = self._ask(0)
+        self.book = Book(page["request_ids"], page["first"], datetime.fromisoformat(page["since"]))
+        self._read = 0
+        self._take(page)
+
+    def read_on(self) -> None:
+        """Take what has come to the book since the last look."""
+        self._take(self._ask(self._read))
+
+    def _take(self, page: Mapping[str, Any]) -> None:
+        if page["first"] != self.book.first:
+            raise ConfigurationError(f"the simulator at {self.url} was reset meanwhile; audit again")
+        while page["bills"]:
+            self.book.costs.update((number, nanos) for number, nanos, _ in page["bills"])
+            self._read += len(page["bills"])
+            page = self._ask(self._read)
+
+    def _ask(self, after: int) -> Mapping[str, Any]:
+        try:
+            return self._simulator.bills(after)
+        except (OSError, ValueError, KeyError, http.client.HTTPException, SimulatorFailed) as error:
+            _nobody(self.url, error)
+
+
+def _nobody(url: str, error: Exception) -> NoReturn:
+    raise ConfigurationError(f"no simulator of this version answers at {url}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the audit says of a simulator's book."""
+
+    checks: tuple[Check, ...] = ()
+    notes: tuple[Note, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def compare_with(reader: Reader, database: Database, batch_id: str) -> Comparison:
+    """Hold the attempts of a database against a book.
+
+    Raises:
+        ConfigurationError: the simulator went away, or was reset meanwhile.
+    """
+    book = reader.book
+    billed_before = dict(book.costs)
+    with database.read() as connection:
+        ours = list(billed.billed(connection, book.request_ids))
+        nameless = billed.without_request_id(connection, book.since - _SLACK)
+    reader.read_on()
+    compared = compare(book, billed_before, ours, batch_id)
+    total = sum(nanos or 0 for nanos in billed_before.values())
+    return Comparison(
+        checks=tuple(_checks(compared, nameless=nameless, total=total)),
+        notes=tuple(_notes(compared)),
+        remarks=tuple(_remarks(compared, reader.url)),
+    )
+
+
+def compare(
+    book: Book, billed_before: Mapping[int, int | None], ours: "list[BilledAttempt]", batch_id: str
+) -> Compared:
+    """Go through the attempts once, and through what is left of the book.
+
+    Args:
+        book: as it is after the attempts were read.
+        billed_before: as it was before.
+        ours: the closed attempts of all batches that have one of the simulator's request ids.
+        batch_id: the batch in question.
+    """
+    compared = Compared()
+    left = dict(billed_before)
+    for each in ours:
+        number = int(each.request_id.removeprefix(book.request_ids), 16)
+        is_of_batch = each.batch_id == batch_id
+        if not is_of_batch:
+            compared.others.add(each.batch_id)
+        was_billed = number in left
+        nanos = left.pop(number, None)
+        if each.cost_nanos is None:
+            compared.unknown = _and(compared.unknown, nanos) if was_billed else compared.unknown
+            continue
+        compared.known_nanos += each.cost_nanos if was_billed else 0
+        if is_of_batch:
+            _count(compared, book, number, each.cost_nanos)
+    for nanos in left.values():
+        compared.strange = _and(compared.strange, nanos)
+    return compared
+
+
+def _count(compared: Compared, book: Book, number: int, cost_nanos: int) -> None:
+    if number in book.costs:
+        agrees = (book.costs[number] or 0) == cost_nanos
+    elif number <= book.first:
+        compared.before += 1
+        return
+    else:
+        agrees = cost_nanos == 0  # refused, so not in the book
+    compared.agreed += agrees
+    compared.differing += not agrees
+
+
+def _and(sum_: tuple[int, int], nanos: int | None) -> tuple[int, int]:
+    return sum_[0] + 1, sum_[1] + (nanos or 0)
+
+
+def _checks(compared: Compared, *, nameless: int, total: int) -> Iterator[Check]:
+    closed = compared.agreed + compared.differing
+    yield Check("ledger_attempts", "attempts that cost what the simulator billed", closed, compared.agreed)
+    yield Check(
+        "ledger_without_attempt",
+        "calls billed that no attempt names",
+        nameless,
+        compared.strange[0],
+        at_most=True,
+    )
+    found = compared.known_nanos + compared.unknown[1] + compared.strange[1]
+    yield Check("ledger_total", "billed in all: known, unknown and lost", total, found, is_money=True)
+
+
+def _notes(compared: Compared) -> Iterator[Note]:
+    count = compared.unknown[0] + compared.strange[0]
+    if count:
+        nanos = compared.unknown[1] + compared.strange[1]
+        yield Note("billed_and_lost", "calls billed by the simulator whose answer was lost", count, nanos)
+
+
+def _remarks(compared: Compared, url: str) -> Iterator[str]:
+    if compared.others:
+        yield (
+            f"the simulator at {url} also answered {len(compared.others):,} other batches of this database:"
+            " calls without an attempt and the total are of all of them"
+        )
+    if compared.before:
+        yield f"{compared.before:,} attempts are older than the simulator's book and were not compared"
+    if not compared.agreed + compared.differing:
+        yield f"the simulator at {url} answered no attempt of this batch since it was started or reset"

@@ -1,0 +1,41 @@
+"""Attempts by their request ids: what a batch says of single calls, to be held against the other side's book.
+
+There is no index on request ids, so this reads the ledger of all batches once, a row at a time.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, or_, select
+
+from promptmill.store.ledger import OPEN
+from promptmill.store.tables import attempt
+
+
+class BilledAttempt(NamedTuple):
+    """A closed attempt that has a request id; the cost is None when nobody knows it."""
+
+    batch_id: str
+    request_id: str
+    cost_nanos: int | None
+
+
+def billed(conn: Connection, request_ids: str) -> Iterator[BilledAttempt]:
+    """The attempts of all batches whose request id begins so."""
+    query = select(attempt.c.batch_id, attempt.c.request_id, attempt.c.cost_nanos).where(
+        # Not LIKE: its `_` stands for any letter, and in SQLite it takes `A` for `a`.
+        func.substr(attempt.c.request_id, 1, len(request_ids)) == request_ids
+    )
+    for row in conn.execute(query.execution_options(yield_per=10_000)):
+        yield BilledAttempt(*row)
+
+
+def without_request_id(conn: Connection, since: datetime) -> int:
+    """Rehearsed attempts that may have been billed and cannot say which call was theirs: unknown, or not yet closed.
+
+    Those closed before `since` are left out.
+    """
+    unknown = (attempt.c.cost_nanos.is_(None), attempt.c.request_id.is_(None))
+    late = or_(attempt.c.outcome == OPEN, attempt.c.closed_at >= since)
+    return conn.scalar(select(func.count()).where(attempt.c.simulated, *unknown, late)) or 0

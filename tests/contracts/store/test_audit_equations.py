@@ -1,0 +1,185 @@
+"""The audit counts a batch from its rows: it holds of all that the store does, and each lie is found by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from producers import audit_checks
+from producers.audit_checks import Check, Note
+from promptmill.store import audit, batches
+from promptmill.store.batches import BatchRow
+
+
+def _count(world: Any, made: BatchRow) -> tuple[BatchRow, audit.Counted]:
+    with world.database.read() as conn:
+        return batches.get(conn, made.id), audit.count(conn, made.id, world.now)
+
+
+def _broken(world: Any, made: BatchRow) -> dict[str, tuple[int, int]]:
+    """What does not hold: expected and found, by name."""
+    found: Sequence[Check] = audit_checks.checks(*_count(world, made))
+    return {each.name: (each.expected, each.found) for each in found if not each.ok}
+
+
+def _notes(world: Any, made: BatchRow) -> dict[str, tuple[int, int | None]]:
+    found: Sequence[Note] = audit_checks.notes(_count(world, made)[1])
+    return {each.name: (each.count, each.nanos) for each in found}
+
+
+def _do(world: Any, statement: str, **values: Any) -> None:
+    with world.database.begin() as conn:
+        conn.execute(text(statement), values)
+
+
+@pytest.fixture
+def at_work(world: Any) -> BatchRow:
+    """Of 6 jobs: 2 answered, 1 failed, 1 taken back from a dead worker, 1 running, 1 waiting."""
+    made: BatchRow = world.batch(6)
+    [lost] = world.running(made, 1, worker="dead")
+    world.tick(60)
+    assert world.reap() == [lost.job_id]
+    first, second, third, _ = world.running(made, 4)
+    world.complete(first, second)
+    world.fail(third)
+    return made
+
+
+def test_a_batch_at_work_holds(world: Any, at_work: BatchRow) -> None:
+    assert _broken(world, at_work) == {}
+
+
+def test_a_batch_without_jobs_holds(world: Any) -> None:
+    assert _broken(world, world.batch(0)) == {}
+
+
+def test_a_batch_that_is_still_read_holds(world: Any) -> None:
+    assert _broken(world, world.admitting(3)) == {}
+
+
+def test_a_batch_that_has_ended_holds(world: Any) -> None:
+    made = world.batch(3)
+    world.complete(*world.running(made))
+    assert _broken(world, made) == {}
+
+
+def test_other_batches_are_not_counted(world: Any, at_work: BatchRow) -> None:
+    other = world.batch(2)
+    world.complete(*world.running(other))
+    assert _broken(world, at_work) == {}
+    assert _broken(world, other) == {}
+
+
+def test_what_may_have_been_billed_and_lost_is_told_with_what_was_set_aside(
+    world: Any, at_work: BatchRow
+) -> None:
+    assert _notes(world, at_work) == {"unknown_lost": (1, 1_000)}
+
+
+def test_an_answer_that_was_paid_twice_is_told(world: Any) -> None:
+    made = world.batch(1)
+    [late] = world.running(made, 1, worker="frozen")
+    world.tick(60)
+    world.reap()
+    [again] = world.running(made, 1)
+    assert world.complete(late) == set()
+    assert world.complete(again) == {again.job_id}
+    assert _broken(world, made) == {}
+    assert _notes(world, made) == {
+        "paid_not_kept": (1, 600_000),
+        "answered_again": (1, None),
+        "paid_again": (1, None),
+    }
+
+
+def test_a_job_of_a_dead_worker_is_missed(world: Any, at_work: BatchRow) -> None:
+    world.tick(60)
+    assert _broken(world, at_work) == {"running_with_worker": (1, 0)}
+
+
+_OF_BATCH = "(SELECT id FROM job WHERE batch_id = :id)"
+_MOVE_A_REPLY = f"""
+    UPDATE reply SET job_id = (SELECT id FROM job WHERE batch_id = :id AND state = 'errored')
+    WHERE job_id = (SELECT min(job_id) FROM reply WHERE job_id IN {_OF_BATCH})
+"""
+
+
+@pytest.mark.parametrize(
+    ("lie", "found"),
+    [
+        (
+            "DELETE FROM job WHERE batch_id = :id AND state = 'pending' AND attempts = 0",
+            {"jobs", "still_open"},
+        ),
+        ("UPDATE batch SET errored = errored + 1 WHERE id = :id", {"errored", "still_open"}),
+        ("UPDATE batch SET succeeded = succeeded - 1 WHERE id = :id", {"succeeded", "still_open"}),
+        (
+            "UPDATE job SET state = 'expired' WHERE batch_id = :id AND state = 'errored'",
+            {"errored", "expired"},
+        ),
+        (f"DELETE FROM reply WHERE job_id IN {_OF_BATCH}", {"replies"}),
+        (
+            f"UPDATE reply SET attempt_id = 'none' WHERE job_id IN {_OF_BATCH}",
+            {"replies_without_attempt"},
+        ),
+        (
+            f"UPDATE reply SET attempt_id = (SELECT max(attempt_id) FROM reply) WHERE job_id IN {_OF_BATCH}",
+            {"replies_without_attempt"},
+        ),
+        (
+            "UPDATE attempt SET outcome = 'overloaded' WHERE batch_id = :id AND outcome = 'succeeded'",
+            {"replies_without_attempt"},
+        ),
+        (
+            _MOVE_A_REPLY,
+            {"replies", "replies_elsewhere", "replies_without_attempt"},
+        ),
+        (
+            "DELETE FROM attempt WHERE batch_id = :id AND outcome = 'prompt_rejected'",
+            {"attempts", "attempts_of_jobs"},
+        ),
+        ("UPDATE batch SET attempts = attempts + 1 WHERE id = :id", {"attempts"}),
+        (
+            "UPDATE job SET attempts = attempts + 1 WHERE batch_id = :id AND state = 'running'",
+            {"attempts_of_jobs"},
+        ),
+        (
+            "UPDATE attempt SET token = token - 1 WHERE batch_id = :id AND outcome = 'open'",
+            {"without_end", "running_without_attempt"},
+        ),
+        (
+            "UPDATE attempt SET cost_nanos = cost_nanos + 1 WHERE batch_id = :id AND outcome = 'succeeded'",
+            {"cost"},
+        ),
+        ("UPDATE batch SET cost_nanos = cost_nanos - 1 WHERE id = :id", {"cost"}),
+        ("UPDATE batch SET reserved_nanos = 0 WHERE id = :id", {"reserved"}),
+        ("UPDATE batch SET unpriced_attempts = 0 WHERE id = :id", {"unpriced_attempts"}),
+        ("UPDATE batch SET unknown_nanos = unknown_nanos + 1 WHERE id = :id", {"unknown"}),
+        (
+            "UPDATE attempt SET cost_nanos = 0 WHERE batch_id = :id AND outcome = 'lost'",
+            {"unpriced_attempts", "unknown"},
+        ),
+        ("UPDATE batch SET input_tokens = 0 WHERE id = :id", {"input_tokens"}),
+        ("UPDATE batch SET output_tokens = 0 WHERE id = :id", {"output_tokens"}),
+        ("UPDATE batch SET cache_write_tokens = 0 WHERE id = :id", {"cache_write_tokens"}),
+        ("UPDATE batch SET cache_read_tokens = 0 WHERE id = :id", {"cache_read_tokens"}),
+        ("UPDATE batch SET state = 'ended' WHERE id = :id", {"open_after_end", "attempts_open_after_end"}),
+    ],
+)
+def test_each_lie_is_found(world: Any, at_work: BatchRow, lie: str, found: set[str]) -> None:
+    _do(world, lie, id=at_work.id)
+
+    assert set(_broken(world, at_work)) == found
+
+
+def test_a_batch_that_should_have_ended_is_found(world: Any) -> None:
+    made = world.batch(1)
+    world.complete(*world.running(made))
+    _do(world, "UPDATE batch SET state = 'active' WHERE id = :id", id=made.id)
+    assert _broken(world, made) == {"not_ended": (0, 1)}
+
+
+def test_a_running_job_without_an_attempt_is_found(world: Any, at_work: BatchRow) -> None:
+    _do(world, "DELETE FROM attempt WHERE batch_id = :id AND outcome = 'open'", id=at_work.id)
+    assert {"running_without_attempt", "attempts", "reserved"} <= set(_broken(world, at_work))
