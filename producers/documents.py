@@ -29,6 +29,8 @@ def status_document(moment: Moment) -> dict[str, Any]:
         "projected_usd": moment.prediction and usd(moment.prediction.projected_nanos),
         "predicted": moment.prediction and _prediction(moment.prediction),
         "budget_usd": usd(batch.budget_nanos),
+        "reserved_usd": usd(batch.reserved_nanos),
+        "unknown_usd": usd(batch.unknown_nanos),
         "attempts": batch.attempts,
         "failures": dict(status.failures),
         **_times(batch),

@@ -44,6 +44,7 @@ class Outlook:
         allowed: what the limits are, by model group.
         notices: what a person should know, in sentences.
         limiter: whether a running limiter answered.
+        budget_nanos: what the batch may cost; None for no budget.
     """
 
     found: Survey
@@ -51,6 +52,7 @@ class Outlook:
     allowed: Mapping[str, Allowed]
     notices: tuple[str, ...]
     limiter: bool = True
+    budget_nanos: int | None = None
 
     @property
     def forecast(self) -> Forecast:
@@ -105,7 +107,14 @@ def outlook(
     groups = list(found.forecast.loads)
     states = _states(settings, groups, notices)
     allowed = _allowed(settings, groups, states or {}, simulated=simulated)
-    return Outlook(found, simulated, allowed, (*found.notices, *notices), limiter=states is not None)
+    return Outlook(
+        found,
+        simulated,
+        allowed,
+        (*found.notices, *notices),
+        limiter=states is not None,
+        budget_nanos=options.budget_nanos,
+    )
 
 
 @contextmanager

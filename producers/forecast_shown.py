@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from producers.documents import figures
 from producers.wording import duration, several
+from promptmill.budgets import calls_covered, dollars
 from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.experience import FIRST_GUESS, Basis
 from promptmill.intake.forecast import Expected, Forecast
@@ -47,6 +48,8 @@ def outlook_document(outlook: "Outlook") -> dict[str, Any]:
         "models": dict(outlook.found.models),
         "simulated": outlook.simulated,
         "estimate": forecast_document(outlook.forecast),
+        "budget_usd": usd(outlook.budget_nanos),
+        "budget_covers": _covered(outlook),
         "duration_s": took and {side: round(getattr(took, side), 1) for side in ("low", "expected", "high")},
         "bound_by": took and took.bound_by.value,
         "limits": [
@@ -75,6 +78,7 @@ def outlook_lines(outlook: "Outlook") -> list[str]:
         ("input", _ranged(*(f"{each.input_tokens:,}" for each in sides), unit=" tokens")),
         ("output", _ranged(*(f"{each.output_tokens:,}" for each in sides), unit=" tokens")),
         ("cost", _cost(*sides)),
+        *_budget(outlook),
         *_time(outlook),
         *(("rests on", rests_on(load.basis, group)) for group, load in forecast.loads.items()),
     ]
@@ -97,6 +101,26 @@ def _cost(low: Expected, expected: Expected, high: Expected) -> str:
     if expected.cost_nanos is None:
         return "unknown: there is no price for every model"
     return _ranged(*(f"${_dollars(each)}" for each in (low, expected, high)))
+
+
+def _covered(outlook: "Outlook") -> dict[str, int] | None:
+    """How many prompts the budget pays for, should they cost more than expected, as much, or less."""
+    budget, forecast = outlook.budget_nanos, outlook.forecast
+    costs = {"low": forecast.high, "expected": forecast.expected, "high": forecast.low}
+    if budget is None:
+        return None
+    return {side: calls_covered(budget, each.cost_nanos or 0, forecast.jobs) for side, each in costs.items()}
+
+
+def _budget(outlook: "Outlook") -> Iterator[tuple[str, str]]:
+    covered, budget = _covered(outlook), outlook.budget_nanos
+    if covered is None or budget is None:
+        return
+    if covered["low"] == outlook.forecast.jobs:
+        yield "budget", f"{dollars(budget)}, enough for all prompts"
+        return
+    counts = _ranged(*(f"{covered[side]:,}" for side in ("low", "expected", "high")))
+    yield "budget", f"{dollars(budget)}, enough for {counts} of {outlook.forecast.jobs:,} prompts"
 
 
 def _ranged(low: str, expected: str, high: str, *, unit: str = "") -> str:

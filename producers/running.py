@@ -15,11 +15,11 @@ from producers.stack import Say, Stack, local_stack, needs_simulator
 from producers.submission import Submission, options_for, submit_with
 from producers.watch import Moment
 from producers.wording import several
-from promptmill.errors import PromptmillError
+from promptmill.errors import BudgetExceeded, PromptmillError
 from promptmill.intake.options import SubmitOptions
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
-from promptmill.states import BatchState
+from promptmill.states import BatchState, PausedBy
 from promptmill.store import workers as stored_workers
 from promptmill.store.database import database_now
 from promptmill.store.workers import WorkerRow
@@ -52,12 +52,15 @@ def run(
     Raises:
         InvalidInput: as `submit`.
         Held: the batch waits for a person; run it again afterwards.
+        BudgetExceeded: the budget is used up; what was answered is kept. Run it again with a larger one.
     """
     settings = settings or load()
     batch = submit_for_here(source, options_for(**options), settings=settings).batch
     with view_for_terminal() as view:
         say, show = (view.say, view.show) if progress else (_ignore, _ignore)
-        finish(batch, workers=workers, say=say, show=show)
+        moment = finish(batch, workers=workers, say=say, show=show)
+    if moment.stopped_by_budget:
+        raise BudgetExceeded(moment.hint or "")
     return batch
 
 
@@ -67,7 +70,7 @@ def submit_for_here(source: object, options: SubmitOptions, *, settings: Setting
 
 
 def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], object]) -> Moment:
-    """See to it that a batch is worked on until it has ended; starts nothing for one that has.
+    """See to it that a batch is worked on until it has ended, or its budget is used up; starts nothing for one that has.
 
     Args:
         batch: which.
@@ -88,6 +91,8 @@ def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], obj
     with at_work(batch.settings, workers=workers, say=say) as crew:
         for moment in batch.watch():
             show(moment)
+            if moment.stopped_by_budget:
+                return moment
             _raise_if_held(moment)
             crew.look_after(moment)
     return moment
@@ -145,6 +150,8 @@ def _who_is_there(settings: Settings) -> list[WorkerRow]:
 
 def _raise_if_held(moment: Moment) -> None:
     batch = moment.status.batch
+    if batch.paused_by is PausedBy.BUDGET:
+        return  # what is in flight ends first
     if batch.state is BatchState.PAUSED and batch.reason != PAUSED_BY_A_PERSON:
         raise Held(f"{batch.name} is held: {batch.reason}. Put that right, then run it again")
 

@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from producers.answers import PARSE
 from producers.batches import Batch, tell_dispatcher
 from producers.stack import needs_simulator
-from producers.terms import deadline_of, lane_of, priority_of, schema_of
+from producers.terms import budget_of, deadline_of, lane_of, priority_of, schema_of
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
 from promptmill.intake.admit import Admission, admit
@@ -43,6 +44,7 @@ def submit(
     params: Mapping[str, Any] | None = None,
     lane: str = "auto",
     deadline: str | timedelta | datetime | None = None,
+    budget: str | float | Decimal | None = None,
     priority: str | float = "normal",
     tags: Mapping[str, str] | None = None,
     limit: int | None = None,
@@ -68,6 +70,8 @@ def submit(
         params: further fields of every request, passed on as they are.
         lane: `auto` or `realtime`.
         deadline: nothing is begun after it: `"24h"`, a timedelta, or an aware datetime.
+        budget: dollars: the batch pauses before it costs more. Give an int, a str or a Decimal for an exact amount.
+            For a batch that exists already it takes the place of the former one.
         priority: `high`, `normal`, `low`, or a weight: 10 gets ten times the share of 1.
         tags: notes on the batch.
         limit: only the first so many rows.
@@ -92,6 +96,7 @@ def submit(
         params=params,
         lane=lane,
         deadline=deadline,
+        budget=budget,
         priority=priority,
         tags=tags,
         limit=limit,
@@ -110,6 +115,7 @@ def options_for(
     schema: object | None = None,
     lane: str = "auto",
     deadline: str | timedelta | datetime | None = None,
+    budget: str | float | Decimal | None = None,
     priority: str | float = "normal",
     tags: Mapping[str, str] | None = None,
     **same: Any,
@@ -124,6 +130,7 @@ def options_for(
         schema=None if schema is None else schema_of(schema),
         lane=lane_of(lane),
         deadline=None if deadline is None else deadline_of(deadline, now=SystemClock().now()),
+        budget_nanos=None if budget is None else budget_of(budget),
         priority=priority_of(priority),
         tags=tags or {},
         extra={} if schema is None else {PARSE: "json"},

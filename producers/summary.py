@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from producers.answers import Result
-from producers.wording import duration, money, several
+from producers.wording import budget, duration, money, several
 from promptmill.states import JobState
 from promptmill.store.stats import BatchStatus
 
@@ -34,6 +34,7 @@ def summary_lines(status: BatchStatus, failed: Iterable[Result]) -> list[str]:
         f"tokens: {read:,} in, {batch.output_tokens:,} out"
         + (cache if batch.cache_read_tokens or batch.cache_write_tokens else ""),
         f"cost: {money(batch)}" + (" (nothing was paid: simulated)" if batch.simulated else ""),
+        *([f"budget: {said}"] if (said := budget(batch)) else []),
         f"calls: {several(batch.attempts, 'attempt')}, {status.failures.get('rate_limited', 0):,} refused with 429"
         + _other_failures(status),
     ]

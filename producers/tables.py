@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from producers.prediction import Prediction
 from producers.watch import Moment
-from producers.wording import duration, money, several
+from producers.wording import budget, duration, money, several
 from promptmill.pricing import usd
 from promptmill.states import JobState
 from promptmill.store.batches import BatchRow
@@ -50,6 +50,7 @@ def status(moment: Moment) -> str:
         + f" of {batch.total:,}",
         "tokens": f"{read:,} in, {batch.output_tokens:,} out",
         "cost": money(batch) + (f", estimated ${usd(batch.estimate_nanos)}" if batch.estimate_nanos else ""),
+        **({"budget": said} if (said := budget(batch)) else {}),
         "attempts": _attempts(moment),
         "elapsed": duration(moment.status.elapsed_s),
         "workers": several(moment.workers, "process", "processes"),

@@ -3,6 +3,7 @@
 Everything is counted in the database. A moment costs a few indexed reads however large the batch is.
 """
 
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,13 +11,14 @@ from dataclasses import dataclass, replace
 from producers.bottleneck import Bottleneck
 from producers.pace import Pace
 from producers.prediction import Prediction, Terms, predict
+from promptmill.budgets import Budget
 from promptmill.catalogue import Catalogue, limit_group
 from promptmill.errors import Unavailable
 from promptmill.experience import Experience
 from promptmill.logs import get_logger
 from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
-from promptmill.states import BatchState, JobState
+from promptmill.states import BatchState, JobState, PausedBy
 from promptmill.store import Connection, answered, batches, stats, workers
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
@@ -64,11 +66,34 @@ class Moment:
         return self.status.batch.state is BatchState.ENDED
 
     @property
+    def stopped_by_budget(self) -> bool:
+        """Whether its budget is used up and nothing is in flight any more."""
+        batch = self.status.batch
+        paused = batch.state is BatchState.PAUSED and batch.paused_by is PausedBy.BUDGET
+        return paused and not self.status.jobs[JobState.RUNNING]
+
+    @property
+    def way_on(self) -> str:
+        """The command that lets a paused batch go on."""
+        batch = self.status.batch
+        name = shlex.quote(batch.name)
+        if batch.paused_by is PausedBy.BUDGET:
+            return f"promptmill set {name} --budget {self.larger_budget}"
+        return f"promptmill resume {name}"
+
+    @property
+    def larger_budget(self) -> str:
+        """An amount in dollars that leaves room for more."""
+        batch = self.status.batch
+        limit = batch.budget_nanos or 0
+        return Budget(limit, batch.cost_nanos, batch.reserved_nanos, batch.unknown_nanos).larger()
+
+    @property
     def hint(self) -> str | None:
         """Why nothing moves, and what to do about it; None while something does."""
         batch = self.status.batch
         if batch.state is BatchState.PAUSED:
-            return f"{batch.name} is paused ({batch.reason}); go on with: promptmill resume {batch.name}"
+            return f"{batch.name} is paused ({batch.reason}); go on with: {self.way_on}"
         if batch.state is not BatchState.ACTIVE or self.workers or self.alone_s < PATIENCE_S:
             return None
         if self.strangers:

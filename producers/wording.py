@@ -1,5 +1,6 @@
 """How figures are said to people, the same everywhere."""
 
+from promptmill.budgets import Budget, dollars
 from promptmill.pricing import usd
 from promptmill.store.batches import BatchRow
 
@@ -22,6 +23,20 @@ def money(batch: BatchRow) -> str:
     if batch.unpriced_attempts:
         return f"{cost} and {batch.unpriced_attempts:,} attempts of unknown cost"
     return cost
+
+
+def budget(batch: BatchRow) -> str | None:
+    """A batch's budget, and what of it is gone; None where it has none."""
+    if batch.budget_nanos is None:
+        return None
+    left = Budget(batch.budget_nanos, batch.cost_nanos, batch.reserved_nanos, batch.unknown_nanos)
+    gone = [f"{dollars(left.cost)} spent"]
+    if left.reserved:
+        gone.append(f"{dollars(left.reserved)} set aside for calls in flight")
+    if left.unknown:
+        gone.append(f"{dollars(left.unknown)} for calls of unknown cost")
+    said = f"{dollars(left.room)} left" if left.room >= 0 else f"{dollars(-left.room)} over"
+    return f"{dollars(left.limit)}: {', '.join(gone)}, {said}"
 
 
 def several(count: int, one: str, many: str | None = None) -> str:

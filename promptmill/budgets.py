@@ -78,6 +78,11 @@ class Budget:
         return dollars(gone + self.limit).removeprefix("$")
 
 
+def calls_covered(limit: int, cost: int, calls: int) -> int:
+    """Of calls that cost so much together, how many a budget pays for."""
+    return calls if cost <= limit else calls * limit // cost
+
+
 def dollars(nanos: int) -> str:
     """Exact, for people: `$5.00`, `$0.0042`."""
     whole, rest = divmod(abs(nanos), NANOS_PER_DOLLAR)

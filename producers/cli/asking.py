@@ -29,6 +29,7 @@ class Asked:
     schema: str | None
     lane: str
     deadline: str | None
+    budget: str | None
     priority: str
     tags: list[str] | None
     limit: int | None
@@ -57,6 +58,7 @@ def options_from(asked: Asked) -> "SubmitOptions":
             schema=None if asked.schema is None else _schema(asked.schema),
             lane=asked.lane,
             deadline=asked.deadline,
+            budget=asked.budget,
             priority=asked.priority,
             tags=tags_of(asked.tags),
             limit=asked.limit,

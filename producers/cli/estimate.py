@@ -23,6 +23,7 @@ def estimate(
     columns: opt.Columns = None,
     schema: opt.Schema = None,
     lane: opt.Lane = "auto",
+    budget: opt.Budget = None,
     limit: opt.Limit = None,
     skip_invalid: SkipInvalid = False,
     as_json: opt.AsJson = False,
@@ -34,8 +35,8 @@ def estimate(
     """
     asked = Asked(
         model=model, name=None, max_tokens=max_tokens, system=system, template=template, columns=columns,
-        schema=schema, lane=lane, deadline=None, priority="normal", tags=None, limit=limit,
-        skip_invalid=skip_invalid, new=False,
+        schema=schema, lane=lane, deadline=None, budget=budget, priority="normal", tags=None,
+        limit=limit, skip_invalid=skip_invalid, new=False,
     )  # fmt: skip
     show(source, asked, as_json=as_json)
 

@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from promptmill.states import PausedBy
+
 if TYPE_CHECKING:
     from promptmill.store.stats import BatchStatus
 
@@ -19,8 +21,8 @@ class Exit(IntEnum):
 
 
 def exit_for(status: "BatchStatus") -> Exit:
-    """The code for a batch that has ended: whether every job succeeded, and if not, whether a deadline was why."""
+    """The code for a batch on which nobody works any more: whether every job succeeded, or a deadline or a budget stopped it."""
     batch = status.batch
-    if batch.expired:
+    if batch.expired or batch.paused_by is PausedBy.BUDGET:
         return Exit.STOPPED
     return Exit.DONE if batch.succeeded == batch.total else Exit.SOME_FAILED

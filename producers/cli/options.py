@@ -66,6 +66,12 @@ Deadline = Annotated[
     str | None,
     typer.Option("--deadline", metavar="24h", help="Begin nothing after this: 90m, 24h, 3d, or a moment."),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="DOLLARS", help="Pause the batch before it costs more than this: 50, or 0.25."
+    ),
+]
 Priority = Annotated[
     str,
     typer.Option(

@@ -37,6 +37,7 @@ def run(
     schema: opt.Schema = None,
     lane: opt.Lane = "auto",
     deadline: opt.Deadline = None,
+    budget: opt.Budget = None,
     priority: opt.Priority = "normal",
     tags: opt.Tags = None,
     limit: opt.Limit = None,
@@ -52,8 +53,8 @@ def run(
     """
     asked = Asked(
         model=model or DEFAULT_MODEL, name=name, max_tokens=max_tokens, system=system, template=template,
-        columns=columns, schema=schema, lane=lane, deadline=deadline, priority=priority, tags=tags, limit=limit,
-        skip_invalid=skip_invalid, new=new,
+        columns=columns, schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags,
+        limit=limit, skip_invalid=skip_invalid, new=new,
     )  # fmt: skip
     _check_output(source, output, as_json=as_json)
     with _interruptible():
@@ -90,6 +91,8 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
         )
     for line in summary.summary_lines(moment.status, batch.results(["errored", "canceled", "expired"])):
         say(line)
+    if moment.stopped_by_budget:
+        say(f"stopped: {moment.status.batch.reason}. Go on with a larger one:\n  {_with_budget(moment)}")
     if output is None:
         say(f"the answers: promptmill results {shlex.quote(batch.name)} -o OUT.jsonl")
     if as_json:
@@ -146,4 +149,18 @@ def _interruptible() -> Iterator[None]:
 
 def _same_command() -> str:
     """What was typed, without `--new`: the batch exists now."""
-    return shlex.join(["promptmill", *(word for word in sys.argv[1:] if word != "--new")])
+    return shlex.join(["promptmill", *_words()])
+
+
+def _with_budget(moment: "Moment") -> str:
+    """The same with a budget that leaves room."""
+    words = _words()
+    if "--budget" in words:
+        place = words.index("--budget")
+        del words[place : place + 2]
+    words = [word for word in words if not word.startswith("--budget=")]
+    return shlex.join(["promptmill", *words, "--budget", moment.larger_budget])
+
+
+def _words() -> list[str]:
+    return [word for word in sys.argv[1:] if word != "--new"]

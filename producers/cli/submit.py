@@ -27,6 +27,7 @@ def submit(
     schema: opt.Schema = None,
     lane: opt.Lane = "auto",
     deadline: opt.Deadline = None,
+    budget: opt.Budget = None,
     priority: opt.Priority = "normal",
     tags: opt.Tags = None,
     limit: opt.Limit = None,
@@ -48,8 +49,8 @@ def submit(
 
     asked = Asked(
         model=model, name=name, max_tokens=max_tokens, system=system, template=template, columns=columns,
-        schema=schema, lane=lane, deadline=deadline, priority=priority, tags=tags, limit=limit,
-        skip_invalid=skip_invalid, new=new,
+        schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags,
+        limit=limit, skip_invalid=skip_invalid, new=new,
     )  # fmt: skip
     if dry_run:
         show(source, asked, as_json=as_json)

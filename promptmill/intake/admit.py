@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 
+from promptmill.budgets import calls_covered, dollars
 from promptmill.catalogue import CATALOGUE, Catalogue
 from promptmill.clock import Clock
 from promptmill.errors import InvalidInput
@@ -21,7 +22,7 @@ from promptmill.intake.spool import Spool, SpooledRow
 from promptmill.intake.survey import Progress, Survey, Surveyor
 from promptmill.pricing import PriceBook
 from promptmill.states import BatchState
-from promptmill.store import answered, batches, jobs
+from promptmill.store import answered, batches, jobs, terms
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
@@ -136,6 +137,9 @@ def admit(
         found = surveyor.survey(source)
         new = _new_batch(found, options, endpoint=endpoint, simulated=simulated)
         batch, resumed = _open_batch(database, new, second=options.new, now=clock.now())
+        was = batch.budget_nanos
+        if resumed and options.budget_nanos not in (None, was):
+            batch = _with_budget(database, batch, options.budget_nanos, clock.now())
         if batch.state is BatchState.ADMITTING:
             new_jobs = _new_jobs(spool.rows(), surveyor.shared)
             _store(database, batch, new_jobs, clock, progress)
@@ -146,7 +150,7 @@ def admit(
         resumed=resumed,
         skipped=found.skipped,
         skipped_count=found.skipped_count,
-        notices=found.notices,
+        notices=(*found.notices, *_about_budget(batch, was, found.forecast)),
     )
 
 
@@ -193,6 +197,28 @@ def _open_batch(database: Database, new: NewBatch, *, second: bool, now: datetim
             number += 1
             wanted = replace(new, name=f"{new.name}-{number}")
         return batches.create(conn, wanted, now), False
+
+
+def _with_budget(database: Database, batch: BatchRow, budget_nanos: int | None, now: datetime) -> BatchRow:
+    """The batch with another budget; one that the former had paused goes on."""
+    if batch.state in (BatchState.CANCELING, BatchState.ENDED):
+        return batch
+    with database.begin() as conn:
+        return terms.change(conn, batch.id, terms.NewTerms(budget_nanos=budget_nanos), now)
+
+
+def _about_budget(batch: BatchRow, was: int | None, expected: Forecast) -> Iterator[str]:
+    budget, cost = batch.budget_nanos, expected.expected.cost_nanos
+    if budget is None:
+        return
+    if budget != was:
+        yield f"the budget of {batch.name} is {dollars(budget)} now; it was {dollars(was) if was else 'without one'}"
+    if cost is not None and cost > budget:
+        count = calls_covered(budget, cost, expected.jobs)
+        yield (
+            f"the budget of {dollars(budget)} is expected to be used up after about {count:,} of "
+            f"{expected.jobs:,} prompts; the batch pauses then"
+        )
 
 
 def _check_same(existing: BatchRow, new: NewBatch) -> None:

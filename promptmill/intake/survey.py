@@ -191,6 +191,12 @@ class Surveyor:
             self.prices,
             lane=self.options.lane,
         )
+        if self.options.budget_nanos is not None and expected.unpriced:
+            raise InvalidInput(
+                f"the price of {expected.unpriced:,} jobs is unknown, so no budget can be kept: "
+                "give the prices of their models in promptmill.toml",
+                field="budget",
+            )
         return Survey(
             name=self.options.name or f"{_printable(stem_of(source))}-{content_hash[:_HASH_SHOWN]}",
             content_hash=content_hash,
