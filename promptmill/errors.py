@@ -10,7 +10,7 @@ PromptmillError
 ├─ BudgetExceeded                no room left in a budget
 ├─ LimitReached                  a permit would come too late; says when to ask again
 ├─ RequestTooLarge               one call needs more than a bucket can ever hold
-├─ NoUsableKey                   no credential is left to call with
+├─ NoUsableKey                   no credential is left to call with just now
 ├─ UnknownPrice                  a model's price is asked for and not known
 └─ ClaudeError                   a call failed; what to do next is decided in `retries`
    ├─ PromptRejected             400 404 413 422: the prompt is at fault
@@ -24,6 +24,7 @@ PromptmillError
 Facts are keyword attributes with defaults, so that a rule can read them; the message is for people.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,7 +109,26 @@ class RequestTooLarge(PromptmillError):
 
 
 class NoUsableKey(PromptmillError):
-    """Every key is missing, retired or expired."""
+    """Every key is missing, retired, or of an account that rests because of a spend limit.
+
+    Attributes:
+        resting: there is a key, but its account rests.
+        everywhere: there is none for any model group, not only for the one that was asked for.
+        until: when the first account comes back; None when nobody knows, or none rests.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        resting: bool = False,
+        everywhere: bool = True,
+        until: datetime | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.resting = resting
+        self.everywhere = everywhere
+        self.until = until
 
 
 class UnknownPrice(PromptmillError):
@@ -166,9 +186,16 @@ class KeyRejected(ClaudeError):
 
 
 class SpendCapReached(ClaudeError):
-    """A spend limit of the account: no call succeeds until it is lifted."""
+    """A spend limit of the account: no call succeeds until it is lifted.
+
+    `lifts_at` is when it lifts by itself, where the server said so; None where only a person can lift it.
+    """
 
     kind = "spend_cap_reached"
+
+    def __init__(self, message: str, *, lifts_at: datetime | None = None, **facts: object) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]  # the facts of ClaudeError, passed on unchanged
+        self.lifts_at = lifts_at
 
 
 class RateLimited(ClaudeError):

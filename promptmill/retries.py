@@ -1,12 +1,15 @@
 """What follows a failure: one pure function from the failure and the attempts so far to a decision.
 
-Deciding is here, acting is in `workers.outcomes`. Backoff is exponential with full jitter; `retry-after`
-is a minimum and is never shortened. What is our pace's or the account's fault is not counted against
-the job; such retries end with the job's deadline.
+Deciding is here, acting is in `workers.outcomes`. Backoff is exponential with full jitter above a least delay;
+`retry-after` is a minimum and is never shortened. Every fault has its own count: what our pace or the account
+is to blame for, and an outage, is never counted against the job; what the server failed at is, so often; what
+the prompt is to blame for ends it at once. A job with a deadline expires by it; without one, trying ends
+after seven days.
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from promptmill.errors import (
@@ -20,7 +23,15 @@ from promptmill.errors import (
     SpendCapReached,
 )
 
-UNCOUNTED_HORIZON = timedelta(days=7)
+HORIZON = timedelta(days=7)
+"""How long a job without a deadline is tried."""
+LEAST_REST = timedelta(minutes=10)
+"""A spend limit that should have lifted by now, and has not, is not asked again before this."""
+
+UNREACHABLE = "unreachable"
+"""The outcome of a call that never left: nobody answered. Told from `connection_failed`, which is counted."""
+COUNTED = (ServerFailed.kind, ConnectionFailed.kind)
+_OUTAGE = (Overloaded.kind, UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +49,10 @@ class SwapKey:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nobody can call until a person acts: the batches of the account are paused with the reason."""
+    """No call of this account succeeds until `until`, or where that is None until a person acts."""
 
     reason: str
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +67,20 @@ RetryDecision = Retry | SwapKey | Hold | GiveUp
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A delay that doubles from `first` to `ceiling` seconds and is drawn evenly from zero up to it."""
+    """A delay drawn evenly below a bound that doubles from `first` to `ceiling` seconds; never below `least`."""
 
     first: float
     ceiling: float
 
+    @property
+    def least(self) -> float:
+        """Seconds; so that no run of luck makes a tight loop."""
+        return self.first / 10
+
     def delay(self, tries: int, *, at_least: float, rng: random.Random) -> float:
-        """Seconds before try number `tries` + 1; jitter comes on top of a `retry-after`, never below it."""
+        """Seconds before the next try after `tries` others; jitter comes on top of a `retry-after`."""
         span = min(self.ceiling, self.first * 2 ** min(tries, 30))
-        return at_least + rng.uniform(0, span)
+        return max(0.0, at_least) + rng.uniform(self.least, span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,54 +95,62 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """What a job has been through before this failure was counted."""
+    """What a job has been through before this failure: failed attempts by outcome, and since when it is tried."""
 
-    counted: int
-    total: int
     first_opened_at: datetime
+    failures: Mapping[str, int] = field(default_factory=dict)
     deadline: datetime | None = None
 
+    def of(self, *outcomes: str) -> int:
+        """How many attempts ended so."""
+        return sum(self.failures.get(outcome, 0) for outcome in outcomes)
 
-def decide(  # noqa: PLR0911  # one return per kind of failure: it reads as the table it is
+
+def outcome_of(failure: ClaudeError) -> str:
+    """The word under which a failed attempt is kept, and counted in `Tries.failures`."""
+    return UNREACHABLE if isinstance(failure, ConnectionFailed) and not failure.sent else failure.kind
+
+
+def decide(
     failure: ClaudeError, tries: Tries, policy: RetryPolicy, *, now: datetime, rng: random.Random
 ) -> RetryDecision:
     """The one place that says what a failure leads to (design, section 5)."""
     match failure:
         case PromptRejected():
             return GiveUp(str(failure))
-        case SpendCapReached():
-            return Hold(str(failure))
+        case SpendCapReached(lifts_at=lifts_at):
+            return Hold(str(failure), lifts_at and max(lifts_at, now + LEAST_REST))
         case KeyRejected():
             return SwapKey()
-        case RateLimited():
-            return _uncounted(policy.rate_limited, failure, tries, now=now, rng=rng)
-        case Overloaded():
-            return _uncounted(policy.overloaded, failure, tries, now=now, rng=rng)
-        case ConnectionFailed(sent=False):
-            # Nobody answers at all: not the prompt's fault, nothing paid, and it may last for minutes.
-            return _uncounted(policy.overloaded, failure, tries, now=now, rng=rng)
-        case ServerFailed() | ConnectionFailed():
-            return _counted(policy, failure, tries, rng=rng)
+        case RateLimited() | Overloaded() | ServerFailed() | ConnectionFailed():
+            return _again(failure, tries, policy, now=now, rng=rng)
         case _:
             return GiveUp(f"unknown failure: {failure}")
 
 
-def _uncounted(
-    backoff: Backoff, failure: ClaudeError, tries: Tries, *, now: datetime, rng: random.Random
+def _again(
+    failure: ClaudeError, tries: Tries, policy: RetryPolicy, *, now: datetime, rng: random.Random
 ) -> RetryDecision:
-    after = backoff.delay(tries.total, at_least=failure.retry_after or 0.0, rng=rng)
-    # A job with a deadline of its own expires by it; this horizon is for those without one.
-    if tries.deadline is None and now + timedelta(seconds=after) >= tries.first_opened_at + UNCOUNTED_HORIZON:
-        return GiveUp(f"no answer in {UNCOUNTED_HORIZON.days} days of trying, last: {failure}")
-    return Retry(after, counted=False)
+    counted = outcome_of(failure) in COUNTED
+    if counted and tries.of(*COUNTED) + 1 >= policy.max_counted:
+        return GiveUp(f"failed {tries.of(*COUNTED) + 1} times, last: {failure}")
+    after = _delay(failure, tries, policy, rng)
+    if tries.deadline is None and now + timedelta(seconds=after) >= tries.first_opened_at + HORIZON:
+        return GiveUp(f"no answer in {HORIZON.days} days of trying, last: {failure}")
+    return Retry(after, counted=counted)
 
 
-def _counted(policy: RetryPolicy, failure: ClaudeError, tries: Tries, *, rng: random.Random) -> RetryDecision:
-    if tries.counted + 1 >= policy.max_counted:
-        return GiveUp(f"failed {tries.counted + 1} times, last: {failure}")
-    return Retry(
-        policy.failed.delay(tries.counted, at_least=failure.retry_after or 0.0, rng=rng), counted=True
-    )
+def _delay(failure: ClaudeError, tries: Tries, policy: RetryPolicy, rng: random.Random) -> float:
+    """Each backoff grows by its own failures: a job that met a 429 is no less patient with an outage for it."""
+    match failure:
+        case RateLimited():
+            backoff, before = policy.rate_limited, tries.of(RateLimited.kind)
+        case Overloaded() | ConnectionFailed(sent=False):
+            # Nobody answers at all: not the prompt's fault, nothing paid, and it may last for minutes.
+            backoff, before = policy.overloaded, tries.of(*_OUTAGE)
+        case _:
+            backoff, before = policy.failed, tries.of(*COUNTED)
+    return backoff.delay(before, at_least=failure.retry_after or 0.0, rng=rng)
 
 
 AFTER_LOSS = Backoff(first=30, ceiling=600)

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from promptmill.claude.keys import Key, KeyRing
+from promptmill.clock import Clock, SystemClock
 from promptmill.dimensions import Amounts, Dimension
 from promptmill.errors import NoUsableKey, PromptmillError
 from promptmill.limits import Pool, PoolState
@@ -40,22 +42,28 @@ class Accounts:
         keys: every key this process knows.
         read_keys: reads them anew; a person may have replaced a file.
         peek: asks the limiter for the state of a pool.
+        clock: says whose rest at a spend limit is over.
     """
 
     keys: KeyRing
     read_keys: Callable[[], Iterable[Key]]
     peek: Callable[[Pool], Awaitable[PoolState]]
+    clock: Clock = field(default_factory=SystemClock)
     _states: dict[Pool, PoolState] = field(default_factory=dict)
     _waiting: Counter[Pool] = field(default_factory=Counter)
     _groups: set[str] = field(default_factory=set)
 
-    def in_order(self, group: str) -> list[Key]:
+    def in_order(self, group: str, *, resumed_at: datetime | None = None) -> list[Key]:
         """A key of every account, for the next call of a model group: where it would begin first comes first.
+
+        `resumed_at` is when the batch of the call last went on: an account that rests since before is tried again.
 
         Raises:
             NoUsableKey: there is none.
         """
         self._groups.add(group)
+        if resumed_at is not None:
+            self.keys.resumed(resumed_at)
         usable = self._usable(group)
         return sorted(usable, key=lambda key: self._expected_wait(Pool(key.account, group)))
 
@@ -92,14 +100,14 @@ class Accounts:
 
     def _usable(self, group: str) -> tuple[Key, ...]:
         try:
-            return self.keys.usable(group)
+            return self.keys.usable(group, now=self.clock.now())
         except NoUsableKey:
             self.keys.refresh(self.read_keys())
-            return self.keys.usable(group)
+            return self.keys.usable(group, now=self.clock.now())
 
     def _pools(self, group: str) -> list[Pool]:
         try:
-            return [Pool(key.account, group) for key in self.keys.usable(group)]
+            return [Pool(key.account, group) for key in self.keys.usable(group, now=self.clock.now())]
         except NoUsableKey:
             return []
 

@@ -10,7 +10,6 @@ import random
 import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -21,7 +20,7 @@ from redis.retry import Retry
 from promptmill import logs, settings
 from promptmill.broker import celery_app, publish, queued_ids
 from promptmill.claude.keys import configured_account
-from promptmill.errors import ClaudeError, PromptmillError
+from promptmill.errors import PromptmillError
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
 from promptmill.logs import get_logger
@@ -123,14 +122,14 @@ class WorkerProcess:
             policy=RetryPolicy(max_counted=self.runtime.settings.worker.max_attempts),
             clock=self.clock,
             rng=rng,
-            retire=self._retire,
+            keys=self.keys,
             pause=lambda held: pause_held(self.runtime.database, held, self.clock),
         )
         self.pipeline = Pipeline(
             outcomes=outcomes,
             limiter=self.limiter,
             client=self.client,
-            accounts=Accounts(self.keys, self.runtime.read_keys, self.limiter.peek),
+            accounts=Accounts(self.keys, self.runtime.read_keys, self.limiter.peek, self.clock),
             estimator=estimator,
             meet=self.experiences.meet,
             serves=lambda job: job.endpoint == self.runtime.endpoint_name,
@@ -216,12 +215,6 @@ class WorkerProcess:
             return GroupLimits()
         self.limit_changes.look(states)
         return limits
-
-    def _retire(self, key: Any, group: str, failure: ClaudeError) -> None:
-        """401 retires the key, 403 the key for that model group."""
-        everywhere = failure.status == HTTPStatus.UNAUTHORIZED or failure.error_type == "authentication_error"
-        self.keys.retire(key, None if everywhere else group, logs.scrub(str(failure)))
-        log.error("key_retired", key=key.label, group=group, status=failure.status)
 
 
 async def _repeat(act: Callable[[], Awaitable[None]], every: float) -> None:

@@ -13,14 +13,14 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import NoReturn
 
-from promptmill.claude.keys import Key
+from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
 from promptmill.clock import Clock
-from promptmill.errors import ClaudeError, ConnectionFailed, PromptmillError, ServerFailed
+from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, PromptmillError
 from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.pricing import PriceBook
-from promptmill.retries import GiveUp, Hold, Retry, RetryPolicy, SwapKey, Tries, decide
+from promptmill.retries import GiveUp, Hold, Retry, RetryPolicy, SwapKey, Tries, decide, outcome_of
 from promptmill.states import Lane, PausedBy
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
@@ -35,7 +35,10 @@ log = get_logger(__name__)
 INTERRUPTED = "interrupted"
 NO_ROOM_REST_S = (2.0, 5.0)
 """How long a job rests for which a budget has no room while other calls may give some back."""
-COUNTED = (ServerFailed.kind, ConnectionFailed.kind)
+WITHOUT_KEY_S = 15.0
+"""How long a job rests when there is no key to call with."""
+KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, then resume the batch (restart workers that have a variable of their own)"
+CAP_ADVICE = "raise it, then resume the batch"
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Outcomes:
     policy: RetryPolicy
     clock: Clock
     rng: random.Random
-    retire: Callable[[Key, str, ClaudeError], None]
+    keys: KeyRing
     pause: Callable[[Held], None]
 
     async def load(self, job_id: str) -> LoadedJob | None:
@@ -136,10 +139,30 @@ class Outcomes:
             Write.DEFER, Deferral(job_id=job.id, token=lease.token, attempt=attempt, not_before=None)
         )
 
-    async def hold(self, job: LoadedJob, reason: str, *, whole_account: bool = False) -> None:
-        """Pause the batch, or every batch that calls where this job calls, until a person acts."""
-        by = PausedBy.SPEND_CAP if whole_account else PausedBy.KEY
-        held = Held(job.batch_id, job.endpoint if whole_account else None, scrub(reason), by)
+    async def put_back_without_key(self, job: LoadedJob, none_left: NoUsableKey) -> NoReturn:
+        """Pause what has no key to call with, and send the job back.
+
+        Raises:
+            Deferred: always, once it is committed.
+        """
+        await self._hold(job, none_left)
+        # What a spend limit holds begins again with the batch, at once; a key may be with another worker.
+        after = 0.0 if none_left.resting else WITHOUT_KEY_S
+        await self.put_back(job, after=after, why=scrub(str(none_left)))
+
+    async def _hold(self, job: LoadedJob, none_left: NoUsableKey) -> None:
+        """Pause the batch; at a spend limit every batch that calls where this job calls."""
+        if none_left.resting:
+            whole = none_left.everywhere
+            held = Held(
+                job.batch_id,
+                job.endpoint if whole else None,
+                scrub(f"{_when_it_lifts(none_left)}; {none_left}"),
+                PausedBy.SPEND_CAP,
+                none_left.until,
+            )
+        else:
+            held = Held(job.batch_id, None, scrub(f"{none_left}; {KEY_ADVICE}"), PausedBy.KEY)
         await asyncio.to_thread(self.pause, held)
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
@@ -170,26 +193,37 @@ class Outcomes:
             Deferred: the job will be tried again.
             Failed: it will not.
         """
-        tries = Tries(
-            counted=sum(job.failures.get(kind, 0) for kind in COUNTED),
-            total=job.attempts,
-            first_opened_at=job.first_opened_at or self.clock.now(),
-            deadline=job.deadline,
-        )
-        decision = decide(failure, tries, self.policy, now=self.clock.now(), rng=self.rng)
+        now = self.clock.now()
+        tries = Tries(job.first_opened_at or now, job.failures, job.deadline)
+        decision = decide(failure, tries, self.policy, now=now, rng=self.rng)
         attempt = self._failed(lease, failure)
         match decision:
             case Retry(after=after):
                 await self._defer(job, lease, attempt, failure, after=after)
             case SwapKey():
-                self.retire(key, job.model_group, failure)
+                self._retire(key, job.model_group, failure)
                 await self._defer(job, lease, attempt, failure, after=0.0)
-            case Hold(reason=reason):
-                await self.hold(job, reason, whole_account=True)
+            case Hold(reason=reason, until=until):
+                await self._rest(job, key, Rest(now, until, scrub(reason)))
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case GiveUp():
                 log.info("job_given_up", job_id=job.id, kind=failure.kind, request_id=failure.request_id)
                 await self._fail(job, lease, attempt, failure)
+
+    def _retire(self, key: Key, group: str, failure: ClaudeError) -> None:
+        """401 retires the key, 403 the key for that model group."""
+        everywhere = failure.status == HTTPStatus.UNAUTHORIZED or failure.error_type == "authentication_error"
+        self.keys.retire(key, None if everywhere else group, scrub(str(failure)))
+        log.error("key_retired", key=key.label, group=group, status=failure.status)
+
+    async def _rest(self, job: LoadedJob, key: Key, rest: Rest) -> None:
+        """The account rests, and another takes over; where there is none, its batches are paused."""
+        self.keys.rest(key.account, rest)
+        log.error("account_rests", account=key.account, until=rest.until, why=rest.why)
+        try:
+            self.keys.usable(job.model_group, now=rest.since)
+        except NoUsableKey as none_left:
+            await self._hold(job, none_left)
 
     async def _defer(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError, *, after: float
@@ -198,18 +232,18 @@ class Outcomes:
             job_id=job.id,
             token=lease.token,
             attempt=attempt,
-            error_kind=failure.kind,
+            error_kind=outcome_of(failure),
             not_before=self.clock.now() + timedelta(seconds=after) if after > 0 else None,
         )
         await self.writer.put(Write.DEFER, deferral)
-        raise Deferred(f"{failure.kind}, again in {after:.1f} s")
+        raise Deferred(f"{outcome_of(failure)}, again in {after:.1f} s")
 
     async def _fail(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError
     ) -> NoReturn:
         await self.writer.put(
             Write.FAIL,
-            Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=failure.kind),
+            Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=outcome_of(failure)),
         )
         # The server's words stay in the attempt: a gateway may quote the prompt in them, and Flower shows this.
         raise Failed(f"{failure.kind}, status {failure.status}, request {failure.request_id}") from None
@@ -221,7 +255,7 @@ class Outcomes:
         cost = 0 if refused or never_sent else None
         return self._closed(
             lease,
-            failure.kind,
+            outcome_of(failure),
             usage=failure.usage,
             cost_nanos=cost,
             status=failure.status,
@@ -239,3 +273,12 @@ class Outcomes:
             price_version=self.prices.version,
             **facts,  # type: ignore[arg-type]  # each caller names fields of ClosedAttempt
         )
+
+
+def _when_it_lifts(none_left: NoUsableKey) -> str:
+    if none_left.until is None:
+        return f"a spend limit is reached: {CAP_ADVICE}"
+    return (
+        f"a spend limit is reached until {none_left.until:%Y-%m-%d %H:%M} UTC: the batch goes on then, "
+        f"or sooner if you {CAP_ADVICE}"
+    )

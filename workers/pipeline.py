@@ -42,9 +42,6 @@ from workers.verdicts import Deferred
 
 log = get_logger(__name__)
 
-KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, then resume the batch (restart workers that have a variable of their own)"
-WITHOUT_KEY_S = 15.0
-"""How long a job rests when there is no key to call with."""
 LONGEST_REST_S = 5.0
 """How long a job rests whose permit would come too late. What the limiter foresees for it may be hours and
 change with the next reply; the dispatcher knows the pace, and sends it out again when there is room."""
@@ -198,23 +195,23 @@ class Pipeline:
     async def _permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """A key and the right to call now; or the job goes back, or fails."""
         try:
-            return await self._first_permit(job.model_group, amounts)
+            return await self._first_permit(job, amounts)
         except NoUsableKey as error:
-            await self.outcomes.hold(job, f"{error}; {KEY_ADVICE}")
-            await self.outcomes.put_back(job, after=WITHOUT_KEY_S, why=str(error))
+            await self.outcomes.put_back_without_key(job, error)
         except RequestTooLarge as error:
             await self.outcomes.refuse(job, error, "request_too_large")
         except LimitReached as error:
             await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
 
-    async def _first_permit(self, group: str, amounts: Amounts) -> tuple[Key, Permit]:
+    async def _first_permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """From the first account that can hold such a call at all.
 
         Raises:
             NoUsableKey, LimitReached: see `Accounts.in_order` and `Limiter.acquire`.
             RequestTooLarge: it is too large for every account.
         """
-        *others, last = self.accounts.in_order(group)
+        group = job.model_group
+        *others, last = self.accounts.in_order(group, resumed_at=job.resumed_at)
         for key in others:
             with contextlib.suppress(RequestTooLarge):
                 return key, await self._wait_for_permit(Pool(key.account, group), amounts)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from promptmill.clock import Clock
 from promptmill.errors import Unavailable
 from promptmill.logs import get_logger
-from promptmill.store import jobs
+from promptmill.store import batches, jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import AfterLoss
@@ -57,6 +57,9 @@ class Reaper:
         reaped = self._take_back() if self.steady_for() >= self.settle_s else 0
         with self.database.begin() as connection:
             jobs.expire_overdue(connection, self.clock.now())
+            resumed = batches.resume_due(connection, self.clock.now())
+        if resumed:
+            log.info("batches_resumed", batches=resumed)
         # What a dead process had taken and not begun is nowhere now, so there is no reason to wait for it.
         # A new leader has not seen who died before it: most likely its predecessor.
         wait = PUBLISHING_S if self._somebody_died() else self.taken_for

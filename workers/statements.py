@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from promptmill.clock import Clock
+from promptmill.logs import get_logger
 from promptmill.states import PausedBy
 from promptmill.store import Connection, batches, jobs, leases
 from promptmill.store.database import Database
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
 from workers.writer import Statement, Write
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,11 @@ def pause_held(database: Database, held: Held, clock: Clock) -> None:
     for batch in active:
         if held.batch_id == batch.id or held.endpoint == batch.endpoint:
             with database.begin() as connection:
-                batches.hold(
+                paused = batches.hold(
                     connection, batch.id, held.reason, clock.now(), by=held.by, resume_at=held.resume_at
                 )
+            if paused:
+                log.warning("batch_paused", batch_id=batch.id, by=held.by, until=held.resume_at)
 
 
 def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:

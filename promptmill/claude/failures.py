@@ -8,11 +8,12 @@ Messages are for people and may be logged. They hold Anthropic's own words, cut 
 something that is not the API: a gateway may send the prompt back.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -75,6 +76,11 @@ _BLOCKED_TEXT = re.compile(
 #: Without an error object of the API these say that the address is wrong, not the prompt.
 _WRONG_ADDRESS = {404, 405, 407}
 
+#: A monthly limit lifts at 00:00 UTC on the 1st of the next month (claude-api.md, 5.3), said so or not.
+_MONTHLY_CODE = "enforced_spend_limit_reached"
+_NEXT_MONTH = re.compile(r"\bfirst day of (the )?next month\b", re.IGNORECASE)
+_MOMENT = re.compile(r"\b(\d{4}-\d{2}-\d{2})(?:(?:T| at | )(\d{2}:\d{2}))?")
+
 _DIMENSION_TEXT = re.compile(r"\b(requests|input tokens|output tokens) per \w+", re.IGNORECASE)
 _TITLE = re.compile(r"<title>\s*([^<]{1,80}?)\s*</title>", re.IGNORECASE)
 _SECRETS = re.compile(r"sk-ant-[\w-]+|(?<=//)[^/@\s'\"]+(?=@)")
@@ -108,6 +114,7 @@ def from_response(status: int, headers: Headers, body: str, *, now: datetime) ->
         headers=headers,
         status=status,
         retry_after=read_retry_after(headers, now=now),
+        lifts_at=_lifts_at(problem, now) if kind is SpendCapReached else None,
     )
 
 
@@ -175,6 +182,7 @@ def _build(
     status: int,
     retry_after: float | None = None,
     usage: Usage | None = None,
+    lifts_at: datetime | None = None,
 ) -> ClaudeError:
     headroom = read_headroom(headers)
     facts: dict[str, Any] = {
@@ -189,7 +197,21 @@ def _build(
     if kind is RateLimited:
         ramp = problem.code == "ramp_limit_exceeded"
         facts |= {"ramp": ramp, "dimension": None if ramp else _dimension(problem.message, headroom)}
+    if kind is SpendCapReached:
+        facts["lifts_at"] = lifts_at
     return kind(clean(message), **facts)
+
+
+def _lifts_at(problem: Problem, now: datetime) -> datetime | None:
+    """When a spend limit lifts by itself: the moment that is named, or the 1st of next month; UTC."""
+    for day, time in _MOMENT.findall(problem.message):
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(f"{day}T{time or '00:00'}").replace(tzinfo=UTC)
+    if problem.code == _MONTHLY_CODE or _NEXT_MONTH.search(problem.message):
+        today = now.astimezone(UTC).date()
+        first = (today.replace(day=1) + timedelta(days=31)).replace(day=1)
+        return datetime(first.year, first.month, first.day, tzinfo=UTC)
+    return None
 
 
 def _dimension(message: str, headroom: Headroom | None) -> Dimension | None:

@@ -2,12 +2,13 @@
 
 A Key belongs to an account (an Anthropic organization or workspace), and limits belong to the account: a second
 key of one account raises no limit, it takes over when the first is refused; a second account adds its limits. The ring remembers which key was refused for
-what; a key whose secret was replaced counts as a new one.
+what, where a key whose secret was replaced counts as a new one, and which account rests at a spend limit.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,26 @@ class Key:
     account: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """An account that no call succeeds with: since when, until when where that is known, and why."""
+
+    since: datetime
+    until: datetime | None
+    why: str
+
+    def __str__(self) -> str:
+        until = f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else ""
+        return f"its account rests{until}: {self.why}"
+
+
 class KeyRing:
     """The keys of this process, in order of preference."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self._keys = tuple(keys)
         self._retired: dict[tuple[Key, str | None], str] = {}
+        self._resting: dict[str, Rest] = {}
 
     def pick(self, group: str) -> Key:
         """The first key that is not retired, for everything or for this model group.
@@ -45,33 +60,67 @@ class KeyRing:
         """
         return self.usable(group)[0]
 
-    def usable(self, group: str) -> tuple[Key, ...]:
-        """The first key of every account that is not retired, in order of preference; at least one.
+    def usable(self, group: str, *, now: datetime | None = None) -> tuple[Key, ...]:
+        """The first key of every account that is neither retired nor at rest, in order of preference; at least one.
+
+        `now` ends the rests whose time is over.
 
         Raises:
-            NoUsableKey: there is none; the message says why each was retired, by label.
+            NoUsableKey: there is none; the message says why each is out, by label.
         """
+        if now is not None:
+            self._wake(lambda rest: rest.until is not None and rest.until <= now)
         first: dict[str, Key] = {}
         for key in self._keys:
             if self._why_not(key, group) is None:
                 first.setdefault(key.account, key)
         if first:
             return tuple(first.values())
-        if not self._keys:
-            raise NoUsableKey("no key: set ANTHROPIC_API_KEY")
-        reasons = "; ".join(f"{key.label}: {self._why_not(key, group)}" for key in self._keys)
-        raise NoUsableKey(f"no usable key for {group} ({reasons})")
+        raise self._none_left(group)
 
     def retire(self, key: Key, group: str | None, why: str) -> None:
         """Do not pick `key` again, for one model group or (None) at all. `why` is shown to people."""
         self._retired[key, group] = why
+
+    def rest(self, account: str, rest: Rest) -> None:
+        """Do not pick a key of this account before its spend limit lifts."""
+        self._resting[account] = rest
+
+    def resumed(self, at: datetime) -> None:
+        """A person let a batch go on, or its time came: rests that began before that prove nothing any more."""
+        self._wake(lambda rest: rest.since < at)
 
     def refresh(self, keys: Iterable[Key]) -> None:
         """Replace the keys; what was refused stays refused only while its secret is the same."""
         self._keys = tuple(keys)
         self._retired = {place: why for place, why in self._retired.items() if place[0] in self._keys}
 
+    def _wake(self, over: Callable[[Rest], bool]) -> None:
+        if self._resting:
+            self._resting = {name: rest for name, rest in self._resting.items() if not over(rest)}
+
+    def _none_left(self, group: str) -> NoUsableKey:
+        if not self._keys:
+            return NoUsableKey("no key: set ANTHROPIC_API_KEY")
+        reasons = "; ".join(f"{key.label}: {self._why_not(key, group)}" for key in self._keys)
+        resting = [self._resting[key.account] for key in self._keys if self._only_rests(key, group)]
+        return NoUsableKey(
+            f"no usable key for {group} ({reasons})",
+            resting=bool(resting),
+            everywhere=all(
+                (key, None) in self._retired or key.account in self._resting for key in self._keys
+            ),
+            until=min((rest.until for rest in resting if rest.until is not None), default=None),
+        )
+
+    def _only_rests(self, key: Key, group: str) -> bool:
+        return key.account in self._resting and not self._refused(key, group)
+
     def _why_not(self, key: Key, group: str) -> str | None:
+        rest = self._resting.get(key.account)
+        return self._refused(key, group) or (str(rest) if rest is not None else None)
+
+    def _refused(self, key: Key, group: str) -> str | None:
         return self._retired.get((key, None)) or self._retired.get((key, group))
 
 

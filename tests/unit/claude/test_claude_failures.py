@@ -219,6 +219,37 @@ def test_a_spend_cap_inside_a_stream_is_one() -> None:
     assert type(failures.from_event(event, {}, usage=None)) is SpendCapReached
 
 
+LIMIT = "You have reached your specified API usage limits."
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "lifts"),
+    [
+        (400, f"{LIMIT} You will regain access on 2026-12-01 at 00:00 UTC.", None, "2026-12-01T00:00Z"),
+        (400, f"{LIMIT} You will regain access on 2027-01-15 at 08:30 UTC.", None, "2027-01-15T08:30Z"),
+        (400, f"{LIMIT} You will regain access on 2026-99-99.", None, None),
+        (400, f"{LIMIT} Access returns on the first day of next month.", None, "2026-12-01T00:00Z"),
+        (400, LIMIT, None, None),
+        (429, "Spend limit.", "enforced_spend_limit_reached", "2026-12-01T00:00Z"),
+        (429, "Spend limit.", "contract_spend_limit_reached", None),
+        (402, "Your payment method has a problem.", None, None),
+    ],
+)
+def test_a_spend_cap_says_when_it_lifts(status: int, message: str, code: str | None, lifts: str) -> None:
+    now = datetime(2026, 11, 30, 23, 59, tzinfo=UTC)
+    error = failures.from_response(status, {}, body("error", message, code), now=now)
+    assert isinstance(error, SpendCapReached)
+    assert error.lifts_at == (datetime.fromisoformat(lifts) if lifts else None)
+
+
+def test_the_month_after_december_is_january() -> None:
+    now = datetime(2026, 12, 31, 12, tzinfo=UTC)
+    text = body("rate_limit_error", code="enforced_spend_limit_reached")
+    error = failures.from_response(429, {}, text, now=now)
+    assert isinstance(error, SpendCapReached)
+    assert error.lifts_at == datetime(2027, 1, 1, tzinfo=UTC)
+
+
 def test_messages_are_cut() -> None:
     assert len(str(failure(400, body("invalid_request_error", "x" * 10_000)))) == failures.LONGEST_MESSAGE
 

@@ -1,14 +1,17 @@
 """Keys: which one is used, which one is out, and that no value is ever shown."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from promptmill.claude.keys import Key, KeyRing, configured_account, load_keys, rehearsing
+from promptmill.claude.keys import Key, KeyRing, Rest, configured_account, load_keys, rehearsing
 from promptmill.errors import ConfigurationError, NoUsableKey
 
 GROUP = "claude-opus-5"
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+LIFTS = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 def key(label: str, account: str = "default", secret: str = "sk-ant-CANARY") -> Key:
@@ -58,6 +61,61 @@ def test_a_replaced_secret_is_a_new_key_and_an_unchanged_one_stays_out() -> None
 def test_every_account_has_its_first_usable_key_in_order() -> None:
     ring = KeyRing([key("a", "x"), key("b", "y"), key("c", "x")])
     assert [each.label for each in ring.usable(GROUP)] == ["a", "b"]
+
+
+def capped(until: datetime | None = LIFTS, since: datetime = NOW) -> Rest:
+    return Rest(since, until, "429 spend limit")
+
+
+def test_an_account_that_rests_leaves_its_calls_to_the_other() -> None:
+    ring = KeyRing([key("a", "x"), key("b", "y"), key("c", "x")])
+    ring.rest("x", capped())
+    assert [each.label for each in ring.usable(GROUP, now=NOW)] == ["b"]
+
+
+def test_a_rest_ends_when_its_time_is_over_and_never_where_nobody_knows() -> None:
+    ring = KeyRing([key("a", "x"), key("b", "y")])
+    ring.rest("x", capped())
+    ring.rest("y", capped(until=None))
+    assert [each.label for each in ring.usable(GROUP, now=LIFTS)] == ["a"]
+
+
+def test_a_rest_is_forgotten_when_a_batch_went_on_after_it_began() -> None:
+    ring = KeyRing([key("a")])
+    ring.rest("default", capped(until=None))
+    ring.resumed(NOW - timedelta(seconds=1))
+    with pytest.raises(NoUsableKey):
+        ring.usable(GROUP, now=NOW)
+    ring.resumed(NOW + timedelta(seconds=1))
+    assert ring.usable(GROUP, now=NOW)
+
+
+def test_no_account_left_says_when_the_first_comes_back() -> None:
+    ring = KeyRing([key("a", "x"), key("b", "y"), key("c", "z")])
+    ring.rest("x", capped(LIFTS + timedelta(days=1)))
+    ring.rest("y", capped())
+    ring.retire(key("c", "z"), None, "401")
+    with pytest.raises(NoUsableKey, match="until 2026-12-01 00:00 UTC: 429 spend limit") as caught:
+        ring.usable(GROUP, now=NOW)
+    assert (caught.value.resting, caught.value.everywhere, caught.value.until) == (True, True, LIFTS)
+
+
+def test_a_key_that_is_refused_for_one_group_alone_may_serve_another() -> None:
+    ring = KeyRing([key("a", "x"), key("b", "y")])
+    ring.rest("x", capped())
+    ring.retire(key("b", "y"), GROUP, "403")
+    with pytest.raises(NoUsableKey) as caught:
+        ring.usable(GROUP, now=NOW)
+    assert (caught.value.resting, caught.value.everywhere) == (True, False)
+
+
+def test_refused_keys_alone_are_no_rest() -> None:
+    ring = KeyRing([key("a", "x")])
+    ring.rest("x", capped())
+    ring.retire(key("a", "x"), None, "401")
+    with pytest.raises(NoUsableKey) as caught:
+        ring.usable(GROUP, now=NOW)
+    assert (caught.value.resting, caught.value.until) == (False, None)
 
 
 def test_a_key_shows_its_label_and_never_its_value() -> None:

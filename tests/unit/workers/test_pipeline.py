@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from promptmill.estimates import Estimator
 from promptmill.limits import Ceilings, LocalLimiter, Pool
 from promptmill.pricing import PriceBook
 from promptmill.retries import RetryPolicy
-from promptmill.states import BatchState, JobState, Lane
+from promptmill.states import BatchState, JobState, Lane, PausedBy
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease
 from promptmill.testing import a_prompt
@@ -32,6 +34,7 @@ from workers.writer import Write
 
 GROUP = "claude-sonnet-5"
 POOL = Pool("account", GROUP)
+LIFTS = datetime(2126, 12, 1, tzinfo=UTC)
 KEY = Key(label="main", secret=SecretStr("sk"), account="account")
 REPLY = Reply(
     message={"type": "message", "model": GROUP, "content": [{"type": "text", "text": "4"}], "usage": {}},
@@ -91,6 +94,9 @@ class Rows:
         [value] = [value for written, value in self.written if written is kind]
         return value
 
+    def of(self, kind: Write) -> list[Any]:
+        return [value for written, value in self.written if written is kind]
+
     def kinds(self) -> list[Write]:
         return [kind for kind, _ in self.written]
 
@@ -134,7 +140,7 @@ class Bench:
             policy=RetryPolicy(),
             clock=SystemClock(),
             rng=random.Random(1),
-            retire=lambda key, group, failure: self.keys.retire(key, group, str(failure)),
+            keys=self.keys,
             pause=self.held.append,
         )
         self.pipeline = Pipeline(
@@ -269,10 +275,39 @@ async def test_a_replaced_key_is_read_before_anybody_is_told_that_there_is_none(
 
 
 async def test_a_spend_cap_pauses_everything_that_calls_the_same_endpoint(bench: Bench) -> None:
-    bench.claude.outcome = SpendCapReached("until the first", status=429)
+    bench.claude.outcome = SpendCapReached("cap", status=429, lifts_at=LIFTS)
     with pytest.raises(Deferred):
         await bench.start()
-    assert bench.held[0].endpoint == "simulated"
+    [held] = bench.held
+    assert (held.endpoint, held.by, held.resume_at) == ("simulated", PausedBy.SPEND_CAP, LIFTS)
+    assert "until 2126-12-01 00:00 UTC" in held.reason
+    assert bench.rows.only(Write.DEFER).attempt.outcome == "spend_cap_reached"
+
+
+async def test_at_a_spend_cap_another_account_takes_over(bench: Bench) -> None:
+    other = Key(label="other", secret=SecretStr("sk-other"), account="other")
+    bench.keys.refresh([KEY, other])
+    bench.claude.outcome = SpendCapReached("cap", status=429, lifts_at=LIFTS)
+    with pytest.raises(Deferred):
+        await bench.start()
+    bench.claude.outcome = REPLY
+    await bench.start()
+    assert bench.held == []
+    assert [bench.rows.of(Write.BEGIN)[n].account for n in (0, 1)] == ["account", "other"]
+
+
+async def test_a_job_whose_batch_was_resumed_tries_an_account_that_rests_once_more(bench: Bench) -> None:
+    bench.claude.outcome = SpendCapReached("cap", status=402)
+    with pytest.raises(Deferred):
+        await bench.start()
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.rows.kinds().count(Write.BEGIN) == 1  # the second was not called at all
+    assert "raise it, then resume the batch" in bench.held[0].reason
+    bench.claude.outcome = REPLY
+    bench.rows.job = replace(JOB, resumed_at=datetime.now(UTC))
+    await bench.start()
+    assert bench.rows.kinds()[-1] is Write.COMPLETE
 
 
 async def test_while_draining_a_job_goes_back_at_once(bench: Bench) -> None:
