@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,27 @@ import psycopg
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from promptmill.clock import SystemClock
 from promptmill.embedded.redis import find_server
 from promptmill.limits import RedisLimiter
-from promptmill.routes import DISPATCHER_LOCK
+from promptmill.routes import ANSWER_QUEUE, DISPATCHER_LOCK
 from promptmill.states import JobState
 from promptmill.store import batches, ledger, stats
 from promptmill.store.batches import BatchRow
-from promptmill.store.database import Database
+from promptmill.store.database import Database, database_now
 from promptmill.store.ledger import AttemptRow
 from promptmill.store.stats import BatchStatus
-from promptmill.testing import SimulatorHandle
+from promptmill.store.tables import worker as WORKERS  # noqa: N812  # a table
+from promptmill.testing import SimulatorHandle, simulated_claude
 
 WaitUntil = Callable[..., None]
 
 QUICK = {
     "PROMPTMILL_WORKER__HEARTBEAT_S": "0.3",
     "PROMPTMILL_WORKER__DEAD_AFTER_S": "1.5",
-    "PROMPTMILL_WORKER__PATIENCE_S": "2",
+    "PROMPTMILL_WORKER__PATIENCE_S": "0.5",
 }
 """Seconds, so that a process counts as dead within two and not within ten."""
 
@@ -94,6 +94,24 @@ class RedisServer:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def replica(self, folder: Path) -> "RedisServer":
+        """A second server that has everything this one has."""
+        other = RedisServer(folder).start(replicaof=f"127.0.0.1 {self.port}")
+        with other.client() as client:
+            deadline = time.monotonic() + 10
+            while client.info("replication")["master_link_status"] != "up":
+                assert time.monotonic() < deadline, "the replica did not come up"
+                time.sleep(0.02)
+        return other
+
+    def fail_over_to(self, replica: "RedisServer") -> None:
+        """This one dies, and the replica answers at its address."""
+        self.kill()
+        with replica.client() as client:
+            client.replicaof("NO", "ONE")
+            client.config_set("port", self.port)
+        self.process = replica.process
 
     def client(self) -> Redis:
         return Redis(port=self.port, socket_timeout=5, decode_responses=True)
@@ -159,27 +177,39 @@ class Mill:
         with self.database.read() as connection:
             return connection.execute(text(query), values).scalar()
 
+    def is_led(self) -> bool:
+        """A worker is up and dispatches."""
+        with self.redis.client() as client:
+            return bool(client.keys(DISPATCHER_LOCK + "*"))
+
+    def taken(self, batch_id: str) -> int:
+        """Jobs that a worker has taken and not begun."""
+        with self.redis.client() as client:
+            return 0 if client.llen(ANSWER_QUEUE) else self.count(batch_id, JobState.QUEUED)
+
+    def silent_for(self, worker: "subprocess.Popen[bytes]") -> float:
+        """Seconds since its last heartbeat, by the database's clock."""
+        with self.database.read() as connection:
+            seen_at = connection.scalar(select(WORKERS.c.seen_at).where(WORKERS.c.pid == worker.pid))
+            return (database_now(connection) - seen_at).total_seconds()
+
     def pause(self, batch_id: str) -> None:
         with self.database.begin() as connection:
-            batches.pause(connection, batch_id, SystemClock().now())
-
-    def resume(self, batch_id: str) -> None:
-        with self.database.begin() as connection:
-            batches.resume(connection, batch_id, SystemClock().now())
+            batches.pause(connection, batch_id, "by a person", SystemClock().now())
 
     def logs(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody writes jobs while the block runs; everybody may read. Released at its end."""
+    def locked(self, tables: str = "batch, job, attempt") -> Iterator[None]:
+        """Nobody writes these tables (in SQLite: anything) while the block runs; everybody may read."""
         if self.database.dialect == "sqlite":
             path = self.database_url.removeprefix("sqlite:///")
             other = sqlite3.connect(path, isolation_level=None, timeout=20)
             other.execute("BEGIN IMMEDIATE")
         else:
             other = psycopg.connect(self.database_url)  # type: ignore[assignment]  # both have the two methods used
-            other.execute("LOCK TABLE batch, job, attempt IN EXCLUSIVE MODE")
+            other.execute(f"LOCK TABLE {tables} IN EXCLUSIVE MODE")
         try:
             yield
         finally:
@@ -219,7 +249,7 @@ class Mill:
         if billed["answers"] == known:
             assert row.cost_nanos == billed["cost_nanos"]
 
-    def _permits(self) -> Counter[str]:
+    def permits(self) -> Counter[str]:
         """Permits in Redis, by the process that holds them."""
         with self.redis.client() as client:
             held = {key.rpartition(":")[2]: client.hlen(key) for key in client.keys("*:permits:*")}
@@ -227,7 +257,7 @@ class Mill:
 
     def _permits_of_live(self) -> set[str]:
         """Processes that live and hold a permit."""
-        return self._live() & set(self._permits())
+        return self._live() & set(self.permits())
 
     def _live(self) -> set[str]:
         """The ids of the worker processes that run."""
@@ -251,7 +281,7 @@ class Mill:
                 await limiter.beat()
 
         asyncio.run(expire())
-        return dict(self._permits())
+        return dict(self.permits())
 
     def stop(self) -> None:
         """End what was started, by its id."""
@@ -276,6 +306,27 @@ def start_mill(
     """`start_mill(database_url, claude)`: a mill without workers."""
     with mills_of(own_redis, tmp_path, wait_until) as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def standing_mill(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil
+) -> Iterator[Mill]:
+    """A mill whose one worker must live through all tests of a module, on SQLite and a Redis of its own."""
+    folder = tmp_path_factory.mktemp("standing")
+    database = folder / "promptmill.db"
+    database.write_bytes(sqlite_template.read_bytes())
+    redis = RedisServer(folder / "redis").start()
+    try:
+        with (
+            simulated_claude(first_token_s=0.2) as claude,
+            mills_of(redis, folder, wait_until) as start,
+        ):
+            mill = start(f"sqlite:///{database}", claude)
+            mill.start_worker()
+            yield mill
+    finally:
+        redis.kill()
 
 
 @contextlib.contextmanager
@@ -305,21 +356,6 @@ def mills_of(redis: RedisServer, folder: Path, wait_until: WaitUntil) -> Iterato
     finally:
         for mill in mills:
             mill.stop()
-
-
-@pytest.fixture
-def redis_at() -> Callable[..., AbstractContextManager[RedisServer]]:
-    """`redis_at(folder)`: one more Redis, for the length of a block."""
-
-    @contextlib.contextmanager
-    def run(folder: Path, **settings: str) -> Iterator[RedisServer]:
-        server = RedisServer(folder).start(**settings)
-        try:
-            yield server
-        finally:
-            server.kill()
-
-    return run
 
 
 def _free_port() -> int:

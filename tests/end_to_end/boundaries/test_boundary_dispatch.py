@@ -22,9 +22,8 @@ def test_a_dispatcher_that_dies_between_commit_and_publish_costs_time_only(
     with simulated_claude() as claude:
         mill = start_mill(database_url, claude)
         worker = mill.start_worker()
-        mill.wait_until(lambda: mill.ask("SELECT count(*) FROM worker"), timeout=30)
+        mill.wait_until(mill.is_led, timeout=30)
         with mill.redis.client() as redis:
-            mill.wait_until(lambda: redis.keys("*dispatcher:lock*"), timeout=30)
             worker.send_signal(signal.SIGSTOP)
             batch = a_batch(mill.database, 30)
             with mill.locked():
