@@ -37,6 +37,7 @@ class Estimate:
         input_tokens: the whole prompt, cached or not.
         output_tokens: thinking and text.
         cost_nanos: nano-dollars; None when the model's price is unknown.
+        cost_high_nanos: what about one call in forty costs more than; what a budget sets aside.
         limited_input_tokens: the part that counts against the input limit, which cache reads do not.
         input_high, output_high: about one call in forty needs more.
         model: what was asked for.
@@ -47,6 +48,7 @@ class Estimate:
     input_tokens: int
     output_tokens: int
     cost_nanos: int | None
+    cost_high_nanos: int | None = None
     limited_input_tokens: int = 0
     input_high: int = 0
     output_high: int = 0
@@ -84,19 +86,26 @@ class Estimator:
         by_formula = math.ceil(length.tokens * start_factor(model, self._catalogue))
         whole = known.input_tokens(by_formula)
         expected = known.output_tokens(ceiling)
-        return Estimate(
-            input_tokens=whole,
-            output_tokens=expected,
-            cost_nanos=self._prices.price_of(
-                known.usage(whole, expected),
+        whole_high = math.ceil(by_formula * known.factor.high)
+        expected_high = _at_most(known.output.high, ceiling)
+
+        def price(input_tokens: int, output_tokens: int) -> int | None:
+            return self._prices.price_of(
+                known.usage(input_tokens, output_tokens),
                 model=model,
                 lane=lane,
                 inference_geo=body.get("inference_geo"),
                 speed=body.get("speed"),
-            ),
+            )
+
+        return Estimate(
+            input_tokens=whole,
+            output_tokens=expected,
+            cost_nanos=price(whole, expected),
+            cost_high_nanos=price(max(whole, whole_high), max(expected, expected_high)),
             limited_input_tokens=known.limited_input_tokens(by_formula),
-            input_high=math.ceil(by_formula * known.factor.high),
-            output_high=_at_most(known.output.high, ceiling),
+            input_high=whole_high,
+            output_high=expected_high,
             model=model,
             length=length,
             first=(by_formula, _at_most(FIRST_GUESS, ceiling)),
