@@ -1,7 +1,8 @@
 """The budget of a batch: what is left of it, and whether one more call may begin. Pure.
 
-The one idea: what a call is expected to cost is set aside before it is made and settled after. What nobody can know
-the cost of stays set aside, so a budget is overshot by no more than calls in flight cost beyond what was expected.
+The one idea: what a call may cost is set aside before it is made and settled after. What nobody can know the cost of
+stays set aside, so a budget is overshot by no more than calls in flight cost beyond that. It is not the mean that is
+set aside: calls in flight are the long ones, so all of them together cost more than their means.
 """
 
 from dataclasses import dataclass, replace
@@ -37,23 +38,23 @@ class Budget:
 
     @property
     def room(self) -> int:
-        """What a call may be expected to cost and still begin; below zero where calls cost more than expected."""
+        """What a call may cost and still begin; below zero where calls cost more than was set aside."""
         return self.limit - self.cost - self.reserved - self.unknown
 
-    def verdict(self, expected: int | None) -> Verdict:
-        """Whether a call that is expected to cost so much may begin; None, a price nobody knows, never may.
+    def verdict(self, wanted: int | None) -> Verdict:
+        """Whether a call may begin that sets so much aside; None, a price nobody knows, never may.
 
         It waits while other calls hold something that may come back.
         """
-        if expected is None:
+        if wanted is None:
             return Verdict.EXHAUSTED
-        if expected <= self.room:
+        if wanted <= self.room:
             return Verdict.BEGIN
         return Verdict.WAIT if self.reserved > 0 else Verdict.EXHAUSTED
 
-    def with_call(self, expected: int) -> "Budget":
+    def with_call(self, wanted: int) -> "Budget":
         """The budget once so much more is set aside."""
-        return replace(self, reserved=self.reserved + expected)
+        return replace(self, reserved=self.reserved + wanted)
 
     def calls(self, typical: float | None) -> int:
         """How many calls of a typical cost may go out; one where nothing is in flight, so that it is told to stop."""
@@ -62,15 +63,15 @@ class Budget:
             return probe
         return max(probe, int(self.room / typical))
 
-    def why_stopped(self, expected: int | None) -> str:
+    def why_stopped(self, wanted: int | None) -> str:
         """Why no call begins any more, for people."""
         gone = [f"{dollars(self.cost)} spent"]
         if self.unknown:
             gone.append(f"{dollars(self.unknown)} set aside for calls whose cost nobody can know")
         said = f"budget of {dollars(self.limit)}: {', '.join(gone)}"
-        if expected is None:
+        if wanted is None:
             return f"{said}; the price of the next call is unknown"
-        return f"{said}; the next call needs about {dollars(expected)}"
+        return f"{said}; the next call may cost {dollars(wanted)}"
 
     def larger(self) -> str:
         """An amount that lets it go on, in dollars as it is typed: what is gone already, and as much again as the limit."""

@@ -157,9 +157,9 @@ def _send_back(
     )
     stopped: dict[str, str] = {}
     for each in sorted(refusals.values(), key=lambda refusal: refusal.batch_id):
-        expected = each.claim.reserved_nanos
-        if each.batch_id not in stopped and each.budget.verdict(expected) is Verdict.EXHAUSTED:
-            stopped[each.batch_id] = each.budget.why_stopped(expected)
+        wanted = each.claim.reserved_nanos
+        if each.batch_id not in stopped and each.budget.verdict(wanted) is Verdict.EXHAUSTED:
+            stopped[each.batch_id] = each.budget.why_stopped(wanted)
             batches.hold(conn, each.batch_id, stopped[each.batch_id], now, by=PausedBy.BUDGET)
     return {
         job_id: NoRoom(job_id=job_id, attempt_id=each.claim.attempt_id, stopped=stopped.get(each.batch_id))

@@ -54,7 +54,7 @@ def test_why_it_stopped_names_every_part() -> None:
 
     assert budget.why_stopped(12_500_000) == (
         "budget of $5.00: $4.98 spent, $0.01 set aside for calls whose cost nobody can know; "
-        "the next call needs about $0.0125"
+        "the next call may cost $0.0125"
     )
     assert "price of the next call is unknown" in budget.why_stopped(None)
 
