@@ -248,6 +248,9 @@ class Ledger:
         cost = price_of(usage, model=model, inference_geo=inference_geo, speed=speed)
         self._bills[fate].add(usage, cost)
         self._lines.append(BilledAnswer(request_id, fingerprint, fate, cost))
+        self._billed_calls.append(_number_of(request_id))
+        self._billed_nanos.append(_UNPRICED if cost is None else cost)
+        self._billed_fates.append(_FATES.index(fate))
         bill = self._models.get(model)
         if bill is None:
             bill = self._models[model] = Bill()
