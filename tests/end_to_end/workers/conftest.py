@@ -29,12 +29,12 @@ class Mill:
     wait_until: WaitUntil
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start_worker(self, **environment: str) -> "subprocess.Popen[bytes]":
+    def start_worker(self, *, app: str = "workers.app", **environment: str) -> "subprocess.Popen[bytes]":
         """`celery -A workers.app worker`, as a person starts it."""
         number = len(self.workers)
         with (self.folder / f"worker-{number}.log").open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-n", f"w{number}@test"],
+                [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"w{number}@test"],
                 env={**self.environment, **environment},
                 cwd=self.folder,
                 stdout=log,
