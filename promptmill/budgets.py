@@ -10,6 +10,7 @@ from enum import StrEnum
 
 NANOS_PER_DOLLAR = 1_000_000_000
 _CENTS_SHOWN = 2
+_DIGITS_SUGGESTED = 2
 
 
 class Verdict(StrEnum):
@@ -74,9 +75,10 @@ class Budget:
         return f"{said}; the next call may cost {dollars(wanted)}"
 
     def larger(self) -> str:
-        """An amount that lets it go on, in dollars as it is typed: what is gone already, and as much again as the limit."""
-        gone = max(self.limit, self.cost + self.unknown)
-        return dollars(gone + self.limit).removeprefix("$")
+        """An amount that lets it go on, in dollars as it is typed: what is gone and the limit once more, rounded up."""
+        amount = max(self.limit, self.cost + self.unknown) + self.limit
+        step = 10 ** max(0, len(str(amount)) - _DIGITS_SUGGESTED)
+        return dollars(-(-amount // step) * step).removeprefix("$")
 
 
 def calls_covered(limit: int, cost: int, calls: int) -> int:

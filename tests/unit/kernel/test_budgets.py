@@ -62,6 +62,7 @@ def test_why_it_stopped_names_every_part() -> None:
 def test_the_larger_amount_lets_it_go_on() -> None:
     assert Budget(limit=5_000_000_000, cost=4_980_000_000).larger() == "10.00"
     assert Budget(limit=1_000_000_000, cost=50_000_000_000).larger() == "51.00"
+    assert Budget(limit=20_000_000, cost=24_690_500).larger() == "0.045"
 
 
 @pytest.mark.parametrize(
