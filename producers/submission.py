@@ -10,11 +10,12 @@ from typing import Any
 from producers.answers import PARSE
 from producers.batches import Batch, tell_dispatcher
 from producers.stack import needs_simulator
-from producers.terms import budget_of, deadline_of, lane_of, priority_of, schema_of
+from producers.terms import budget_of, check_truncation, deadline_of, lane_of, priority_of, schema_of
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
 from promptmill.intake.admit import Admission, admit
 from promptmill.intake.options import SubmitOptions
+from promptmill.retries import truncation_policy
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
 from promptmill.store import workers
@@ -37,6 +38,7 @@ def submit(
     model: str | None = None,
     name: str | None = None,
     max_tokens: int | None = None,
+    ask_again_up_to: int | None = None,
     system: str | Sequence[Mapping[str, Any]] | None = None,
     template: str | None = None,
     columns: Sequence[str] | None = None,
@@ -63,6 +65,8 @@ def submit(
         model: for rows that name none of their own.
         name: what to call the batch; by default the source's name and a hash of the content.
         max_tokens: the longest answer, where a row says nothing; 4,096 when None.
+        ask_again_up_to: ask again for an answer that was cut off at max_tokens, with twice the room, up to so many
+            tokens; it is kept as it is when None.
         system: a system prompt for every prompt.
         template: a Jinja2 template that makes a prompt from the fields of a row.
         columns: the fields of a CSV or TSV file without a header row.
@@ -89,6 +93,7 @@ def submit(
         model=model,
         name=name,
         max_tokens=max_tokens,
+        ask_again_up_to=ask_again_up_to,
         system=system,
         template=template,
         columns=columns,
@@ -111,6 +116,8 @@ def submit(
 
 def options_for(
     *,
+    max_tokens: int | None = None,
+    ask_again_up_to: int | None = None,
     params: Mapping[str, Any] | None = None,
     schema: object | None = None,
     lane: str = "auto",
@@ -125,7 +132,10 @@ def options_for(
     Raises:
         InvalidInput: a word has no meaning; names the option.
     """
+    if ask_again_up_to is not None:
+        check_truncation(ask_again_up_to, max_tokens=max_tokens, model=same.get("model"))
     return SubmitOptions(
+        max_tokens=max_tokens,
         params=params or {},
         schema=None if schema is None else schema_of(schema),
         lane=lane_of(lane),
@@ -133,7 +143,7 @@ def options_for(
         budget_nanos=None if budget is None else budget_of(budget),
         priority=priority_of(priority),
         tags=tags or {},
-        extra={} if schema is None else {PARSE: "json"},
+        extra=({} if schema is None else {PARSE: "json"}) | truncation_policy(ask_again_up_to),
         **same,
     )
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
 from typing import Any
 
+from promptmill.catalogue import find_model
 from promptmill.errors import InvalidInput
 from promptmill.states import JobState, Lane
 
@@ -105,6 +106,20 @@ def outcomes_of(only: str | Collection[str] | None) -> tuple[JobState, ...]:
         if name not in RETRIABLE:
             raise InvalidInput(f"{name} is none of {', '.join(RETRIABLE)}", field="only")
     return tuple(state for state in RETRIABLE if state in names)
+
+
+def check_truncation(ask_again_up_to: int, *, max_tokens: int | None, model: str | None) -> None:
+    """Raise InvalidInput for a cap that no answer could grow to, or that the model does not allow."""
+    field = "ask-again-up-to"
+    if ask_again_up_to <= (max_tokens or 0):
+        raise InvalidInput(
+            f"{ask_again_up_to:,} is not above the {max_tokens or 0:,} of max_tokens", field=field
+        )
+    facts = find_model(model) if model else None
+    if facts is not None and ask_again_up_to > facts.max_output_tokens:
+        raise InvalidInput(
+            f"{ask_again_up_to:,} is above the {facts.max_output_tokens:,} of {facts.id}", field=field
+        )
 
 
 def lane_of(value: str) -> Lane:

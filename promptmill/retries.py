@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from promptmill.errors import (
     ClaudeError,
@@ -30,6 +31,9 @@ LEAST_REST = timedelta(minutes=10)
 
 UNREACHABLE = "unreachable"
 """The outcome of a call that never left: nobody answered. Told from `connection_failed`, which is counted."""
+TRUNCATED = "truncated"
+"""The option of a batch about answers cut off at `max_tokens`, and the outcome of a call whose answer was."""
+ASK_AGAIN_UP_TO = "ask_again_up_to"
 COUNTED = (ServerFailed.kind, ConnectionFailed.kind)
 _OUTAGE = (Overloaded.kind, UNREACHABLE)
 
@@ -151,6 +155,26 @@ def _delay(failure: ClaudeError, tries: Tries, policy: RetryPolicy, rng: random.
         case _:
             backoff, before = policy.failed, tries.of(*COUNTED)
     return backoff.delay(before, at_least=failure.retry_after or 0.0, rng=rng)
+
+
+def truncation_policy(ask_again_up_to: int | None) -> dict[str, Any]:
+    """What a batch remembers of it: keep what was cut off (None), or ask again with room for up to so many tokens."""
+    return {} if ask_again_up_to is None else {TRUNCATED: {ASK_AGAIN_UP_TO: ask_again_up_to}}
+
+
+def ceiling(max_tokens: int, options: Mapping[str, Any], failures: Mapping[str, int]) -> int:
+    """`max_tokens` of the next call: twice as much for each answer that was cut off, up to the batch's cap."""
+    room = max_tokens << min(failures.get(TRUNCATED, 0), 30)
+    return max(max_tokens, min(_cap(options), room))
+
+
+def asks_again(stop_reason: str | None, max_tokens: int, options: Mapping[str, Any]) -> bool:
+    """Whether an answer that stopped so, under that ceiling, is asked for again."""
+    return stop_reason == "max_tokens" and max_tokens < _cap(options)
+
+
+def _cap(options: Mapping[str, Any]) -> int:
+    return int(options.get(TRUNCATED, {}).get(ASK_AGAIN_UP_TO, 0))
 
 
 AFTER_LOSS = Backoff(first=30, ceiling=600)

@@ -20,12 +20,24 @@ from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, Prompt
 from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.pricing import PriceBook
-from promptmill.retries import GiveUp, Hold, Retry, RetryPolicy, SwapKey, Tries, decide, outcome_of
+from promptmill.retries import (
+    TRUNCATED,
+    GiveUp,
+    Hold,
+    Retry,
+    RetryPolicy,
+    SwapKey,
+    Tries,
+    asks_again,
+    decide,
+    outcome_of,
+)
 from promptmill.states import Lane, PausedBy
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.usage import Usage
+from workers.compose import compose
 from workers.statements import Held
 from workers.verdicts import Deferred, Failed
 from workers.writer import Write, Writer
@@ -80,19 +92,18 @@ class Outcomes:
         return answer
 
     async def complete(self, job: LoadedJob, lease: Lease, reply: Reply) -> None:
-        """Write the answer with its tokens and exact cost."""
+        """Write the answer with its tokens and exact cost; one that was cut off may be asked for again instead.
+
+        Raises:
+            Deferred: the answer was cut off, and the job will be asked again with more room.
+        """
+        max_tokens = compose(job).max_tokens
+        if asks_again(reply.stop_reason, max_tokens, job.options):
+            await self._ask_again(job, lease, reply, max_tokens)
         completion = Completion(
             job_id=job.id,
             token=lease.token,
-            attempt=self._closed(
-                lease,
-                SUCCEEDED,
-                usage=reply.usage,
-                usage_raw=reply.message.get("usage"),
-                cost_nanos=self.price(reply.usage, reply.message, model=reply.model or job.prompt.model),
-                request_id=reply.request_id,
-                stop_reason=reply.stop_reason,
-            ),
+            attempt=self._answered(job, lease, reply, SUCCEEDED),
             message=reply.message,
             text=reply.text,
             stop_reason=reply.stop_reason,
@@ -101,6 +112,28 @@ class Outcomes:
         )
         if not await self.writer.put(Write.COMPLETE, completion):
             log.warning("late_answer_not_taken", job_id=job.id, attempt=lease.number)
+
+    async def _ask_again(self, job: LoadedJob, lease: Lease, reply: Reply, max_tokens: int) -> NoReturn:
+        attempt = self._answered(job, lease, reply, TRUNCATED)
+        await self.writer.put(
+            Write.DEFER,
+            Deferral(
+                job_id=job.id, token=lease.token, attempt=attempt, error_kind=TRUNCATED, not_before=None
+            ),
+        )
+        raise Deferred(f"cut off at {max_tokens} tokens, asked again with more room")
+
+    def _answered(self, job: LoadedJob, lease: Lease, reply: Reply, outcome: str) -> ClosedAttempt:
+        """The attempt of a call that was answered, with its exact cost."""
+        return self._closed(
+            lease,
+            outcome,
+            usage=reply.usage,
+            usage_raw=reply.message.get("usage"),
+            cost_nanos=self.price(reply.usage, reply.message, model=reply.model or job.prompt.model),
+            request_id=reply.request_id,
+            stop_reason=reply.stop_reason,
+        )
 
     def price(self, usage: Usage, message: Mapping[str, object], *, model: str) -> int | None:
         """Nano-dollars of a reply; `model` is the one that served it."""

@@ -107,7 +107,7 @@ class Pipeline:
         Raises:
             Deferred: the budget of the batch has no room, and the job went back.
         """
-        beginning = asyncio.ensure_future(self.outcomes.begin(job, key, reserved_nanos=estimate.cost_nanos))
+        beginning = asyncio.ensure_future(self.outcomes.begin(job, key, reserved_nanos=estimate.cost_high_nanos))
         answer: Lease | NoRoom | None = None
         try:
             answer = await asyncio.shield(beginning)
@@ -164,6 +164,8 @@ class Pipeline:
         """The answer is stored first: it is paid for, and all else can be made good."""
         try:
             await self.outcomes.complete(begun.job, begun.lease, reply)
+        except Deferred:
+            raise
         except Exception as error:  # noqa: BLE001  # no error may leave a lease with a job nobody works on
             log.error("reply_not_stored", job_id=begun.job.id, **where(error))  # noqa: TRY400  # likewise
             await self.outcomes.give_up(begun.job, begun.lease, "reply_not_stored", reply.usage)

@@ -23,6 +23,7 @@ class Asked:
     model: str | None
     name: str | None
     max_tokens: int | None
+    ask_again_up_to: int | None
     system: str | None
     template: str | None
     columns: str | None
@@ -52,6 +53,7 @@ def options_from(asked: Asked) -> "SubmitOptions":
             model=asked.model,
             name=asked.name,
             max_tokens=asked.max_tokens,
+            ask_again_up_to=asked.ask_again_up_to,
             system=_text(asked.system, "--system"),
             template=_text(asked.template, "--template"),
             columns=asked.columns.split(",") if asked.columns else None,

@@ -18,6 +18,7 @@ def estimate(
     *,
     model: opt.Model = None,
     max_tokens: opt.MaxTokens = None,
+    ask_again_up_to: opt.AskAgainUpTo = None,
     system: opt.System = None,
     template: opt.Template = None,
     columns: opt.Columns = None,
@@ -34,7 +35,8 @@ def estimate(
     template; what they rest on is said.
     """
     asked = Asked(
-        model=model, name=None, max_tokens=max_tokens, system=system, template=template, columns=columns,
+        model=model, name=None, max_tokens=max_tokens,
+        ask_again_up_to=ask_again_up_to, system=system, template=template, columns=columns,
         schema=schema, lane=lane, deadline=None, budget=budget, priority="normal", tags=None,
         limit=limit, skip_invalid=skip_invalid, new=False,
     )  # fmt: skip

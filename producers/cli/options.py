@@ -35,6 +35,16 @@ MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", metavar="K", min=1, help="The longest answer, in tokens; 4096 by default."),
 ]
+AskAgainUpTo = Annotated[
+    int | None,
+    typer.Option(
+        "--ask-again-up-to",
+        metavar="N",
+        min=1,
+        help="Ask again for an answer that --max-tokens cut off, with twice the room, up to N tokens; "
+        "kept as it is by default.",
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option("--system", metavar="TEXT|@FILE", help="A system prompt for every prompt, or @ and a file."),

@@ -31,6 +31,7 @@ def run(
     model: opt.Model = None,
     name: opt.Name = None,
     max_tokens: opt.MaxTokens = None,
+    ask_again_up_to: opt.AskAgainUpTo = None,
     system: opt.System = None,
     template: opt.Template = None,
     columns: opt.Columns = None,
@@ -52,7 +53,8 @@ def run(
     and asks nothing twice. Ctrl-C once lets the calls in flight finish, twice leaves at once.
     """
     asked = Asked(
-        model=model or DEFAULT_MODEL, name=name, max_tokens=max_tokens, system=system, template=template,
+        model=model or DEFAULT_MODEL, name=name, max_tokens=max_tokens,
+        ask_again_up_to=ask_again_up_to, system=system, template=template,
         columns=columns, schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags,
         limit=limit, skip_invalid=skip_invalid, new=new,
     )  # fmt: skip

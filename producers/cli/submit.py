@@ -21,6 +21,7 @@ def submit(
     model: opt.Model = None,
     name: opt.Name = None,
     max_tokens: opt.MaxTokens = None,
+    ask_again_up_to: opt.AskAgainUpTo = None,
     system: opt.System = None,
     template: opt.Template = None,
     columns: opt.Columns = None,
@@ -48,7 +49,8 @@ def submit(
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     asked = Asked(
-        model=model, name=name, max_tokens=max_tokens, system=system, template=template, columns=columns,
+        model=model, name=name, max_tokens=max_tokens,
+        ask_again_up_to=ask_again_up_to, system=system, template=template, columns=columns,
         schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags,
         limit=limit, skip_invalid=skip_invalid, new=new,
     )  # fmt: skip

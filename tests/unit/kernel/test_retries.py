@@ -17,8 +17,11 @@ from promptmill.retries import (
     RetryPolicy,
     SwapKey,
     Tries,
+    asks_again,
+    ceiling,
     decide,
     outcome_of,
+    truncation_policy,
 )
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -170,3 +173,23 @@ def test_backoff_grows_and_is_spread_over_its_whole_span() -> None:
     assert min(late) < 8
     assert 56 < max(late) <= 64
     assert max(backoff.delay(50, at_least=0, rng=rng) for _ in range(200)) <= 120
+
+
+def test_an_answer_that_was_cut_off_gets_twice_the_room_up_to_the_cap() -> None:
+    options = truncation_policy(5000)
+    ceilings = [ceiling(1000, options, {"truncated": times, "overloaded": 7}) for times in range(5)]
+    assert ceilings == [1000, 2000, 4000, 5000, 5000]
+    assert [asks_again("max_tokens", each, options) for each in ceilings] == [True, True, True, False, False]
+    assert not asks_again("end_turn", 1000, options)
+
+
+def test_without_a_cap_what_was_cut_off_is_kept() -> None:
+    options = truncation_policy(None)
+    assert options == {}
+    assert ceiling(1000, options, {}) == 1000
+    assert not asks_again("max_tokens", 1000, options)
+
+
+def test_a_prompt_with_more_room_than_the_cap_keeps_its_own() -> None:
+    assert ceiling(9000, truncation_policy(5000), {"truncated": 3}) == 9000
+    assert not asks_again("max_tokens", 9000, truncation_policy(5000))

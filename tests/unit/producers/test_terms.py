@@ -6,7 +6,16 @@ from decimal import Decimal
 import pytest
 from pydantic import BaseModel
 
-from producers.terms import budget_of, deadline_of, lane_of, outcomes_of, priority_of, schema_of, tags_of
+from producers.terms import (
+    budget_of,
+    check_truncation,
+    deadline_of,
+    lane_of,
+    outcomes_of,
+    priority_of,
+    schema_of,
+    tags_of,
+)
 from promptmill.errors import InvalidInput
 from promptmill.states import JobState, Lane
 
@@ -114,3 +123,17 @@ def test_what_failed_is_retried_where_nothing_is_said() -> None:
 def test_what_succeeded_or_has_not_ended_is_not_retried(name: str, why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
         outcomes_of(name)
+
+
+@pytest.mark.parametrize(
+    ("cap", "max_tokens", "why"),
+    [
+        (1000, 1000, "not above the 1,000"),
+        (0, None, "not above"),
+        (10**7, None, "above the .* of claude-haiku-5-5"),
+    ],
+)
+def test_a_cap_that_nothing_can_grow_to_is_refused(cap: int, max_tokens: int | None, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        check_truncation(cap, max_tokens=max_tokens, model="claude-haiku-5-5")
+    check_truncation(2000, max_tokens=1000, model="claude-haiku-5-5")

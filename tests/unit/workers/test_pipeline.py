@@ -18,7 +18,8 @@ from promptmill.errors import ClaudeError, KeyRejected, Overloaded, PromptReject
 from promptmill.estimates import Estimator
 from promptmill.limits import Ceilings, LocalLimiter, Pool
 from promptmill.pricing import PriceBook
-from promptmill.retries import RetryPolicy
+from promptmill.prompts import Prompt
+from promptmill.retries import RetryPolicy, truncation_policy
 from promptmill.states import BatchState, JobState, Lane, PausedBy
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease
@@ -108,11 +109,13 @@ class Claude:
         self.outcome: Reply | BaseException | None = REPLY
         self.called = asyncio.Event()
         self.streamed: list[bool] = []
+        self.asked: list[Prompt] = []
 
     async def create(
-        self, _prompt: object, _key: object, *, stream: bool | None, tell: Callable[[Headroom, Usage], None]
+        self, prompt: Prompt, _key: object, *, stream: bool | None, tell: Callable[[Headroom, Usage], None]
     ) -> Reply:
         self.called.set()
+        self.asked.append(prompt)
         self.streamed.append(bool(stream))
         if stream:
             tell(Headroom(requests_limit=60_000, requests_remaining=59_000), Usage(input_tokens=10))
@@ -308,6 +311,23 @@ async def test_a_job_whose_batch_was_resumed_tries_an_account_that_rests_once_mo
     bench.rows.job = replace(JOB, resumed_at=datetime.now(UTC))
     await bench.start()
     assert bench.rows.kinds()[-1] is Write.COMPLETE
+
+
+async def test_an_answer_that_was_cut_off_is_paid_for_and_asked_again_with_more_room(bench: Bench) -> None:
+    prompt = a_prompt(max_tokens=10)
+    options = truncation_policy(15)
+    bench.claude.outcome = replace(REPLY, message={**REPLY.message, "stop_reason": "max_tokens"})
+    bench.rows.job = replace(JOB, prompt=prompt, options=options)
+    with pytest.raises(Deferred, match="cut off at 10 tokens"):
+        await bench.start()
+    attempt = bench.rows.only(Write.DEFER).attempt
+    assert (attempt.outcome, attempt.cost_nanos) == ("truncated", 10 * 2000 + 5 * 10_000)
+    assert (attempt.usage, attempt.stop_reason) == (REPLY.usage, "max_tokens")
+    bench.rows.job = replace(JOB, prompt=prompt, options=options, attempts=1, failures={"truncated": 1})
+    await bench.start()  # at the cap the answer is kept
+    assert bench.claude.asked[-1].max_tokens == 15
+    assert bench.rows.only(Write.COMPLETE).stop_reason == "max_tokens"
+    assert await bench.open_permits() == 0
 
 
 async def test_while_draining_a_job_goes_back_at_once(bench: Bench) -> None:
