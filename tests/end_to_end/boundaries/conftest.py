@@ -37,7 +37,7 @@ from promptmill.store.database import Database, database_now
 from promptmill.store.ledger import AttemptRow
 from promptmill.store.stats import BatchStatus
 from promptmill.store.tables import worker as WORKERS  # noqa: N812  # a table
-from promptmill.testing import SimulatorHandle, simulated_claude
+from promptmill.testing import SimulatorHandle, a_batch, simulated_claude
 
 WaitUntil = Callable[..., None]
 
@@ -309,24 +309,55 @@ def start_mill(
 
 
 @pytest.fixture(scope="module")
-def standing_mill(
-    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil
-) -> Iterator[Mill]:
-    """A mill whose one worker must live through all tests of a module, on SQLite and a Redis of its own."""
+def stand_up(
+    tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil
+) -> Iterator[Callable[..., Mill]]:
+    """`stand_up(database_url)`: a mill whose one worker must live through all tests of a module."""
     folder = tmp_path_factory.mktemp("standing")
-    database = folder / "promptmill.db"
-    database.write_bytes(sqlite_template.read_bytes())
     redis = RedisServer(folder / "redis").start()
-    try:
-        with (
-            simulated_claude(first_token_s=0.2) as claude,
-            mills_of(redis, folder, wait_until) as start,
-        ):
-            mill = start(f"sqlite:///{database}", claude)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(redis.kill)
+        claude = stack.enter_context(simulated_claude(first_token_s=0.2))
+        start = stack.enter_context(mills_of(redis, folder, wait_until))
+
+        def at(database_url: str, **environment: str) -> Mill:
+            mill = start(database_url, claude, **environment)
             mill.start_worker()
-            yield mill
-    finally:
-        redis.kill()
+            return mill
+
+        yield at
+
+
+@pytest.fixture(scope="module")
+def standing_mill(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, stand_up: Callable[..., Mill]
+) -> Mill:
+    """One on SQLite."""
+    database = tmp_path_factory.mktemp("database") / "promptmill.db"
+    database.write_bytes(sqlite_template.read_bytes())
+    return stand_up(f"sqlite:///{database}")
+
+
+@pytest.fixture
+def at_work(standing_mill: Mill) -> Callable[..., BatchRow]:
+    """`at_work(act)`: act in the middle of a batch, which must end as if nothing had been."""
+    mill = standing_mill
+
+    def go(act: Callable[[], None], jobs: int = 80) -> BatchRow:
+        mill.wait_until(mill.is_led, timeout=30)
+        mill.claude.reset()
+        batch = a_batch(mill.database, jobs)
+        mill.wait_until(lambda: mill.count(batch.id, JobState.SUCCEEDED) >= 10, timeout=30)
+        act()
+        assert mill.status(batch.id).batch.state == "active", "it came too late to matter"
+        mill.settle(batch, succeeded=jobs)
+        assert {each.outcome for each in mill.attempts(batch.id)} == {ledger.SUCCEEDED}
+        assert mill.claude.ledger()["answered"] == {"1": jobs}
+        assert mill.workers[0].poll() is None
+        return batch
+
+    return go
 
 
 @contextlib.contextmanager
