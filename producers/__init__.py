@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from producers.batches import list_batches as list_batches
     from producers.batches import results as results
     from producers.batches import wait as wait
+    from producers.failed import Failures as Failures
     from producers.forecast import estimate as estimate
     from producers.limits_forget import forget_limits as forget_limits
     from producers.limits_now import LimitsNow as LimitsNow
@@ -32,6 +33,7 @@ _HOMES = {
     "AuditReport": "producers.auditing",
     "Batch": "producers.batches",
     "BatchStatus": "promptmill.store.stats",
+    "Failures": "producers.failed",
     "LimitsNow": "producers.limits_now",
     "Moment": "producers.watch",
     "Result": "producers.answers",

@@ -125,13 +125,14 @@ def compare_with(reader: Reader, database: Database, batch_id: str) -> Compariso
     with database.read() as connection:
         ours = list(billed.billed(connection, book.request_ids))
         nameless = billed.without_request_id(connection, book.since - _SLACK)
+        elsewhere = billed.answered_elsewhere(connection, batch_id, book.request_ids)
     reader.read_on()
     compared = compare(book, billed_before, ours, batch_id)
     total = sum(nanos or 0 for nanos in billed_before.values())
     return Comparison(
         checks=tuple(_checks(compared, nameless=nameless, total=total)),
         notes=tuple(_notes(compared)),
-        remarks=tuple(_remarks(compared, reader.url)),
+        remarks=tuple(_remarks(compared, reader.url, elsewhere)),
     )
 
 
@@ -203,7 +204,9 @@ def _notes(compared: Compared) -> Iterator[Note]:
         yield Note("billed_and_lost", "calls billed by the simulator whose answer was lost", count, nanos)
 
 
-def _remarks(compared: Compared, url: str) -> Iterator[str]:
+def _remarks(compared: Compared, url: str, elsewhere: int) -> Iterator[str]:
+    if elsewhere:
+        yield f"{elsewhere:,} attempts were answered by a simulator that no longer runs and were not compared"
     if compared.others:
         yield (
             f"the simulator at {url} also answered {len(compared.others):,} other batches of this database:"
@@ -211,5 +214,3 @@ def _remarks(compared: Compared, url: str) -> Iterator[str]:
         )
     if compared.before:
         yield f"{compared.before:,} attempts are older than the simulator's book and were not compared"
-    if not compared.agreed + compared.differing:
-        yield f"the simulator at {url} answered no attempt of this batch since it was started or reset"

@@ -15,6 +15,7 @@ from typing import Protocol
 from producers import answers
 from producers.answers import Result
 from producers.bottleneck import Bottleneck
+from producers.failed import Failures, failures_of
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
 from producers.terms import budget_of, deadline_of, outcomes_of, priority_of
@@ -54,7 +55,17 @@ class Batch:
         Raises:
             NotFound: it was removed.
         """
-        return self.look().status
+        with open_database(self.settings) as database:
+            return _status(database, self.id)
+
+    def failures(self) -> Failures:
+        """What went wrong so far: jobs in groups by what they failed of, each with advice, and answers that are not whole.
+
+        Raises:
+            NotFound: it was removed.
+        """
+        with open_database(self.settings) as database, database.read() as connection:
+            return failures_of(connection, stored.get(connection, self.id))
 
     def look(self) -> Moment:
         """Its figures now, with what binds it and the time that is left."""

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from producers.failed import Failures, failures_document
 from producers.prediction import Prediction
 from producers.watch import Moment
 from promptmill.intake.forecast import Expected
@@ -33,6 +34,7 @@ def status_document(moment: Moment) -> dict[str, Any]:
         "unknown_usd": usd(batch.unknown_nanos),
         "attempts": batch.attempts,
         "failures": dict(status.failures),
+        **failures_document(moment.failures or Failures()),
         **_times(batch),
         "elapsed_s": round(status.elapsed_s, 3),
         "eta_s": None if moment.eta_s is None else round(moment.eta_s, 1),

@@ -147,6 +147,7 @@ def _error(error: ResultError | None) -> dict[str, Any] | None:
         "code": error.code,
         "message": error.message,
         "request_id": error.request_id,
+        "advice": error.advice,
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from producers.failed import failure_lines
 from producers.prediction import Prediction
 from producers.watch import Moment
 from producers.wording import budget, duration, money, several
@@ -64,6 +65,8 @@ def status(moment: Moment) -> str:
     if moment.hint:
         facts["hint"] = moment.hint
     lines = [f"{name:<9} {fact}" for name, fact in facts.items()]
+    if moment.failures and (failed := [*failure_lines(moment.failures, batch)]):
+        lines += ["", *failed]
     if moment.prediction and moment.prediction.jobs:
         lines += ["", _prediction(moment.prediction)]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from producers.bottleneck import Bottleneck
+from producers.failed import Failures, failures_of
 from producers.pace import Pace
 from producers.prediction import Prediction, Terms, predict
 from promptmill.budgets import Budget
@@ -48,6 +49,7 @@ class Moment:
         eta_s: seconds that are left at this pace; None while nobody can tell.
         bound_by: what keeps it from going faster: a limit's dimension, `concurrency`, or None.
         prediction: how well it was predicted; None in the moments of a stream.
+        failures: what went wrong so far; None in the moments of a stream.
     """
 
     status: BatchStatus
@@ -59,6 +61,7 @@ class Moment:
     eta_s: float | None
     bound_by: str | None
     prediction: Prediction | None = None
+    failures: Failures | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -103,7 +106,7 @@ class Moment:
 
 
 def look(database: Database, batch_id: str, bottleneck: Bottleneck, settings: Settings) -> Moment:
-    """One moment, without a past: its pace is the mean since the first call. With its prediction.
+    """One moment, without a past: its pace is the mean since the first call. With its prediction and its failures.
 
     Raises:
         NotFound: there is no such batch.
@@ -113,7 +116,9 @@ def look(database: Database, batch_id: str, bottleneck: Bottleneck, settings: Se
     pace.note(0.0, done=0, tokens=0)
     pace.note(seen.status.elapsed_s, done=seen.status.batch.done, tokens=seen.tokens)
     moment = _moment(seen, pace, bottleneck, alone_s=PATIENCE_S)
-    return replace(moment, prediction=_predict(database, seen.status.batch, settings))
+    with database.read() as connection:
+        failures = failures_of(connection, seen.status.batch)
+    return replace(moment, prediction=_predict(database, seen.status.batch, settings), failures=failures)
 
 
 def watch(

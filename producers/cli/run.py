@@ -91,7 +91,7 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
             None if to_stdout else output,
             export.Format.JSONL if to_stdout else export.format_of(output),
         )
-    for line in summary.summary_lines(moment.status, batch.results(["errored", "canceled", "expired"])):
+    for line in summary.summary_lines(moment.status, batch.failures()):
         say(line)
     if moment.stopped_by_budget:
         say(f"stopped: {moment.status.batch.reason}. Go on with a larger one:\n  {_with_budget(moment)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, not_, or_, select
 
 from promptmill.store.ledger import OPEN
 from promptmill.store.tables import attempt
@@ -24,11 +24,16 @@ class BilledAttempt(NamedTuple):
 def billed(conn: Connection, request_ids: str) -> Iterator[BilledAttempt]:
     """The attempts of all batches whose request id begins so."""
     query = select(attempt.c.batch_id, attempt.c.request_id, attempt.c.cost_nanos).where(
-        # Not LIKE: its `_` stands for any letter, and in SQLite it takes `A` for `a`.
-        func.substr(attempt.c.request_id, 1, len(request_ids)) == request_ids
+        _begins_so(request_ids)
     )
     for row in conn.execute(query.execution_options(yield_per=10_000)):
         yield BilledAttempt(*row)
+
+
+def answered_elsewhere(conn: Connection, batch_id: str, request_ids: str) -> int:
+    """The attempts of a batch whose request id begins otherwise."""
+    elsewhere = (attempt.c.batch_id == batch_id, not_(_begins_so(request_ids)))
+    return conn.scalar(select(func.count()).select_from(attempt).where(*elsewhere)) or 0
 
 
 def without_request_id(conn: Connection, since: datetime) -> int:
@@ -39,3 +44,8 @@ def without_request_id(conn: Connection, since: datetime) -> int:
     unknown = (attempt.c.cost_nanos.is_(None), attempt.c.request_id.is_(None))
     late = or_(attempt.c.outcome == OPEN, attempt.c.closed_at >= since)
     return conn.scalar(select(func.count()).where(attempt.c.simulated, *unknown, late)) or 0
+
+
+def _begins_so(request_ids: str) -> ColumnElement[bool]:
+    # Not LIKE: its `_` stands for any letter, and in SQLite it takes `A` for `a`.
+    return func.substr(attempt.c.request_id, 1, len(request_ids)) == request_ids

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, select, text
 
+from promptmill.advice import advice_for
 from promptmill.states import JobState
 from promptmill.store.tables import ANSWERED, attempt, job
 
@@ -39,6 +40,12 @@ class FailureGroup:
     attempts: int
     message: str | None
     request_id: str | None
+
+    @property
+    def advice(self) -> str:
+        """What a person can do about them, in a sentence."""
+        kind = self.kind if self.state is JobState.ERRORED else self.state.value
+        return advice_for(kind, status=self.status, error_code=self.code)
 
 
 def groups(conn: Connection, batch_id: str) -> Sequence[FailureGroup]:

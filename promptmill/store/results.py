@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
+from promptmill.advice import advice_for
 from promptmill.states import JobState
 from promptmill.store.ledger import OPEN, SUCCEEDED, USAGE_COLUMNS
 from promptmill.store.rowsets import Rowset
@@ -25,6 +26,11 @@ class ResultError:
     code: str | None
     message: str | None
     request_id: str | None
+
+    @property
+    def advice(self) -> str:
+        """What a person can do about it, in a sentence."""
+        return advice_for(self.kind, status=self.status, error_code=self.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,8 +52,8 @@ def test_the_public_names_are_these() -> None:
     import producers  # noqa: PLC0415  # what it holds is the point
 
     assert producers.__all__ == [
-        "Batch", "BatchStatus", "LimitsNow", "Moment", "Result", "batch", "estimate", "forget_limits", "limits", "list_batches",
-        "probe_limits", "results", "run", "submit", "wait", "watch_limits",
+        "AuditReport", "Batch", "BatchStatus", "Failures", "LimitsNow", "Moment", "Result", "audit", "batch", "estimate",
+        "forget_limits", "limits", "list_batches", "probe_limits", "results", "run", "submit", "wait", "watch_limits",
     ]  # fmt: skip
     with pytest.raises(AttributeError):
         producers.nothing  # noqa: B018  # asking for it is the test

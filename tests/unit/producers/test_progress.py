@@ -3,11 +3,12 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from producers.answers import Result
+from producers.failed import Failures, failure_lines
 from producers.live import LiveView, live_view
 from producers.progress import Lines, line_of, view_for_terminal
 from producers.summary import summary_lines
@@ -15,9 +16,8 @@ from producers.watch import PATIENCE_S, Moment
 from producers.wording import duration
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.batches import BatchRow
-from promptmill.store.results import ResultError
+from promptmill.store.failures import FailureGroup
 from promptmill.store.stats import BatchStatus
-from promptmill.usage import Usage
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 BATCH = BatchRow(
@@ -154,38 +154,61 @@ def test_workers_that_call_another_claude_are_named() -> None:
     assert "https://api.anthropic.com" in hint
 
 
-def a_failure(custom_id: str, kind: str, message: str) -> Result:
-    return Result(
-        custom_id=custom_id,
-        job_id="job_1",
-        state=JobState.ERRORED,
-        text=None,
-        message=None,
-        parsed=None,
-        usage=Usage(),
-        cost=None,
-        attempts=1,
-        error=ResultError(kind=kind, status=400, type=None, code=None, message=message, request_id=None),
-        input=None,
-        simulated=False,
-    )
+def a_group(jobs: int, kind: str, message: str | None, **facts: Any) -> FailureGroup:
+    known: dict[str, Any] = {"state": JobState.ERRORED, "status": 400, "type": "invalid_request_error"}
+    sample = {"code": None, "custom_id": "row-3", "attempts": 1, "message": message, "request_id": "req_9"}
+    return FailureGroup(jobs=jobs, kind=kind, **{**known, **sample, **facts})
 
 
 def test_the_summary_names_answers_failures_tokens_cost_and_429s() -> None:
     ended = at(MOMENT, state=BatchState.ENDED, total=120)
-    failed = [a_failure("a", "prompt_rejected", "too\nlong"), a_failure("b", "prompt_rejected", "other")]
+    failures = Failures(groups=[a_group(2, "prompt_rejected", "too\nlong")])
 
-    text = "\n".join(summary_lines(ended.status, failed))
+    text = "\n".join(summary_lines(ended.status, failures))
 
     assert "118 answers of 120 prompts in 12.0 s (10.0 a second), from the simulated Claude" in text
-    assert "not answered: 2 prompt_rejected, as a: too long" in text
+    assert (
+        "not answered: 2 prompt_rejected (400 invalid_request_error), as row-3 (1 attempt, req_9): too long\n"
+        "  do: the API refuses this request as it is"
+    ) in text
     assert "1,200 in, 5,000 out" in text
     assert "$0.001234000 (nothing was paid: simulated)" in text
     assert "123 attempts, 1 refused with 429" in text
 
 
+def test_refusals_and_answers_that_were_cut_off_are_named_with_what_to_do() -> None:
+    failures = Failures(not_whole={"max_tokens": 5, "refusal": 1, "pause_turn": 2})
+
+    text = "\n".join(summary_lines(MOMENT.status, failures))
+
+    assert "5 answers were cut off at max_tokens\n  do: " in text
+    assert "raise --max-tokens" in text
+    assert "1 answer is a refusal\n  do: " in text
+    assert "2 answers ended with pause_turn\n" in text
+
+
+def test_advice_names_the_batch_it_is_about() -> None:
+    batch = replace(MOMENT.status.batch, name="my batch")
+
+    lines = [*failure_lines(Failures(groups=[a_group(1, "overloaded", None, request_id=None)]), batch)]
+
+    assert lines == [
+        "not answered: 1 overloaded (400 invalid_request_error), as row-3 (1 attempt)",
+        "  do: the API was overloaded, which passes: try them again with: promptmill retry 'my batch'",
+    ]
+
+
+def test_jobs_whose_deadline_passed_say_what_they_failed_of_before() -> None:
+    late = a_group(4, "overloaded", None, state=JobState.EXPIRED)
+
+    lines = [*failure_lines(Failures(groups=[late]), MOMENT.status.batch)]
+
+    assert lines[0].startswith("not answered: 4 expired after overloaded, as row-3")
+    assert "the deadline passed first" in lines[1]
+
+
 def test_a_cost_that_is_not_wholly_known_says_so() -> None:
-    text = "\n".join(summary_lines(at(MOMENT, unpriced_attempts=2).status, []))
+    text = "\n".join(summary_lines(at(MOMENT, unpriced_attempts=2).status, Failures()))
 
     assert "and 2 attempts of unknown cost" in text
 
