@@ -18,7 +18,7 @@ from promptmill.logs import get_logger
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
-from workers.timekeeping import DatabaseClock
+from workers.timekeeping import DatabaseClock, jumped
 
 log = get_logger(__name__)
 
@@ -70,8 +70,8 @@ class Heartbeat:
     def steady_for(self) -> float:
         """Seconds since which every beat was on time; 0 while they are not.
 
-        After the database was away all heartbeats are old, those of live processes too. Who judges them by
-        their age must first have seen that beats go through again.
+        After the database was away, or its clock was set, all heartbeats are old, those of live processes too.
+        Who judges them by their age must first have seen that beats go through again.
         """
         now = time.monotonic()
         return 0.0 if now - self._beaten_at > 2 * self.every else now - self._steady_since
@@ -79,15 +79,18 @@ class Heartbeat:
     def _beat(self) -> None:
         with self.database.begin() as connection:
             now = database_now(connection)
+            anew = jumped(self.clock, now)
             self.clock.set(now)
             known = store_workers.beat(connection, self.worker_id, self.running(), now)
         if not known:
             self._register()
-        self._note_beat()
+        if anew:
+            log.warning("database_clock_jumped", worker_id=self.worker_id)
+        self._note_beat(anew=anew)
 
-    def _note_beat(self) -> None:
+    def _note_beat(self, *, anew: bool = False) -> None:
         now = time.monotonic()
-        if now - self._beaten_at > 2 * self.every:
+        if anew or now - self._beaten_at > 2 * self.every:
             self._steady_since = now
         self._beaten_at = now
 

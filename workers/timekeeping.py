@@ -10,6 +10,19 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+from promptmill.clock import Clock
+
+JUMP_S = 2.0
+"""Seconds between two clocks that one database and a short way to it do not explain."""
+
+
+def jumped(clock: Clock, now: datetime) -> bool:
+    """The database's clock, read just now, is not where counting on from its last reading leads: it was set.
+
+    Times written before and times written after cannot be compared then.
+    """
+    return abs((now - clock.now()).total_seconds()) > JUMP_S
+
 
 class DatabaseClock:
     """A Clock whose wall time is the database's, as of the last `set`; the machine's own before the first."""
