@@ -15,11 +15,15 @@ from promptmill.store import batches, jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import AfterLoss
+from workers.timekeeping import jumped
 
 log = get_logger(__name__)
 
 PUBLISHING_S = 2.0
 """Seconds a dispatcher may take between its commit and its publish."""
+
+FUTURE = timedelta(minutes=1)
+"""So far ahead no clock of ours is: a time beyond is from before the clock was set back."""
 
 GOES = 20
 """Transactions in one sweep that end waiting jobs, of 20,000 jobs each."""
@@ -68,6 +72,8 @@ class Reaper:
     def _take_back(self) -> int:
         with self.database.begin() as connection:
             now = database_now(connection)
+            if jumped(self.clock, now):
+                return 0  # every heartbeat is of another time
             reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after), self.after_loss)
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped))
@@ -86,7 +92,8 @@ class Reaper:
         except Unavailable:
             return 0
         with self.database.read() as connection:
-            lost = jobs.lost_queued(connection, present, self.clock.now() - age)
+            now = self.clock.now()
+            lost = jobs.lost_queued(connection, present, now - age, after=now + FUTURE)
         if not lost:
             return 0
         with self.database.begin() as connection:

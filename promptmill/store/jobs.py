@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, text, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.prompts import Prompt, merge
@@ -166,9 +166,17 @@ def unqueue(conn: Connection, dispatched: Iterable[tuple[str, int]], now: dateti
     )
 
 
-def lost_queued(conn: Connection, present: Collection[str], before: datetime) -> Sequence[tuple[str, int]]:
-    """(id, dispatch) of jobs queued before a moment whose id is not in `present`; give them to `unqueue`."""
-    rows = conn.execute(select(job.c.id, job.c.dispatch).where(text(QUEUED), job.c.queued_at < before))
+def lost_queued(
+    conn: Connection, present: Collection[str], before: datetime, after: datetime | None = None
+) -> Sequence[tuple[str, int]]:
+    """(id, dispatch) of jobs queued before a moment whose id is not in `present`; give them to `unqueue`.
+
+    Also of those queued `after` another, which is still to come: since then the clock was set back.
+    """
+    is_old = job.c.queued_at < before
+    if after is not None:
+        is_old = or_(is_old, job.c.queued_at > after)
+    rows = conn.execute(select(job.c.id, job.c.dispatch).where(text(QUEUED), is_old))
     known = frozenset(present)
     return sorted((row.id, row.dispatch) for row in rows if row.id not in known)
 

@@ -237,7 +237,9 @@ def _of(worker_id: str) -> Update:
 
 
 def _is_alive(now: datetime, fresh_for: timedelta) -> ColumnElement[bool]:
-    return and_(worker.c.stopped_at.is_(None), worker.c.seen_at > now - fresh_for)
+    # A beat of a time still to come is from before the clock was set back: whoever lives has beaten since.
+    is_fresh = and_(worker.c.seen_at > now - fresh_for, worker.c.seen_at < now + fresh_for)
+    return and_(worker.c.stopped_at.is_(None), is_fresh)
 
 
 def _lost(conn: Connection, job_ids: Iterable[str], now: datetime) -> list[ClosedAttempt]:
