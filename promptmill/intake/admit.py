@@ -212,7 +212,8 @@ def _about_budget(batch: BatchRow, was: int | None, expected: Forecast) -> Itera
     if budget is None:
         return
     if budget != was:
-        yield f"the budget of {batch.name} is {dollars(budget)} now; it was {dollars(was) if was else 'without one'}"
+        before = "it had none" if was is None else f"it was {dollars(was)}"
+        yield f"the budget of {batch.name} is {dollars(budget)} now; {before}"
     if cost is not None and cost > budget:
         count = calls_covered(budget, cost, expected.jobs)
         yield (

@@ -193,8 +193,8 @@ class Surveyor:
         )
         if self.options.budget_nanos is not None and expected.unpriced:
             raise InvalidInput(
-                f"the price of {expected.unpriced:,} jobs is unknown, so no budget can be kept: "
-                "give the prices of their models in promptmill.toml",
+                f"the price of {expected.unpriced:,} of {expected.jobs:,} prompts is unknown, so no budget can be kept: "
+                "set the prices of their models in promptmill.toml",
                 field="budget",
             )
         return Survey(
