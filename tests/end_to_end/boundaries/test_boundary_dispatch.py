@@ -43,10 +43,10 @@ def test_a_dispatcher_that_dies_between_commit_and_publish_costs_time_only(
 
 
 def test_messages_that_come_twice_never_or_forged_begin_each_job_once(
-    start_mill: Start, database_url: str
+    start_mill: Start, sqlite_url: str
 ) -> None:
     with simulated_claude() as claude:
-        mill = start_mill(database_url, claude)
+        mill = start_mill(sqlite_url, claude)
         batch = a_batch(mill.database, 30)
         queued = queue_all(mill, batch.id)
         twice, once = queued[:10], queued[10:20]  # and the other ten never

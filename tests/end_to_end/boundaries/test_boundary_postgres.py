@@ -144,7 +144,7 @@ def up_since(url: str) -> Any:
     return None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.chaos), signal.SIGKILL])
 def test_a_restart_in_the_middle(
     postgres: str, standing_mill: Any, at_work: Any, number: signal.Signals
 ) -> None:
@@ -172,10 +172,10 @@ def test_all_connections_are_cut_again_and_again(postgres: str, standing_mill: A
 
 def test_the_answers_of_commits_are_lost(wire: Wire, standing_mill: Any, at_work: Any) -> None:
     def act() -> None:
-        wire.lost, wire.lose = 0, 6
+        wire.lost, wire.lose = 0, 4
         standing_mill.wait_until(lambda: wire.lost >= wire.lose, timeout=30)
 
-    at_work(act, jobs=160)
+    at_work(act, jobs=120)
 
 
 def test_its_disk_is_full_for_a_while(postgres: str, standing_mill: Any, at_work: Any) -> None:
@@ -184,7 +184,8 @@ def test_its_disk_is_full_for_a_while(postgres: str, standing_mill: Any, at_work
     def act() -> None:
         for table in ("attempt", "reply"):
             execute(
-                postgres, f"CREATE TRIGGER disk_full BEFORE INSERT ON {table} EXECUTE FUNCTION public.no_room()"
+                postgres,
+                f"CREATE TRIGGER disk_full BEFORE INSERT ON {table} EXECUTE FUNCTION public.no_room()",
             )
         standing_mill.wait_until(lambda: standing_mill.logs().count("database_unavailable") > met + 1)
         for table in ("attempt", "reply"):
@@ -193,9 +194,13 @@ def test_its_disk_is_full_for_a_while(postgres: str, standing_mill: Any, at_work
     at_work(act)
 
 
-@pytest.mark.parametrize("ahead", ["1 hour", "-1 hour"])
-def test_its_clock_jumps(postgres: str, at_work: Any, ahead: str) -> None:
-    try:
-        at_work(lambda: execute(postgres, f"UPDATE shifted.clock SET ahead = '{ahead}'"))
-    finally:
-        execute(postgres, "UPDATE shifted.clock SET ahead = '0 s'")
+def test_its_clock_jumps_forward_and_back(postgres: str, standing_mill: Any, at_work: Any) -> None:
+    def act() -> None:
+        for ahead in ("1 hour", "0 s"):
+            before = standing_mill.logs().count("database_clock_jumped")
+            execute(postgres, f"UPDATE shifted.clock SET ahead = '{ahead}'")
+            standing_mill.wait_until(
+                lambda before=before: standing_mill.logs().count("database_clock_jumped") > before
+            )
+
+    at_work(act)

@@ -13,6 +13,9 @@ from promptmill.testing import a_batch, simulated_claude
 
 Start = Callable[..., Any]
 
+SQLITE, POSTGRES = "sqlite", "postgres"
+LONGER = pytest.mark.chaos  # the other half of the combinations, for who has the time
+
 ONE_A_SECOND = {"PROMPTMILL_RPM": "60", "PROMPTMILL_WORKER__PATIENCE_S": "5"}
 
 
@@ -20,6 +23,7 @@ def outcomes_of(mill: Any, batch: Any) -> Counter[str]:
     return Counter(each.outcome for each in mill.attempts(batch.id))
 
 
+@LONGER
 def test_killed_while_its_jobs_wait_for_a_permit(start_mill: Start, sqlite_url: str) -> None:
     with simulated_claude() as claude:
         mill = start_mill(sqlite_url, claude)
@@ -48,6 +52,7 @@ def test_killed_with_permits_in_hand_and_nothing_begun(start_mill: Start, postgr
         assert claude.ledger()["answered"] == {"1": 10}
 
 
+@pytest.mark.parametrize("database_url", [SQLITE, pytest.param(POSTGRES, marks=LONGER)], indirect=True)
 def test_killed_between_the_reply_and_its_commit(start_mill: Start, database_url: str) -> None:
     with simulated_claude(first_token_s=0.5) as claude:
         mill = start_mill(database_url, claude)
@@ -81,7 +86,16 @@ def test_frozen_alone_and_thawed_it_goes_on_as_if_nothing_had_been(
         assert claude.ledger()["answered"] == {"1": 30}
 
 
-@pytest.mark.parametrize("granted_meanwhile", [True, False])
+@pytest.mark.parametrize(
+    ("database_url", "granted_meanwhile"),
+    [
+        (SQLITE, True),
+        (POSTGRES, False),
+        pytest.param(SQLITE, False, marks=LONGER),
+        pytest.param(POSTGRES, True, marks=LONGER),
+    ],
+    indirect=["database_url"],
+)
 def test_frozen_given_up_and_thawed_its_late_answers_are_taken_unless_another_was_granted_the_job(
     start_mill: Start, database_url: str, granted_meanwhile: bool
 ) -> None:
