@@ -22,7 +22,7 @@ from promptmill.prompts import Prompt
 from promptmill.retries import RetryPolicy, truncation_policy
 from promptmill.states import BatchState, JobState, Lane, PausedBy
 from promptmill.store.jobs import LoadedJob
-from promptmill.store.leases import Lease
+from promptmill.store.leases import Lease, NoRoom
 from promptmill.testing import a_prompt
 from promptmill.usage import Usage
 from workers.accounts import Accounts
@@ -36,6 +36,7 @@ from workers.writer import Write
 GROUP = "claude-sonnet-5"
 POOL = Pool("account", GROUP)
 LIFTS = datetime(2126, 12, 1, tzinfo=UTC)
+MISSING = object()
 KEY = Key(label="main", secret=SecretStr("sk"), account="account")
 REPLY = Reply(
     message={"type": "message", "model": GROUP, "content": [{"type": "text", "text": "4"}], "usage": {}},
@@ -77,6 +78,7 @@ class Rows:
         self.gates: dict[Write, asyncio.Event] = {}
         self.reached: dict[Write, asyncio.Event] = {kind: asyncio.Event() for kind in Write}
         self.broken: set[Write] = set()
+        self.stopped: Any = MISSING
 
     async def put(self, kind: Write, value: Any) -> Any:
         self.reached[kind].set()
@@ -87,6 +89,8 @@ class Rows:
         self.written.append((kind, value))
         if kind is Write.LOAD:
             return self.job
+        if kind is Write.BEGIN and self.stopped is not MISSING:
+            return NoRoom(job_id=value.job_id, attempt_id=value.attempt_id, stopped=self.stopped)
         if kind is Write.BEGIN:
             return Lease(job_id=value.job_id, token=1, attempt_id=value.attempt_id, number=1)
         return True
@@ -228,6 +232,40 @@ async def test_an_answer_that_cannot_be_stored_ends_the_job_and_is_not_paid_for_
         await bench.start()
     assert bench.rows.only(Write.FAIL).attempt.usage == REPLY.usage
     assert await bench.open_permits() == 0
+
+
+@pytest.mark.parametrize("stopped", [None, "budget of $5.00: $4.98 spent"])
+async def test_without_room_in_the_budget_nothing_is_asked_and_the_permit_is_given_back(
+    bench: Bench, stopped: str | None
+) -> None:
+    bench.rows.stopped = stopped
+    with pytest.raises(Deferred, match="budget"):
+        await bench.start()
+    assert bench.rows.kinds() == [Write.LOAD, Write.BEGIN]
+    assert not bench.claude.called.is_set()
+    assert await bench.open_permits() == 0
+
+
+async def test_without_room_a_job_that_is_cancelled_meanwhile_has_nothing_to_hand_back(bench: Bench) -> None:
+    bench.rows.stopped = None
+    bench.rows.gates[Write.BEGIN] = asyncio.Event()
+    task = bench.start()
+    await bench.rows.reached[Write.BEGIN].wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    bench.rows.gates[Write.BEGIN].set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.rows.kinds() == [Write.LOAD, Write.BEGIN]
+    assert await bench.open_permits() == 0
+
+
+async def test_a_job_without_room_rests_a_random_while_and_sets_aside_what_it_may_cost(bench: Bench) -> None:
+    await bench.start()
+    claim = bench.rows.only(Write.BEGIN)
+    estimate = bench.pipeline.estimator.estimate(JOB.prompt, family="another")
+    assert 2 <= (claim.again_at - claim.opened_at).total_seconds() <= 5
+    assert claim.reserved_nanos == estimate.cost_high_nanos > estimate.cost_nanos
 
 
 async def test_an_unexpected_error_in_a_call_is_a_failed_connection(bench: Bench) -> None:
