@@ -8,3 +8,4 @@ KEY_PREFIX = "promptmill:"
 DISPATCHER_LOCK = KEY_PREFIX + "dispatcher:lock:"  # + the endpoint it dispatches for
 DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times:"  # likewise
 NUDGE_CHANNEL = KEY_PREFIX + "nudge"
+PUT_RIGHT = KEY_PREFIX + "put-right"  # a hash: what was found wrong and put right, and how often

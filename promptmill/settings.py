@@ -135,7 +135,11 @@ class WorkerSettings(_Group):
     commit_rows: Annotated[int, Field(ge=1)] = 100
     commit_delay_s: Annotated[float, Field(ge=0)] = 0.02
     max_attempts: Annotated[int, Field(ge=1)] = 6
+    outage_s: Annotated[float, Field(ge=0)] = 120
     max_losses: Annotated[int, Field(ge=1)] = 5
+    deaf_after_s: Seconds = 10
+    hung_after_s: Seconds = 60
+    reconcile_s: Seconds = 30
     pulse_file: Path | None = None  # touched with every heartbeat, for a container's health check
 
 
@@ -189,7 +193,11 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "worker.commit_rows": ("PROMPTMILL_WORKER__COMMIT_ROWS",),
     "worker.commit_delay_s": ("PROMPTMILL_WORKER__COMMIT_DELAY_S",),
     "worker.max_attempts": ("PROMPTMILL_WORKER__MAX_ATTEMPTS",),
+    "worker.outage_s": ("PROMPTMILL_WORKER__OUTAGE_S",),
     "worker.max_losses": ("PROMPTMILL_WORKER__MAX_LOSSES",),
+    "worker.deaf_after_s": ("PROMPTMILL_WORKER__DEAF_AFTER_S",),
+    "worker.hung_after_s": ("PROMPTMILL_WORKER__HUNG_AFTER_S",),
+    "worker.reconcile_s": ("PROMPTMILL_WORKER__RECONCILE_S",),
     "worker.pulse_file": ("PROMPTMILL_WORKER__PULSE_FILE",),
 }
 

@@ -6,9 +6,15 @@ the writer writes what is left, the process signs off. Celery's signals say when
 
 import asyncio
 import contextlib
+import logging
+import os
 import random
 import resource
+import signal
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -18,9 +24,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from promptmill import logs, settings
-from promptmill.broker import celery_app, publish, queued_ids
+from promptmill.broker import celery_app, publish, queue_length, queued_ids
 from promptmill.claude.keys import configured_account
-from promptmill.errors import PromptmillError
+from promptmill.errors import PromptmillError, Unavailable
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
 from promptmill.logs import get_logger
@@ -28,6 +34,7 @@ from promptmill.retries import RetryPolicy, after_loss
 from promptmill.runtime import Runtime
 from workers import pool
 from workers.accounts import Accounts, GroupLimits
+from workers.consumer import Consumer
 from workers.dispatcher import Dispatcher
 from workers.experience import Experiences
 from workers.heartbeat import Heartbeat
@@ -35,10 +42,14 @@ from workers.leader import Leader
 from workers.leadership import Leadership
 from workers.limit_changes import LimitChanges
 from workers.outcomes import Outcomes
+from workers.permits import WatchedLimiter
 from workers.pipeline import Pipeline
+from workers.put_right import Fault, PutRight
 from workers.reaper import Reaper
+from workers.reconciliation import Reconciliation
 from workers.statements import lock_jobs, pause_held, store_statements
 from workers.timekeeping import DatabaseClock
+from workers.watchdog import Judge, Signs, Watchdog
 from workers.writer import Writer
 
 log = get_logger(__name__)
@@ -47,6 +58,8 @@ LIMITER_BEAT_S = 5.0
 LOOK_S = 1.0
 PEEK_S = 2.0
 REDIS_PATIENCE_S = 5.0
+ABANDON_S = 8.0
+"""Seconds for the jobs of a process whose main thread hangs to be handed back."""
 SPARE_FILES = 256
 """Files and sockets beside those of the calls: database, Redis, logs."""
 
@@ -84,6 +97,7 @@ class WorkerProcess:
         )
         self.limit_changes = LimitChanges()
         self.experiences = Experiences(runtime.database, self.clock)
+        self.put_right = PutRight(self.redis)
         self._after_loss = partial(
             after_loss,
             max_losses=worker.max_losses,
@@ -91,6 +105,8 @@ class WorkerProcess:
         )
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
+        self.watchdog: Watchdog | None = None
+        self.on_hand: Counter[str] = Counter()
         self._repeating: list[asyncio.Task[None]] = []
         self._draining = False
         self._stopped = False
@@ -111,7 +127,10 @@ class WorkerProcess:
 
     async def open_on_loop(self) -> None:
         """Make what belongs to the event loop."""
-        self.limiter = self.runtime.limiter(self.id)
+        worker = self.runtime.settings.worker
+        self.limiter = WatchedLimiter(
+            self.runtime.redis_url, ceilings=self.runtime.ceilings_of, process=self.id
+        )
         self.client = self.runtime.client()
         estimator = Estimator(self.runtime.prices, self.runtime.catalogue)
         self.experiences.attend(asyncio.get_running_loop(), estimator.teach)
@@ -119,7 +138,7 @@ class WorkerProcess:
         outcomes = Outcomes(
             writer=self.writer,
             prices=self.runtime.prices,
-            policy=RetryPolicy(max_counted=self.runtime.settings.worker.max_attempts),
+            policy=RetryPolicy(worker.max_attempts, timedelta(seconds=worker.outage_s)),
             clock=self.clock,
             rng=rng,
             keys=self.keys,
@@ -138,7 +157,54 @@ class WorkerProcess:
         self._repeating = [
             asyncio.create_task(_repeat(self.limiter.beat, LIMITER_BEAT_S)),
             asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
+            asyncio.create_task(_repeat(self._reconciliation().compare, worker.reconcile_s)),
         ]
+
+    async def answer(self, job_id: str, dispatch: int) -> None:
+        """Answer one job; while this runs, the job is on hand. See `Pipeline.answer`."""
+        if self.pipeline is None:
+            raise RuntimeError("the worker's event loop has not been opened")
+        self.on_hand[job_id] += 1
+        try:
+            await self.pipeline.answer(job_id, dispatch)
+        finally:
+            self.on_hand[job_id] -= 1
+            if not self.on_hand[job_id]:
+                del self.on_hand[job_id]
+
+    def watch(self, consumer: Any) -> None:
+        """Begin to watch that Celery's consumer takes messages."""
+        worker = self.runtime.settings.worker
+        self.watchdog = Watchdog(
+            judge=Judge(deaf_after=worker.deaf_after_s, hung_after=worker.hung_after_s),
+            signs=lambda: self._signs(consumer),
+            restart=partial(self._restart, consumer),
+            end=lambda: os.kill(os.getpid(), signal.SIGTERM),
+            abandon=partial(self._abandon, consumer),
+        )
+        self.watchdog.start()
+
+    def _signs(self, consumer: Any) -> Signs:
+        try:
+            waiting = queue_length(self.redis) > 0
+        except Unavailable:
+            waiting = None
+        return Signs(consumer.turns, consumer.taken, free=consumer.pool.has_free_slot, waiting=waiting)
+
+    def _restart(self, consumer: Any) -> None:
+        self.put_right.note(Fault.DEAF_CONSUMER, 1)
+        consumer.restart()
+
+    def _abandon(self, consumer: Any) -> None:
+        """End without the main thread: hand back what runs, write it, sign off. On the watchdog's thread."""
+        self.drain()
+        consumer.pool.cancel_running()
+        deadline = time.monotonic() + ABANDON_S
+        while self.on_hand and time.monotonic() < deadline:
+            time.sleep(LOOK_S / 10)
+        self.stop()
+        logging.shutdown()
+        os._exit(os.EX_SOFTWARE)
 
     async def close_on_loop(self) -> None:
         """Close what belongs to the event loop."""
@@ -157,6 +223,8 @@ class WorkerProcess:
         if self._draining:
             return
         self._draining = True
+        if self.watchdog is not None:
+            self.watchdog.stand_down()
         self.leader.step_down()
         if self.pipeline is not None:
             pool.current_loop().call_soon_threadsafe(self.pipeline.drain)
@@ -191,6 +259,7 @@ class WorkerProcess:
             clock=self.clock,
             steady_for=self.heartbeat.steady_for,
             after_loss=self._after_loss,
+            found=self.put_right.note,
             settle_s=2 * worker.heartbeat_s,
             taken_for=worker.patience_s + worker.dead_after_s,
             dead_after=worker.dead_after_s,
@@ -201,6 +270,17 @@ class WorkerProcess:
             reaper=reaper,
             redis_url=runtime.redis_url,
             clock=self.clock,
+        )
+
+    def _reconciliation(self) -> Reconciliation:
+        return Reconciliation(
+            database=self.runtime.database,
+            redis=self.redis,
+            limiter=self.limiter,
+            worker_id=self.id,
+            on_hand=lambda: self.on_hand,
+            after_loss=self._after_loss,
+            put_right=self.put_right,
         )
 
     def _limits_of(self, group: str) -> GroupLimits:
@@ -233,10 +313,7 @@ _resources = contextlib.ExitStack()
 
 async def answer(job_id: str, dispatch: int) -> None:
     """Answer one job in this process; see `Pipeline.answer`."""
-    pipeline = current().pipeline
-    if pipeline is None:
-        raise RuntimeError("the worker's event loop has not been opened")
-    await pipeline.answer(job_id, dispatch)
+    await current().answer(job_id, dispatch)
 
 
 def current() -> WorkerProcess:
@@ -282,8 +359,10 @@ async def _open_on_loop() -> None:
 
 
 @worker_ready.connect
-def _lead(**_: Any) -> None:
+def _lead(sender: Any, **_: Any) -> None:
     current().leader.start()
+    if isinstance(sender, Consumer):
+        current().watch(sender)
 
 
 @worker_shutting_down.connect

@@ -15,6 +15,7 @@ from promptmill.store import batches, jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import AfterLoss
+from workers.put_right import Fault
 from workers.timekeeping import jumped
 
 log = get_logger(__name__)
@@ -29,6 +30,10 @@ GOES = 20
 """Transactions in one sweep that end waiting jobs, of 20,000 jobs each."""
 
 
+def _tell_nobody(_fault: Fault, _count: int) -> None:
+    """For those who count nothing."""
+
+
 @dataclass(slots=True)
 class Reaper:
     """Looks for lost work.
@@ -39,6 +44,7 @@ class Reaper:
         taken_for: seconds a worker may hold an id before it begins the job (its patience and some).
         dead_after: seconds without a heartbeat after which a process counts as dead.
         after_loss: what follows when a job's process is lost for the nth time.
+        found: told what was put right, and how much of it.
         settle_s: seconds of steady heartbeats before an old one means anything.
     """
 
@@ -47,6 +53,7 @@ class Reaper:
     clock: Clock
     steady_for: Callable[[], float]
     after_loss: AfterLoss = store_workers.again_at_once
+    found: Callable[[Fault, int], None] = _tell_nobody
     taken_for: float = 25.0
     dead_after: float = 10.0
     settle_s: float = 6.0
@@ -77,6 +84,7 @@ class Reaper:
             reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after), self.after_loss)
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped))
+            self.found(Fault.DEAD_WORKER, len(reaped))
         return len(reaped)
 
     def _somebody_died(self) -> bool:
@@ -99,4 +107,5 @@ class Reaper:
         with self.database.begin() as connection:
             back = jobs.unqueue(connection, lost, self.clock.now())
         log.warning("lost_ids_put_back", jobs=len(back))
+        self.found(Fault.LOST_ID, len(back))
         return len(back)

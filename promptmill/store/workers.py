@@ -118,23 +118,25 @@ def reap(
     return _take_back(conn, orphans, now, after_loss)
 
 
-def running_of(conn: Connection, worker_id: str) -> Sequence[str]:
-    """The jobs that the database believes this process to be working on."""
+def running_of(conn: Connection, worker_id: str) -> Mapping[str, int]:
+    """The jobs that the database believes this process to be working on, with the tokens of their leases."""
     mine = text(RUNNING), job.c.worker_id == worker_id
-    return conn.scalars(select(job.c.id).where(*mine)).all()
+    return {row.id: row.token for row in conn.execute(select(job.c.id, job.c.token).where(*mine))}
 
 
 def take_back(
     conn: Connection,
     worker_id: str,
-    job_ids: Iterable[str],
+    leases: Mapping[str, int],
     now: datetime,
     after_loss: AfterLoss = again_at_once,
 ) -> Sequence[str]:
-    """Take back those jobs of a live process that it does not know of; the ids of those that were still its own."""
+    """Take back jobs of a live process that it knows nothing of, if their leases are still these; their ids."""
+    lock_batches_of(conn, leases)  # nothing is granted from here on
+    held = running_of(conn, worker_id)
     mine = text(RUNNING), job.c.worker_id == worker_id
-    wanted = set(job_ids)
-    return _take_back(conn, mine, now, after_loss, among=wanted) if wanted else []
+    among = {job_id for job_id, token in leases.items() if held.get(job_id) == token}
+    return _take_back(conn, mine, now, after_loss, among=among) if among else []
 
 
 def _take_back(

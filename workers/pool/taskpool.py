@@ -108,6 +108,11 @@ class TaskPool(BasePool):
         self.cancel_running()
         self.on_stop()
 
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether one more job could run now; readable from any thread."""
+        return bool(len(self._running) < self.limit)
+
     def cancel_running(self) -> None:
         """Ask every running job to stop; each sees CancelledError at its await."""
         for job in tuple(self._running.values()):

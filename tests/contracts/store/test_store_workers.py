@@ -129,13 +129,13 @@ def test_losses_that_were_forgiven_do_not_count(world: Any) -> None:
     assert losses == [1, 1]
 
 
-def test_a_live_process_gives_up_only_what_it_names_and_still_holds(world: Any) -> None:
+def test_a_live_process_gives_up_only_the_leases_it_names_and_still_holds(world: Any) -> None:
     made = world.batch(3)
     mine = world.running(made, 2, worker="mine")
     [other] = world.running(made, 1, worker="other")
     with world.database.begin() as conn:
-        assert set(workers.running_of(conn, "mine")) == {lease.job_id for lease in mine}
-        asked = [mine[0].job_id, other.job_id]
+        assert workers.running_of(conn, "mine") == {lease.job_id: lease.token for lease in mine}
+        asked = {mine[0].job_id: mine[0].token, mine[1].job_id: mine[1].token - 1, other.job_id: other.token}
         assert workers.take_back(conn, "mine", asked, world.now) == [mine[0].job_id]
     assert sorted(world.states(made).values()) == [JobState.PENDING, JobState.RUNNING, JobState.RUNNING]
     world.assert_adds_up(made)
