@@ -2,8 +2,8 @@
 
 Deciding is here, acting is in `workers.outcomes`. Backoff is exponential with full jitter above a least delay;
 `retry-after` is a minimum and is never shortened. Every fault has its own count: what our pace or the account
-is to blame for, and an outage, is never counted against the job; what the server failed at is, so often; what
-the prompt is to blame for ends it at once. A job with a deadline expires by it; without one, trying ends
+is to blame for, and an outage, is never counted against the job; what the server failed at is, so often,
+and not before an outage of some minutes would be over; what the prompt is to blame for ends it at once. A job with a deadline expires by it; without one, trying ends
 after seven days.
 """
 
@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from promptmill.errors import (
@@ -89,9 +90,16 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently a job is tried."""
+    """How often and how patiently a job is tried.
+
+    Attributes:
+        max_counted: tries that count, before a job fails.
+        outage: a job that is met by silence or by a server's error does not fail before that has lasted so long: in
+            an outage every job meets it, again and again.
+    """
 
     max_counted: int = 6
+    outage: timedelta = timedelta(seconds=120)
     rate_limited: Backoff = Backoff(first=0.5, ceiling=5)
     overloaded: Backoff = Backoff(first=2, ceiling=120)
     failed: Backoff = Backoff(first=1, ceiling=60)
@@ -104,6 +112,7 @@ class Tries:
     first_opened_at: datetime
     failures: Mapping[str, int] = field(default_factory=dict)
     deadline: datetime | None = None
+    first_failed_at: Mapping[str, datetime] = field(default_factory=dict)
 
     def of(self, *outcomes: str) -> int:
         """How many attempts ended so."""
@@ -136,12 +145,26 @@ def _again(
     failure: ClaudeError, tries: Tries, policy: RetryPolicy, *, now: datetime, rng: random.Random
 ) -> RetryDecision:
     counted = outcome_of(failure) in COUNTED
-    if counted and tries.of(*COUNTED) + 1 >= policy.max_counted:
+    enough = tries.of(*COUNTED) + 1 >= policy.max_counted
+    if counted and enough and not _may_be_an_outage(failure, tries, policy, now):
         return GiveUp(f"failed {tries.of(*COUNTED) + 1} times, last: {failure}")
     after = _delay(failure, tries, policy, rng)
     if tries.deadline is None and now + timedelta(seconds=after) >= tries.first_opened_at + HORIZON:
         return GiveUp(f"no answer in {HORIZON.days} days of trying, last: {failure}")
     return Retry(after, counted=counted)
+
+
+def _may_be_an_outage(failure: ClaudeError, tries: Tries, policy: RetryPolicy, now: datetime) -> bool:
+    """Whether what the job meets may lie in everybody's way: no answer began, and it has not lasted for long.
+
+    An answer that began and broke off shows that the server is there; and it was paid for, so it is not asked for
+    again and again.
+    """
+    began = failure.status is not None and failure.status < HTTPStatus.BAD_REQUEST
+    since = min(
+        (tries.first_failed_at[each] for each in COUNTED if each in tries.first_failed_at), default=now
+    )
+    return not began and now - since < policy.outage
 
 
 def _delay(failure: ClaudeError, tries: Tries, policy: RetryPolicy, rng: random.Random) -> float:

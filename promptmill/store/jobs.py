@@ -52,6 +52,7 @@ class LoadedJob:
     Attributes:
         prompt: the job's own fields over what its batch shares.
         failures: closed attempts by outcome (`rate_limited`, `lost` …), without the succeeded.
+        first_failed_at: when the first attempt with each of these outcomes was opened.
         first_opened_at: when its first attempt was opened; None before that. What was forgiven does not count.
         resumed_at: when its batch last went on after a pause.
     """
@@ -77,6 +78,7 @@ class LoadedJob:
     options: Mapping[str, Any]
     template: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
+    first_failed_at: Mapping[str, datetime] = field(default_factory=dict)
     first_opened_at: datetime | None = None
     resumed_at: datetime | None = None
 
@@ -262,12 +264,14 @@ class _History:
     """The attempts of a job so far."""
 
     failures: dict[str, int] = field(default_factory=dict)
+    first_failed_at: dict[str, datetime] = field(default_factory=dict)
     first_opened_at: datetime | None = None
 
     def add(self, outcome: str, times: int, first: datetime) -> None:
         self.first_opened_at = min(first, self.first_opened_at or first)
         if outcome not in (OPEN, SUCCEEDED):
             self.failures[outcome] = times
+            self.first_failed_at[outcome] = first
 
 
 def _histories(conn: Connection, job_ids: Collection[str]) -> defaultdict[str, _History]:
@@ -317,6 +321,7 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         options=of.options,
         template=of.template,
         failures=history.failures,
+        first_failed_at=history.first_failed_at,
         first_opened_at=history.first_opened_at,
         resumed_at=of.resumed_at,
     )

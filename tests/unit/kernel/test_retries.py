@@ -89,8 +89,9 @@ def test_retry_after_is_a_minimum_and_is_never_shortened(wait: float) -> None:
 
 
 def test_a_counted_failure_gives_up_after_the_policys_tries() -> None:
-    assert isinstance(decided(errors.ServerFailed("oops"), server_failed=3, connection_failed=1), Retry)
-    assert isinstance(decided(errors.ServerFailed("oops"), server_failed=3, connection_failed=2), GiveUp)
+    cut = errors.ConnectionFailed("cut", status=200)
+    assert isinstance(decided(cut, server_failed=3, connection_failed=1), Retry)
+    assert isinstance(decided(cut, server_failed=3, connection_failed=2), GiveUp)
 
 
 @pytest.mark.parametrize("kind", ["rate_limited", "overloaded", "unreachable", "key_rejected", "truncated"])
