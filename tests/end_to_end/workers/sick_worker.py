@@ -31,6 +31,7 @@ def _fall_ill(**_: Any) -> None:
         (FOLDER / "deaf").rename(FOLDER / "was-deaf")
         _deafen()
     if (FOLDER / "stone-deaf").exists():
+        (FOLDER / "stone-deaf").rename(FOLDER / "stays-deaf")
         _deafen()
         QoS.can_consume = lambda _self: False  # for every connection to come
     if (FOLDER / "hang").exists():

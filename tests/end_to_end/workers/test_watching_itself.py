@@ -65,10 +65,9 @@ def test_a_worker_that_stays_deaf_ends_so_that_it_is_started_again(
     with simulated_claude() as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_WORKER__DEAF_AFTER_S="4")
         worker = _start_sick(mill)
-        (mill.folder / "stone-deaf").touch()
+        _tell(mill, "stone-deaf", "stays-deaf")
         batch = a_batch(mill.database, 5)
         worker.wait(60)
-        (mill.folder / "stone-deaf").unlink()
         mill.start_worker()
         assert mill.wait_for_end(batch.id).jobs[JobState.SUCCEEDED] == 5
 
