@@ -5,11 +5,13 @@ the next. The command `promptmill audit` is asked too, as one more witness.
 """
 
 import contextlib
+import itertools
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from redis import Redis
@@ -18,6 +20,9 @@ from tests.chaos.play import Stage, limit_refusals
 from tests.chaos.surroundings import Rows, wait_until
 
 _LEASES_S = 90.0
+_LEAST_WAIT_S = 0.04
+_WAITED_AFTER = ("connection_failed", "server_failed", "overloaded", "unreachable", "rate_limited")
+_MOST_ATTEMPTS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ def check(stage: Stage) -> list[Check]:
     return [
         *_jobs(stage),
         *_attempts(stage),
+        *_waits(stage),
         *_counters(stage),
         *_bill(stage, book),
         *_calls(stage, book),
@@ -105,6 +111,28 @@ def _attempts(stage: Stage) -> Iterator[Check]:
         "attempts lost with their worker: calls in flight at kills", stage.in_flight_at_kills, lost.total()
     )
     yield equal("workers that ended by themselves", {}, stage.crew.ended)
+
+
+def _waits(stage: Stage) -> Iterator[Check]:
+    """Nothing is tried again in a tight loop, whoever has it by then."""
+    attempts = stage.database.ask(
+        "SELECT job_id, outcome, opened_at, closed_at FROM attempt ORDER BY job_id, number"
+    )
+    waits = [
+        (_moment(later[2]) - _moment(earlier[3])).total_seconds()
+        for earlier, later in itertools.pairwise(attempts)
+        if earlier[0] == later[0] and earlier[1] in _WAITED_AFTER
+    ]
+    soon = sum(wait < _LEAST_WAIT_S for wait in waits)
+    yield equal(f"of {len(waits):,} retries of failed calls, those without a wait", 0, soon)
+    by_job = Counter(job for job, *_ in attempts)
+    most = max(by_job.values())
+    yield at_most("attempts of the unluckiest job", _MOST_ATTEMPTS, most)
+
+
+def _moment(value: object) -> datetime:
+    """SQLite keeps moments as text."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
 
 
 _COUNTERS = {

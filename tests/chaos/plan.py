@@ -14,7 +14,7 @@ WORKERS = 3
 JOBS_A_MINUTE = 2_000
 RPM = 3_000
 CUT, OVERLOADED, LOST_REPLY = 0.05, 0.05, 0.02
-OUTAGE_S = 3.0  # a minute of the run
+OUTAGE_S = 30.0  # of a run of three minutes or more
 
 
 class Act(StrEnum):
@@ -126,7 +126,7 @@ def make_plan(seed: int, minutes: float, database: str) -> Plan:
         "kind": "outage",
         "mode": dice.choice(("reset", "unavailable", "hang")),
         "from_s": round(begins, 1),
-        "until_s": round(begins + OUTAGE_S * minutes, 1),
+        "until_s": round(begins + OUTAGE_S * min(1.0, minutes / 3), 1),
     }
     return Plan(
         seed=seed,

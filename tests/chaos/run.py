@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -69,6 +70,8 @@ def _set_up(stack: contextlib.ExitStack, plan: Plan, folder: Path) -> Stage:
     wait_until(lambda: redis.answers, "redis answers", 10)
     database = stack.enter_context(database_server(plan.database, folder))
     environment = environment_of(folder, settings_of(plan, claude, redis, database))
+    migrate = [sys.executable, "-m", "producers.cli", "migrate"]
+    subprocess.run(migrate, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     crew = Crew(folder, environment)
     stack.callback(crew.stop)
     return Stage(plan, folder, claude, redis, database, crew, environment, _say)
