@@ -58,6 +58,8 @@ def samples(now: LimitsNow) -> Iterator[Sample]:
         yield from _of_pool(state)
     if now.backlog is not None:
         yield from _of_backlog(now.backlog)
+    for what, count in now.put_right.items():
+        yield metrics.PUT_RIGHT, (what,), count
 
 
 def _of_pool(state: "PoolState") -> Iterator[Sample]:

@@ -4,9 +4,9 @@ Nothing has to run for this: what cannot be asked is missing, and `silence` says
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -75,12 +75,14 @@ class LimitsNow:
         silence: why nobody could be asked for them; None when somebody answered.
         set_limits: what a person set, the widest first.
         backlog: None when the database could not be asked.
+        put_right: what workers found wrong and put right, and how often.
     """
 
     pools: "tuple[PoolState, ...]"
     silence: str | None
     set_limits: tuple[SetLimits, ...]
     backlog: Backlog | None
+    put_right: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def in_use(self) -> "list[PoolState]":
@@ -153,7 +155,8 @@ def look(reader: LimitsReader, jobs: BacklogReader, settings: Settings) -> Limit
         pools = reader.states()
     except Unavailable as error:
         silence = str(error)
-    return LimitsNow(tuple(pools), silence, set_limits(settings), jobs.read())
+    put_right = reader.put_right() if silence is None else {}
+    return LimitsNow(tuple(pools), silence, set_limits(settings), jobs.read(), put_right)
 
 
 def set_limits(settings: Settings) -> tuple[SetLimits, ...]:

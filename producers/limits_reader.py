@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from producers.redis_address import with_running_redis
+from promptmill.broker import put_right
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.logs import scrub
 from promptmill.runtime import Runtime
@@ -59,6 +60,14 @@ class LimitsReader:
             Unavailable: no Redis runs, or it does not answer; a sentence for people.
         """
         return self._ask(lambda limiter: _states(limiter, groups))
+
+    def put_right(self) -> dict[str, int]:
+        """What workers found wrong and put right, and how often; nothing while nobody can be asked."""
+        url = with_running_redis(self._settings).redis_url
+        try:
+            return put_right(url) if url else {}
+        except Unavailable:
+            return {}
 
     def teach(self, limits: "Mapping[Pool, Ceilings]") -> None:
         """Tell the limiter limits per minute as the Rate Limits API states them.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from promptmill.errors import Unavailable
 from promptmill.logs import get_logger
-from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK, APP_NAME, NUDGE_CHANNEL
+from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK, APP_NAME, NUDGE_CHANNEL, PUT_RIGHT
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -143,6 +143,22 @@ def queue_length(client: "Redis") -> int:
         return int(client.llen(ANSWER_QUEUE))
     except RedisError as error:
         raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
+
+
+def put_right(redis_url: str) -> dict[str, int]:
+    """What workers found wrong and put right since Redis was last empty, and how often.
+
+    Raises:
+        Unavailable: Redis cannot say.
+    """
+    from redis.exceptions import RedisError  # noqa: PLC0415  # see the module's docstring
+
+    try:
+        with _client(redis_url, timeout=NUDGE_PATIENCE_S) as client:
+            counts: dict[bytes, bytes] = client.hgetall(PUT_RIGHT)
+    except RedisError as error:
+        raise Unavailable(f"the broker cannot be asked ({type(error).__name__})") from error
+    return {what.decode(): int(count) for what, count in counts.items()}
 
 
 def nudge(redis_url: str) -> None:

@@ -100,6 +100,12 @@ JOBS = Metric(
     ("group", "state"),
 )
 WORKERS = Metric("promptmill_workers", "processes", "Worker processes that live.")
+PUT_RIGHT = Metric(
+    "promptmill_put_right",
+    "things",
+    "What workers found wrong and put right since Redis was last empty: it harms no job, and says that something is sick.",
+    ("what",),
+)
 REACHABLE = Metric(
     "promptmill_limiter_reachable",
     "1 or 0",
@@ -120,5 +126,6 @@ METRICS = (
     HELD,
     JOBS,
     WORKERS,
+    PUT_RIGHT,
     REACHABLE,
 )

@@ -21,7 +21,7 @@ def moment() -> LimitsNow:
         Pool('odd "account"\n', GROUP), dimensions, 3, 1.5, 0, 2, 0.5, Amounts(1, 1, 1), 0.5, 1.0, Hindrance.PAUSED
     )  # fmt: skip
     waiting = WaitingJobs(batch_id="b", batch_name="b", model_group=GROUP, pending=7, queued=2, running=1)
-    return LimitsNow((state,), None, (), Backlog((waiting,), workers=4))
+    return LimitsNow((state,), None, (), Backlog((waiting,), workers=4), {"ids_lost_by_the_broker": 2})
 
 
 def samples(now: LimitsNow) -> dict[tuple[str, str], float]:
@@ -45,6 +45,7 @@ def test_every_figure_is_there_under_its_name() -> None:
     assert found["promptmill_pool_held", "paused"] == 1
     assert found["promptmill_jobs_waiting", "pending"] == 7
     assert found["promptmill_workers", ""] == 4
+    assert found["promptmill_put_right", ""] == 2
     assert found["promptmill_limiter_reachable", ""] == 1
 
 
