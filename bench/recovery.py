@@ -62,7 +62,9 @@ class Site:
             f"w{len(self.running)}@bench",
         ]
         with (self.folder / f"worker-{len(self.running)}.log").open("wb") as log:
-            process = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)  # noqa: S603  # our own words
+            process = subprocess.Popen(
+                command, env=self.environment, cwd=self.folder, stdout=log, stderr=log
+            )  # our own words
         self.running.append(process)
 
     def live(self) -> dict[str, int]:
@@ -93,7 +95,7 @@ def measure(site: Site, case: str, jobs: int) -> tuple[float, float]:
     """Seconds until the first and the last of the lost jobs have begun again."""
     for _ in range(2):
         site.start_worker()
-    wait(lambda: len(site.live()) == 2 and site.leader() in site.live())  # noqa: PLR2004  # both
+    wait(lambda: len(site.live()) == 2 and site.leader() in site.live())  # both
     batch = a_batch(site.database, jobs)
     wait(lambda: len(site.attempts(batch.id)) == jobs)
     leader = site.leader()
