@@ -39,6 +39,7 @@ from workers.experience import family_of
 from workers.outcomes import Outcomes
 from workers.scouts import Scouts
 from workers.verdicts import Deferred
+from workers.waiting import Waiting
 
 log = get_logger(__name__)
 
@@ -74,7 +75,7 @@ class Pipeline:
     patience: float = 15.0
     scouts: Scouts = field(default_factory=Scouts)
     in_flight: int = 0
-    _waiting: set["asyncio.Task[object]"] = field(default_factory=set)
+    _waiting: Waiting = field(default_factory=Waiting)
     _draining: bool = False
 
     async def answer(self, job_id: str, dispatch: int) -> None:
@@ -85,7 +86,7 @@ class Pipeline:
             Failed: the job has failed for good (shown as FAILURE).
         """
         job = await self.outcomes.load(job_id)
-        if job is None or job.state is not JobState.QUEUED or job.dispatch != dispatch:
+        if job is None or not _is_queued(job, dispatch):
             return
         if self._draining or not self.serves(job):
             await self.outcomes.put_back(
@@ -107,7 +108,9 @@ class Pipeline:
         Raises:
             Deferred: the budget of the batch has no room, and the job went back.
         """
-        beginning = asyncio.ensure_future(self.outcomes.begin(job, key, reserved_nanos=estimate.cost_high_nanos))
+        beginning = asyncio.ensure_future(
+            self.outcomes.begin(job, key, reserved_nanos=estimate.cost_high_nanos)
+        )
         answer: Lease | NoRoom | None = None
         try:
             answer = await asyncio.shield(beginning)
@@ -120,11 +123,24 @@ class Pipeline:
         finally:
             if not isinstance(answer, Lease):
                 await self.limiter.release(permit)
+        if not isinstance(answer, Lease):
+            await self._call_off_stale(job.batch_id)
         if isinstance(answer, NoRoom):
             if answer.stopped is not None:
                 log.warning("budget_used_up", batch_id=job.batch_id, reason=answer.stopped)
             raise Deferred(answer.stopped or "the rest of the budget is set aside for calls in flight")
         return answer
+
+    async def _call_off_stale(self, batch_id: str) -> None:
+        """A job that could not begin is seldom the only one: its batch may be paused, and the others of it too late."""
+        waiting = self._waiting.of(batch_id)
+        found = await asyncio.gather(*(self.outcomes.load(job.id) for job in waiting))
+        stale = {
+            job.id
+            for job, now in zip(waiting, found, strict=True)
+            if now is None or not _is_queued(now, job.dispatch)
+        }
+        self._waiting.call_off(lambda job: job.id in stale)
 
     async def _call(self, begun: "_Begun", prompt: Prompt) -> None:
         """The one call, and whatever comes of it: every way out of here closes the attempt.
@@ -191,8 +207,7 @@ class Pipeline:
     def drain(self) -> None:
         """Begin no further call: what waits for a permit goes back. Call it on the loop."""
         self._draining = True
-        for task in self._waiting:
-            task.cancel()
+        self._waiting.call_off()
 
     async def _permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """A key and the right to call now; or the job goes back, or fails."""
@@ -212,27 +227,16 @@ class Pipeline:
             NoUsableKey, LimitReached: see `Accounts.in_order` and `Limiter.acquire`.
             RequestTooLarge: it is too large for every account.
         """
-        group = job.model_group
-        *others, last = self.accounts.in_order(group, resumed_at=job.resumed_at)
+        *others, last = self.accounts.in_order(job.model_group, resumed_at=job.resumed_at)
         for key in others:
             with contextlib.suppress(RequestTooLarge):
-                return key, await self._wait_for_permit(Pool(key.account, group), amounts)
-        return last, await self._wait_for_permit(Pool(last.account, group), amounts)
+                return key, await self._wait_for_permit(job, key, amounts)
+        return last, await self._wait_for_permit(job, last, amounts)
 
-    async def _wait_for_permit(self, pool: Pool, amounts: Amounts) -> Permit:
-        task = asyncio.current_task()
-        assert task is not None, "a job always runs in a task"  # noqa: S101  # tells mypy what asyncio guarantees
-        self._waiting.add(task)
-        try:
-            with self.accounts.waiting(pool):
-                return await self.limiter.acquire(pool, amounts, patience=self.patience)
-        except asyncio.CancelledError:
-            if not self._draining:
-                raise
-            task.uncancel()  # the drain cancelled the wait, not the job
-            raise LimitReached("the worker is draining") from None
-        finally:
-            self._waiting.discard(task)
+    async def _wait_for_permit(self, job: LoadedJob, key: Key, amounts: Amounts) -> Permit:
+        pool = Pool(key.account, job.model_group)
+        with self._waiting.waits(job), self.accounts.waiting(pool):
+            return await self.limiter.acquire(pool, amounts, patience=self.patience)
 
     async def _settle_failure(self, permit: Permit, failure: ClaudeError) -> None:
         """Tell the limiter what a failed call used, and what the server thinks of our pace."""
@@ -255,6 +259,11 @@ class Pipeline:
             await self.limiter.settle(permit, Amounts(1, 0, 0), failure.headroom)
         else:
             await self.limiter.settle(permit, None, failure.headroom)
+
+
+def _is_queued(job: LoadedJob, dispatch: int) -> bool:
+    """Whether a message with that number may begin the job."""
+    return job.state is JobState.QUEUED and job.dispatch == dispatch
 
 
 def _never_arrived(failure: ClaudeError) -> bool:

@@ -78,6 +78,7 @@ class Rows:
         self.gates: dict[Write, asyncio.Event] = {}
         self.reached: dict[Write, asyncio.Event] = {kind: asyncio.Event() for kind in Write}
         self.broken: set[Write] = set()
+        self.refuse = False
         self.stopped: Any = MISSING
 
     async def put(self, kind: Write, value: Any) -> Any:
@@ -91,6 +92,8 @@ class Rows:
             return self.job
         if kind is Write.BEGIN and self.stopped is not MISSING:
             return NoRoom(job_id=value.job_id, attempt_id=value.attempt_id, stopped=self.stopped)
+        if kind is Write.BEGIN and self.refuse:
+            return None
         if kind is Write.BEGIN:
             return Lease(job_id=value.job_id, token=1, attempt_id=value.attempt_id, number=1)
         return True
@@ -365,6 +368,26 @@ async def test_an_answer_that_was_cut_off_is_paid_for_and_asked_again_with_more_
     await bench.start()  # at the cap the answer is kept
     assert bench.claude.asked[-1].max_tokens == 15
     assert bench.rows.only(Write.COMPLETE).stop_reason == "max_tokens"
+    assert await bench.open_permits() == 0
+
+
+async def test_jobs_whose_batch_was_paused_leave_the_line_with_the_first_that_may_not_begin(
+    bench: Bench,
+) -> None:
+    """One call a minute: those behind would wait for their turn only to be refused, and so would a resumed batch."""
+    bench.pipeline.limiter = bench.limiter = LocalLimiter(ceilings=lambda _pool: Ceilings(1, 0, 0))
+    bench.rows.refuse = True
+    bench.rows.gates[Write.BEGIN] = asyncio.Event()
+    first = bench.start()
+    await bench.rows.reached[Write.BEGIN].wait()
+    waiting = [bench.start() for _ in range(3)]
+    while len(bench.pipeline._waiting.of("batch")) < 3:  # noqa: ASYNC110  # no event tells it
+        await asyncio.sleep(0)
+    bench.rows.job = replace(JOB, state=JobState.PENDING)  # the batch was paused
+    bench.rows.gates[Write.BEGIN].set()
+    await first
+    assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [Deferred] * 3
+    assert not bench.claude.called.is_set()
     assert await bench.open_permits() == 0
 
 
