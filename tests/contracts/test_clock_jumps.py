@@ -1,7 +1,7 @@
 """The database's clock jumps: nobody is taken for dead because of it, and nothing waits for the clock to catch up."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -63,6 +63,23 @@ def a_claim(queued: jobs.QueuedJob) -> leases.Claim:
 def a_reaper(database: Database, clock: DatabaseClock, **facts: Any) -> Reaper:
     settings: dict[str, Any] = {"present": set, "steady_for": lambda: 3600.0} | facts
     return Reaper(database=database, clock=clock, **settings)
+
+
+def test_a_process_whose_own_clock_is_wrong_goes_by_that_of_the_database(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Wrong":
+            return cls.fromtimestamp((datetime.now(UTC) + HOUR).timestamp(), tz)
+
+    monkeypatch.setattr("workers.timekeeping.datetime", Wrong)
+    clock = DatabaseClock()
+    assert clock.now() > datetime.now(UTC) + HOUR / 2
+    heartbeat = Heartbeat(database, "w", "simulated", 10, lambda: 0, clock)
+    heartbeat.start()
+    heartbeat.stop()
+    assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=30)
 
 
 def test_nobody_is_dead_because_the_clock_went_forward(
