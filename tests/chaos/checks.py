@@ -59,7 +59,7 @@ def check(stage: Stage) -> list[Check]:
 
 
 def _jobs(stage: Stage) -> Iterator[Check]:
-    states = dict(stage.database.ask("SELECT state, count(*) FROM job GROUP BY state"))
+    states: dict[str, int] = dict(stage.database.ask("SELECT state, count(*) FROM job GROUP BY state"))
     yield equal("jobs that succeeded; nothing else is left", {"succeeded": stage.plan.jobs}, states)
     yield equal(
         "batches that have ended",
@@ -95,7 +95,7 @@ def _attempts(stage: Stage) -> Iterator[Check]:
             "SELECT count(*) FROM job j WHERE j.attempts <> (SELECT count(*) FROM attempt a WHERE a.job_id = j.id)",
         ),
     )
-    lost = Counter(
+    lost: Counter[int] = Counter(
         dict(
             stage.database.ask(
                 "SELECT w.pid, count(*) FROM attempt a JOIN worker w ON w.id = a.worker_id"
@@ -171,7 +171,7 @@ def _bill(stage: Stage, book: dict[str, Any]) -> Iterator[Check]:
     matched = {request for request, _ in known}
     yield equal("requests that two attempts claim", 0, len(known) - len(matched))
     unmatched = Counter(line["prompt"] for request, line in lines.items() if request not in matched)
-    unknown = Counter(
+    unknown: Counter[str] = Counter(
         dict(
             stage.database.ask(
                 "SELECT p.fingerprint, count(*) FROM attempt a JOIN prompt p ON p.job_id = a.job_id"

@@ -45,7 +45,6 @@ class Stage:
     environment: dict[str, str]
     say: Say
     in_flight_at_kills: int = 0
-    done: list[str] = field(default_factory=list)
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _begun: float = 0.0
@@ -92,9 +91,7 @@ class Stage:
             heapq.heappop(self._due)[2]()
 
     def _tell(self, words: str) -> None:
-        line = f"{self.now:7.2f} s  {words}"
-        self.done.append(line)
-        self.say(line)
+        self.say(f"{self.now:7.2f} s  {words}")
 
     def _put_off(self, event: Event) -> None:
         self._at(self.now + AGAIN_S, partial(self._do, event))
