@@ -25,7 +25,7 @@ _ADVICE = {
     "expired": "the deadline passed first: set a later one, then: promptmill retry BATCH --only expired",
     "canceled": "somebody canceled the batch; promptmill retry BATCH --only canceled takes it up again",
     "refusal": "Claude declined to answer: the answer is kept as it is; rephrase the prompt if it should be answered",
-    "max_tokens": "the answer was cut off at max_tokens and is kept as it is: raise --max-tokens and submit these prompts anew",
+    "max_tokens": "the answer was cut off at max_tokens and is kept as it is: submit with a higher --max-tokens, or with --ask-again-up-to",
 }
 
 _BY_CODE = {

@@ -182,7 +182,7 @@ def test_refusals_and_answers_that_were_cut_off_are_named_with_what_to_do() -> N
     text = "\n".join(summary_lines(MOMENT.status, failures))
 
     assert "5 answers were cut off at max_tokens\n  do: " in text
-    assert "raise --max-tokens" in text
+    assert "a higher --max-tokens" in text
     assert "1 answer is a refusal\n  do: " in text
     assert "2 answers ended with pause_turn\n" in text
 
