@@ -71,7 +71,7 @@ def _set_up(stack: contextlib.ExitStack, plan: Plan, folder: Path) -> Stage:
     database = stack.enter_context(database_server(plan.database, folder))
     environment = environment_of(folder, settings_of(plan, claude, redis, database))
     migrate = [sys.executable, "-m", "producers.cli", "migrate"]
-    subprocess.run(migrate, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(migrate, env=environment, cwd=folder, check=True, capture_output=True)
     crew = Crew(folder, environment)
     stack.callback(crew.stop)
     return Stage(plan, folder, claude, redis, database, crew, environment, _say)
@@ -121,4 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
