@@ -50,7 +50,7 @@ NO_ROOM_REST_S = (2.0, 5.0)
 WITHOUT_KEY_S = 15.0
 """How long a job rests when there is no key to call with."""
 KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, then resume the batch (restart workers that have a variable of their own)"
-CAP_ADVICE = "raise it, then resume the batch"
+CAP_ADVICE = "raise the limit and resume the batch"
 
 
 @dataclass(slots=True)
@@ -313,5 +313,5 @@ def _when_it_lifts(none_left: NoUsableKey) -> str:
         return f"a spend limit is reached: {CAP_ADVICE}"
     return (
         f"a spend limit is reached until {none_left.until:%Y-%m-%d %H:%M} UTC: the batch goes on then, "
-        f"or sooner if you {CAP_ADVICE}"
+        f"or sooner: {CAP_ADVICE}"
     )

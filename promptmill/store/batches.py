@@ -346,9 +346,9 @@ def _change(
 ) -> None:
     """Lock the batch and change its state, or raise InvalidTransition."""
     current = lock(conn, batch_id)
-    check_batch_change(current, target)
     if only_from is not None and current != only_from:
         raise InvalidTransition(f"the batch is {current}, not {only_from}")
+    check_batch_change(current, target)
     conn.execute(update(batch).where(batch.c.id == batch_id).values(state=target, **values))
 
 

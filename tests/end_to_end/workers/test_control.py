@@ -137,7 +137,7 @@ def test_a_nearer_deadline_ends_what_waits_within_two_seconds(start_mill: Start,
 
 
 def test_what_failed_is_retried_and_paid_once(start_mill: Start, database_url: str) -> None:
-    with simulated_claude(faults=[{"kind": "server_error", "text": "What is 7 + 7?"}]) as claude:
+    with simulated_claude(faults=[{"kind": "server_error", "status": 400, "text": "What is 7 + 7?"}]) as claude:
         mill = start_mill(
             database_url, claude, PROMPTMILL_WORKER__MAX_ATTEMPTS="2", PROMPTMILL_WORKER__OUTAGE_S="0"
         )

@@ -110,7 +110,7 @@ def test_a_person_who_raised_the_limit_says_resume_and_it_works_at_once(
             mill.start_worker()
         row = wait_for_pause(mill, made)
         assert (row.paused_by, row.resume_at) == (PausedBy.SPEND_CAP, None)
-        assert "raise it, then resume the batch" in str(row.reason)
+        assert "raise the limit and resume the batch" in str(row.reason)
         with mill.database.begin() as connection:  # too early: it is asked once more, and paused again
             batches.resume(connection, made.id, SystemClock().now())
         assert wait_for_pause(mill, made).paused_by is PausedBy.SPEND_CAP

@@ -347,7 +347,7 @@ async def test_a_job_whose_batch_was_resumed_tries_an_account_that_rests_once_mo
     with pytest.raises(Deferred):
         await bench.start()
     assert bench.rows.kinds().count(Write.BEGIN) == 1  # the second was not called at all
-    assert "raise it, then resume the batch" in bench.held[0].reason
+    assert "raise the limit and resume the batch" in bench.held[0].reason
     bench.claude.outcome = REPLY
     bench.rows.job = replace(JOB, resumed_at=datetime.now(UTC))
     await bench.start()
