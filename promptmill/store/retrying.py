@@ -22,8 +22,9 @@ from promptmill.store.guards import is_in
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import batch, job
 from promptmill.store.tallies import Tallies, add
-from promptmill.store.waiting import MOST_AT_ONCE
 
+MOST_AT_ONCE = 5_000
+"""Jobs taken up in one transaction, for which other writers wait: under 0.2 s on SQLite and on Postgres."""
 RETRIABLE = frozenset({JobState.ERRORED, JobState.EXPIRED, JobState.CANCELED})
 
 
