@@ -201,20 +201,30 @@ class Mill:
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
     @contextlib.contextmanager
-    def locked(self, tables: str = "batch, job, attempt") -> Iterator[None]:
+    def locked(self, tables: str = "batch, job, attempt", *, patience: float = 20) -> Iterator[None]:
         """Nobody writes these tables (in SQLite: anything) while the block runs; everybody may read."""
         if self.database.dialect == "sqlite":
             path = self.database_url.removeprefix("sqlite:///")
-            other = sqlite3.connect(path, isolation_level=None, timeout=20)
-            other.execute("BEGIN IMMEDIATE")
+            other: Any = sqlite3.connect(path, isolation_level=None, timeout=patience)
+            take = ["BEGIN IMMEDIATE"]
         else:
-            other = psycopg.connect(self.database_url)  # type: ignore[assignment]  # both have the two methods used
-            other.execute(f"LOCK TABLE {tables} IN EXCLUSIVE MODE")
+            other = psycopg.connect(self.database_url)
+            take = [f"SET lock_timeout = '{patience}s'", f"LOCK TABLE {tables} IN EXCLUSIVE MODE"]
         try:
+            for statement in take:
+                other.execute(statement)
             yield
         finally:
             other.rollback()
             other.close()
+
+    def is_between_writes(self) -> bool:
+        """Nobody is in the middle of a transaction that writes."""
+        try:
+            with self.locked(patience=0.2):
+                return True
+        except (sqlite3.OperationalError, psycopg.errors.LockNotAvailable):
+            return False
 
     def settle(self, batch: BatchRow, *, succeeded: int, timeout: float = 40) -> BatchStatus:
         """Wait for the end, and look at all that must hold then; what the batch says."""

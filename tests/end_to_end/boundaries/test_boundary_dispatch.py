@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ from promptmill.clock import SystemClock
 from promptmill.routes import ANSWER_QUEUE, DISPATCHER_VIRTUAL_TIMES
 from promptmill.states import JobState
 from promptmill.store import jobs
+from promptmill.store.batches import BatchRow
 from promptmill.store.jobs import QueuedJob
 from promptmill.testing import a_batch, simulated_claude
 
 Start = Callable[..., Any]
+TIMES = DISPATCHER_VIRTUAL_TIMES + "*"
 
 
 def test_a_dispatcher_that_dies_between_commit_and_publish_costs_time_only(
@@ -23,15 +26,7 @@ def test_a_dispatcher_that_dies_between_commit_and_publish_costs_time_only(
         mill = start_mill(database_url, claude)
         worker = mill.start_worker()
         mill.wait_until(mill.is_led, timeout=30)
-        with mill.redis.client() as redis:
-            worker.send_signal(signal.SIGSTOP)
-            batch = a_batch(mill.database, 30)
-            with mill.locked():
-                worker.send_signal(signal.SIGCONT)
-                # Written just before the commit, which now waits for the lock.
-                mill.wait_until(lambda: redis.keys(DISPATCHER_VIRTUAL_TIMES + "*"))
-                mill.redis.signal(signal.SIGSTOP)
-        mill.wait_until(lambda: mill.count(batch.id, JobState.QUEUED) > 0)
+        batch = next(found for _ in range(10) if (found := caught_before_it_publishes(mill, worker)))
         mill.kill(worker)
         mill.redis.kill()  # with what the dead process may still have had on its way to it
         mill.redis.start()
@@ -61,6 +56,34 @@ def test_messages_that_come_twice_never_or_forged_begin_each_job_once(
         status = mill.settle(batch, succeeded=30)
         assert (status.batch.attempts, claude.ledger()["answered"]) == (30, {"1": 30})
         assert mill.workers[0].poll() is None
+
+
+def caught_before_it_publishes(mill: Any, worker: Any) -> BatchRow | None:
+    """A batch whose jobs are committed as queued, by a dispatcher that cannot publish: its Redis stands still.
+
+    None when it was busy with something else.
+    """
+    with mill.redis.client() as redis:
+        worker.send_signal(signal.SIGSTOP)
+        if not mill.is_between_writes():
+            worker.send_signal(signal.SIGCONT)
+            return None
+        mill.claude.reset()
+        redis.delete(*redis.keys(TIMES) or ["none"])
+        batch = a_batch(mill.database, 30)
+        with mill.locked():
+            worker.send_signal(signal.SIGCONT)
+            give_up_at = time.monotonic() + 1.5
+            # Written just before the commit, which now waits for the lock.
+            while not redis.keys(TIMES) and time.monotonic() < give_up_at:
+                time.sleep(0.01)
+            if caught := bool(redis.keys(TIMES)):
+                mill.redis.signal(signal.SIGSTOP)
+    if not caught:
+        mill.settle(batch, succeeded=30)
+        return None
+    mill.wait_until(lambda: mill.count(batch.id, JobState.QUEUED) > 0)
+    return batch
 
 
 def queue_all(mill: Any, batch_id: str) -> list[QueuedJob]:
