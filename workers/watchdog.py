@@ -18,6 +18,8 @@ from promptmill.logs import get_logger
 log = get_logger(__name__)
 
 LOOK_S = 1.0
+OVERSLEPT_S = 5.0
+"""Between two looks: more, and this thread could not run either."""
 RESTARTS = 2
 """Restarts of the consumer in a row before the process is given up."""
 
@@ -62,13 +64,16 @@ class Judge:
     _last: Signs | None = None
     _idle_since: float = 0.0
     _still_since: float = 0.0
+    _looked_at: float = float("-inf")
     _restarts: int = 0
 
     def judge(self, signs: Signs, now: float) -> Diagnosis:
         """What the newest signs mean at `now`, in seconds of a clock that only grows."""
         last, self._last = self._last, signs
-        if last is None or signs.waiting is None:
-            # With Redis away the main thread tries to connect, and nobody can take anything.
+        slept, self._looked_at = now - self._looked_at > OVERSLEPT_S, now
+        if last is None or signs.waiting is None or slept:
+            # With Redis away the main thread tries to connect, and nobody can take anything. And a process that
+            # was frozen, with this thread in it, has not stood still for that time.
             self._idle_since = self._still_since = now
             return Diagnosis.WELL
         if signs.turns != last.turns:

@@ -16,9 +16,14 @@ def look() -> Look:
     moment = {"now": 0, "turns": 0}
 
     def once(
-        *, turning: bool = True, taken: int = 0, free: bool = True, waiting: bool | None = True
+        pause: int = 1,
+        *,
+        turning: bool = True,
+        taken: int = 0,
+        free: bool = True,
+        waiting: bool | None = True,
     ) -> Diagnosis:
-        moment["now"] += 1
+        moment["now"] += pause
         moment["turns"] += turning
         return judge.judge(Signs(moment["turns"], taken, free, waiting), moment["now"])
 
@@ -63,3 +68,9 @@ def test_while_redis_is_away_and_for_a_while_after_nothing_hangs(look: Look) -> 
     look()
     assert look(20, turning=False, waiting=None) is Diagnosis.WELL
     assert look(4, turning=False, waiting=False) is Diagnosis.WELL
+
+
+def test_a_process_that_was_frozen_has_not_stood_still(look: Look) -> None:
+    look(2)
+    assert look(pause=3600, turning=False) is Diagnosis.WELL
+    assert look(2, turning=False) is Diagnosis.WELL
