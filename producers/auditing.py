@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from producers import audit_checks
 from producers.audit_checks import Check, Note
 from producers.audit_ledger import Comparison, Reader, compare_with
+from producers.audit_leftovers import leftovers
 from producers.batches import Batch
 from promptmill.errors import ConfigurationError
 from promptmill.runtime import open_database
@@ -76,11 +77,12 @@ def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | No
     with open_database(settings) as database:
         batch, counted, now = _count(database, name_or_id)
         book = _compare(database, batch, ledger, settings)
+        left = leftovers(settings, database)
     return AuditReport(
         batch=batch,
         at=now,
         checks=(*audit_checks.checks(batch, counted), *book.checks),
-        notes=(*audit_checks.notes(counted), *book.notes),
+        notes=(*audit_checks.notes(counted), *book.notes, *left),
         remarks=book.remarks,
     )
 

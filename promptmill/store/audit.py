@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, literal, select
 
 from promptmill.states import JobState
+from promptmill.store.guards import is_in
 from promptmill.store.ledger import OPEN, SUCCEEDED
+from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import attempt, job, reply
 from promptmill.store.workers import FRESH_FOR, live
 
@@ -105,6 +107,13 @@ def count(conn: Connection, batch_id: str, now: datetime, fresh_for: timedelta =
     return counted
 
 
+def queued_among(conn: Connection, job_ids: Iterable[str]) -> int:
+    """How many of these ids are of jobs that are `queued`."""
+    query = select(func.count()).where(_IDS.among(conn.dialect.name, job.c.id), is_in(JobState.QUEUED))
+    return conn.scalar(query, _IDS.parameters((each,) for each in job_ids)) or 0
+
+
+_IDS = Rowset(job.c.id)
 _IN_BATCH = job.c.batch_id == bindparam("of_batch")
 _HAS_REPLY = case((reply.c.job_id.is_not(None), 1), else_=0)
 _HAS_ATTEMPT = case((and_(attempt.c.job_id == job.c.id, attempt.c.outcome == SUCCEEDED), 1), else_=0)

@@ -1,0 +1,67 @@
+"""What may be left over in Redis: permits that no call holds, ids that no job waits for. Notes, never a fault.
+
+Redis is not the truth, so the audit works without it; what is left there costs a little pace or one message that is
+refused, and the workers put it right by themselves.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from producers.audit_checks import Note
+from producers.limits_reader import LimitsReader
+from producers.redis_address import with_running_redis
+from promptmill.broker import queued_ids
+from promptmill.errors import Unavailable
+from promptmill.settings import Settings
+from promptmill.store import audit, stats
+from promptmill.store.database import Database, database_now
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+_PATIENCE_S = 2.0
+
+
+def leftovers(settings: Settings, database: Database) -> tuple[Note, ...]:
+    """What is left over, over all batches; nothing where no Redis answers."""
+    try:
+        held = _permits(settings)
+        ids = _ids(settings)
+    except Unavailable:
+        return ()
+    with database.read() as connection:
+        counts = stats.window_counts(connection, database_now(connection)).values()
+        waited_for = audit.queued_among(connection, ids)
+    out = sum(count.queued + count.running for count in counts)
+    return tuple(_notes(held - out, len(ids) - waited_for))
+
+
+def _notes(permits: int, ids: int) -> Iterator[Note]:
+    if permits > 0:
+        yield Note("permits_left", "permits in Redis that no call holds; they lapse by themselves", permits)
+    if ids > 0:
+        yield Note("ids_left", "ids in Redis's queue that no job waits for; a worker drops them", ids)
+
+
+def _permits(settings: Settings) -> int:
+    with LimitsReader(settings) as reader:
+        return sum(state.in_flight for state in reader.states())
+
+
+def _ids(settings: Settings) -> "AbstractSet[str]":
+    """The ids at the broker.
+
+    Raises:
+        Unavailable: no Redis answers.
+    """
+    from redis import Redis  # noqa: PLC0415  # 0.25 s that most commands do not need
+    from redis.exceptions import RedisError  # noqa: PLC0415  # likewise
+
+    url = with_running_redis(settings).redis_url
+    if url is None:
+        raise Unavailable("no Redis runs")
+    try:
+        with Redis.from_url(url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S) as client:
+            return queued_ids(client)
+    except (RedisError, OSError) as error:
+        raise Unavailable("Redis does not answer") from error
