@@ -7,11 +7,13 @@ round for ever. Nothing that lies in the queue may do that.
 What it counts is for the watchdog, on another thread: whether the loop turns, and whether messages are taken.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from redis.exceptions import ResponseError
 
 from promptmill.logs import get_logger, scrub
 
@@ -19,6 +21,8 @@ log = get_logger(__name__)
 
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
+REFUSED_S = 1
+"""Before a Redis is asked again that has refused. Connecting to it succeeds, so the wait below is none."""
 LONGEST_RETRY_S = 3
 """Between two tries to reach Redis. Celery's own grow to 30 s, and end with the hundredth."""
 
@@ -78,6 +82,12 @@ class Consumer(CeleryConsumer):
         return conn.ensure_connection(
             trying, None, interval_start=1, interval_step=1, interval_max=LONGEST_RETRY_S, callback=turn
         )
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery's clearing up; a Redis that is there and refuses (demoted, full) is not asked again at once."""
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, ResponseError):
+            time.sleep(REFUSED_S)
 
     def restart(self) -> None:
         """Connect anew. From any thread; the calls in flight are not touched."""
