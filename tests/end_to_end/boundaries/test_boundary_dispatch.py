@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from promptmill.broker import Ticket, celery_app, publish
 from promptmill.clock import SystemClock
 from promptmill.routes import ANSWER_QUEUE, DISPATCHER_VIRTUAL_TIMES
@@ -19,6 +21,9 @@ Start = Callable[..., Any]
 TIMES = DISPATCHER_VIRTUAL_TIMES + "*"
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.chaos)], indirect=True
+)
 def test_a_dispatcher_that_dies_between_commit_and_publish_costs_time_only(
     start_mill: Start, database_url: str
 ) -> None:

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from promptmill.states import JobState
 from promptmill.testing import simulated_claude
 
 ROWS = 6_000
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.chaos)], indirect=True
+)
 def test_a_submit_killed_half_way_costs_nothing_and_is_repeated(
     start_mill: Callable[..., Any], database_url: str, tmp_path: Path
 ) -> None:
