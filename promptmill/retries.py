@@ -113,6 +113,7 @@ class Tries:
     failures: Mapping[str, int] = field(default_factory=dict)
     deadline: datetime | None = None
     first_failed_at: Mapping[str, datetime] = field(default_factory=dict)
+    begun: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, *outcomes: str) -> int:
         """How many attempts ended so."""
@@ -145,8 +146,7 @@ def _again(
     failure: ClaudeError, tries: Tries, policy: RetryPolicy, *, now: datetime, rng: random.Random
 ) -> RetryDecision:
     counted = outcome_of(failure) in COUNTED
-    enough = tries.of(*COUNTED) + 1 >= policy.max_counted
-    if counted and enough and not _may_be_an_outage(failure, tries, policy, now):
+    if counted and _has_failed_enough(failure, tries, policy, now):
         return GiveUp(f"failed {tries.of(*COUNTED) + 1} times, last: {failure}")
     after = _delay(failure, tries, policy, rng)
     if tries.deadline is None and now + timedelta(seconds=after) >= tries.first_opened_at + HORIZON:
@@ -154,17 +154,18 @@ def _again(
     return Retry(after, counted=counted)
 
 
-def _may_be_an_outage(failure: ClaudeError, tries: Tries, policy: RetryPolicy, now: datetime) -> bool:
-    """Whether what the job meets may lie in everybody's way: no answer began, and it has not lasted for long.
+def _has_failed_enough(failure: ClaudeError, tries: Tries, policy: RetryPolicy, now: datetime) -> bool:
+    """Whether one more counted failure is the last.
 
-    An answer that began and broke off shows that the server is there; and it was paid for, so it is not asked for
-    again and again.
+    An answer that began and broke off was paid for, so that may happen so often and no more. Silence and a server's
+    errors may lie in everybody's way: they must have lasted for longer than an outage too.
     """
-    began = failure.status is not None and failure.status < HTTPStatus.BAD_REQUEST
+    if failure.status is not None and failure.status < HTTPStatus.BAD_REQUEST:
+        return sum(tries.begun.get(each, 0) for each in COUNTED) + 1 >= policy.max_counted
     since = min(
         (tries.first_failed_at[each] for each in COUNTED if each in tries.first_failed_at), default=now
     )
-    return not began and now - since < policy.outage
+    return tries.of(*COUNTED) + 1 >= policy.max_counted and now - since >= policy.outage
 
 
 def _delay(failure: ClaudeError, tries: Tries, policy: RetryPolicy, rng: random.Random) -> float:

@@ -227,7 +227,7 @@ class Outcomes:
             Failed: it will not.
         """
         now = self.clock.now()
-        tries = Tries(job.first_opened_at or now, job.failures, job.deadline, job.first_failed_at)
+        tries = Tries(job.first_opened_at or now, job.failures, job.deadline, job.first_failed_at, job.begun)
         decision = decide(failure, tries, self.policy, now=now, rng=self.rng)
         attempt = self._failed(lease, failure)
         match decision:

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, or_, select, text, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.prompts import Prompt, merge
@@ -53,6 +54,7 @@ class LoadedJob:
         prompt: the job's own fields over what its batch shares.
         failures: closed attempts by outcome (`rate_limited`, `lost` …), without the succeeded.
         first_failed_at: when the first attempt with each of these outcomes was opened.
+        begun: of these attempts, those whose answer began and then broke off.
         first_opened_at: when its first attempt was opened; None before that. What was forgiven does not count.
         resumed_at: when its batch last went on after a pause.
     """
@@ -79,6 +81,7 @@ class LoadedJob:
     template: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     first_failed_at: Mapping[str, datetime] = field(default_factory=dict)
+    begun: Mapping[str, int] = field(default_factory=dict)
     first_opened_at: datetime | None = None
     resumed_at: datetime | None = None
 
@@ -265,13 +268,15 @@ class _History:
 
     failures: dict[str, int] = field(default_factory=dict)
     first_failed_at: dict[str, datetime] = field(default_factory=dict)
+    begun: dict[str, int] = field(default_factory=dict)
     first_opened_at: datetime | None = None
 
-    def add(self, outcome: str, times: int, first: datetime) -> None:
+    def add(self, outcome: str, times: int, first: datetime, begun: int) -> None:
         self.first_opened_at = min(first, self.first_opened_at or first)
         if outcome not in (OPEN, SUCCEEDED):
             self.failures[outcome] = times
             self.first_failed_at[outcome] = first
+            self.begun[outcome] = begun
 
 
 def _histories(conn: Connection, job_ids: Collection[str]) -> defaultdict[str, _History]:
@@ -279,7 +284,7 @@ def _histories(conn: Connection, job_ids: Collection[str]) -> defaultdict[str, _
     if job_ids:
         wanted = _IDS.parameters((each,) for each in job_ids)
         for row in conn.execute(_attempts(conn.dialect.name), wanted):
-            histories[row.job_id].add(row.outcome, row.times, row.first)
+            histories[row.job_id].add(row.outcome, row.times, row.first, row.begun)
     return histories
 
 
@@ -291,6 +296,7 @@ def _attempts(dialect: str) -> Select[Any]:
             attempt.c.outcome,
             func.count().label("times"),
             func.min(attempt.c.opened_at).label("first"),
+            func.sum(case((attempt.c.status < HTTPStatus.BAD_REQUEST, 1), else_=0)).label("begun"),
         )
         .join(job, job.c.id == attempt.c.job_id)
         .where(_IDS.among(dialect, attempt.c.job_id), attempt.c.number > job.c.forgiven)
@@ -322,6 +328,7 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         template=of.template,
         failures=history.failures,
         first_failed_at=history.first_failed_at,
+        begun=history.begun,
         first_opened_at=history.first_opened_at,
         resumed_at=of.resumed_at,
     )

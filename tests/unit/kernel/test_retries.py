@@ -90,8 +90,16 @@ def test_retry_after_is_a_minimum_and_is_never_shortened(wait: float) -> None:
 
 def test_a_counted_failure_gives_up_after_the_policys_tries() -> None:
     cut = errors.ConnectionFailed("cut", status=200)
-    assert isinstance(decided(cut, server_failed=3, connection_failed=1), Retry)
-    assert isinstance(decided(cut, server_failed=3, connection_failed=2), GiveUp)
+    first = {"connection_failed": NOW - timedelta(minutes=5)}
+
+    def after(times: int, failure: errors.ClaudeError, begun: int) -> object:
+        counts = {"connection_failed": times}
+        tries = Tries(NOW, counts, None, first, {"connection_failed": begun})
+        return decide(failure, tries, RetryPolicy(), now=NOW, rng=random.Random(7))
+
+    for failure, begun in ((cut, True), (errors.ServerFailed("oops", status=500), False)):
+        assert isinstance(after(4, failure, 4 * begun), Retry)
+        assert isinstance(after(5, failure, 5 * begun), GiveUp)
 
 
 @pytest.mark.parametrize("kind", ["rate_limited", "overloaded", "unreachable", "key_rejected", "truncated"])

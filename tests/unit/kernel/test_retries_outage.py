@@ -19,7 +19,7 @@ def try_until(end: timedelta, failure: errors.ClaudeError, rng: random.Random) -
     """Whether a job that fails so until `end` is still tried then, and its tries."""
     now, failures, first = BEGUN, Counter[str](), dict[str, datetime]()
     while now - BEGUN < end:
-        tries = Tries(BEGUN, failures, None, first)
+        tries = Tries(BEGUN, failures, None, first, failures if failure is CUT else {})
         decision = decide(failure, tries, RetryPolicy(), now=now, rng=rng)
         failures[outcome_of(failure)] += 1
         first.setdefault(outcome_of(failure), now)
@@ -46,3 +46,11 @@ def test_what_fails_for_longer_ends_and_was_not_tried_without_measure(failure: e
 
 def test_an_answer_that_began_and_broke_off_is_only_counted() -> None:
     assert try_until(timedelta(hours=1), CUT, random.Random(1)) == (False, RetryPolicy().max_counted)
+
+
+def test_a_job_that_came_through_an_outage_does_not_end_at_its_first_cut_answer() -> None:
+    now = BEGUN + timedelta(seconds=40)
+    tries = Tries(
+        BEGUN, {"connection_failed": 8}, None, {"connection_failed": BEGUN}, {"connection_failed": 0}
+    )
+    assert isinstance(decide(CUT, tries, RetryPolicy(), now=now, rng=random.Random(1)), Retry)
