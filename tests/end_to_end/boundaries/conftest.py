@@ -226,6 +226,14 @@ class Mill:
         except (sqlite3.OperationalError, psycopg.errors.LockNotAvailable):
             return False
 
+    def freeze(self, worker: "subprocess.Popen[bytes]") -> None:
+        """SIGSTOP, not in the middle of a write: in SQLite it would hold everybody up until it goes on."""
+        while True:
+            worker.send_signal(signal.SIGSTOP)
+            if self.is_between_writes():
+                return
+            worker.send_signal(signal.SIGCONT)
+
     def settle(self, batch: BatchRow, *, succeeded: int, timeout: float = 40) -> BatchStatus:
         """Wait for the end, and look at all that must hold then; what the batch says."""
         self.wait_until(lambda: self.status(batch.id).batch.state == "ended", timeout=timeout)

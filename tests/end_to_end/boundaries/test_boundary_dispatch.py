@@ -69,10 +69,7 @@ def caught_before_it_publishes(mill: Any, worker: Any) -> BatchRow | None:
     None when it was busy with something else.
     """
     with mill.redis.client() as redis:
-        worker.send_signal(signal.SIGSTOP)
-        if not mill.is_between_writes():
-            worker.send_signal(signal.SIGCONT)
-            return None
+        mill.freeze(worker)
         mill.claude.reset()
         redis.delete(*redis.keys(TIMES) or ["none"])
         batch = a_batch(mill.database, 30)

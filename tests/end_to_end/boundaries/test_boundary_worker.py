@@ -104,7 +104,7 @@ def test_frozen_given_up_and_thawed_its_late_answers_are_taken_unless_another_wa
         frozen = mill.start_worker()
         batch = a_batch(mill.database, 10)
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 10, timeout=30)
-        frozen.send_signal(signal.SIGSTOP)
+        mill.freeze(frozen)
         mill.let_the_lock_run_out()
         if not granted_meanwhile:
             mill.pause(batch.id)
