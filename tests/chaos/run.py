@@ -23,6 +23,10 @@ from tests.chaos.surroundings import Crew, RedisServer, database_server, environ
 
 LATENCY = {"first_token_s": 0.6, "jitter": 0.3, "tokens_per_s": 100.0, "mean_output_tokens": 90.0}
 _SHOWN = 60  # characters of a value
+_UNANSWERED = (
+    "SELECT j.id, j.state, j.error_kind, a.number, a.outcome, a.status, a.opened_at, a.closed_at, a.error_message"
+    " FROM job j LEFT JOIN attempt a ON a.job_id = j.id WHERE j.state <> 'succeeded' ORDER BY j.id, a.number"
+)
 _WORTH_TELLING = ("warning", "error", "critical")
 
 
@@ -55,6 +59,7 @@ def _run(plan: Plan, folder: Path) -> list[Check]:
             _say(f"\n{error}\n")
         (folder / "ledger.json").write_text(json.dumps(stage.claude.ledger(detail=True)))
         checks = check(stage)
+        (folder / "unanswered.txt").write_text("\n".join(map(str, stage.database.ask(_UNANSWERED))))
         codes = stage.crew.stop()
         checks.append(Check("exit codes of the workers after SIGTERM", "all 0", codes, not any(codes)))
         _show(checks)
