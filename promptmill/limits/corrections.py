@@ -12,7 +12,15 @@ from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.desk import Penalty, Settlement
 from promptmill.limits.planning import output_variance, unproduced_share
 from promptmill.limits.policy import MINUTE, Pacing
-from promptmill.limits.rates import hold_pace_until, is_shared, ramp, recover, server_rate
+from promptmill.limits.rates import (
+    begin_gently,
+    hold_pace_until,
+    in_outage,
+    is_shared,
+    ramp,
+    recover,
+    server_rate,
+)
 from promptmill.limits.records import INPUT, NEVER, OUTPUT, PoolRecord, Reservation
 
 
@@ -238,9 +246,29 @@ def _empty(record: PoolRecord, index: int, pacing: Pacing) -> None:
     record.foreign[index] = min(most, record.foreign[index] + bump)
 
 
-def ease(record: PoolRecord, now: float, pacing: Pacing) -> None:
-    """A 529: their load, not our pace. Go slower for a while; the buckets are untouched."""
+def ease(record: PoolRecord, retry_after: float, now: float, pacing: Pacing) -> None:
+    """A 529: their load, not our pace. Go slower for a while; the buckets are untouched.
+
+    Where no call succeeds for long, it is everybody's affair: then one call at a time asks whether that is over, and
+    all obey a `retry-after`. Else that is for its own call alone, for the others are being answered.
+    """
     recover(record, now, pacing)
+    if record.refused_since == NEVER or now - record.cut_at > pacing.idle_restart:
+        record.refused_since = now
+        record.outage_from = now + pacing.outage_patience + record.latency
     if now - record.cut_at > pacing.easing_interval:
         record.easing = max(pacing.easing_floor, record.easing * pacing.easing)
         record.cut_at = now
+    if in_outage(record, now, pacing):
+        pause = min(retry_after, pacing.outage_pause_most)
+        record.paused_until = max(record.paused_until, now + pause)
+
+
+def hear_answer(record: PoolRecord, held: Reservation, now: float, pacing: Pacing) -> None:
+    """A call that began after the overloads did is answered: not everything is refused. What was, begins gently."""
+    if record.refused_since == NEVER or held.start < record.refused_since:
+        return
+    if in_outage(record, now, pacing):
+        record.easing, record.eased_at = 1.0, now
+        begin_gently(record, now, pacing)
+    record.refused_since = NEVER

@@ -10,7 +10,7 @@ from enum import StrEnum
 from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.planning import Plan, plan
 from promptmill.limits.policy import Pacing
-from promptmill.limits.rates import eased, gentle_share, refill
+from promptmill.limits.rates import gentle_share, in_outage, refill, share_after_overloads
 from promptmill.limits.records import INPUT, PoolRecord
 
 FOREIGN_SHOWN = 0.1
@@ -47,6 +47,8 @@ def hindrance(record: PoolRecord, now: float, pacing: Pacing, *, waiting: bool) 
     outcome = plan(record, each, now, pacing)
     if outcome.start <= now + _AT_ONCE and not waiting:
         return None
+    if in_outage(record, now, pacing):
+        return Hindrance.OVERLOADED
     index = outcome.binding if outcome.binding is not None else _slowest(each, outcome)
     return None if index is None else _reason(record, index, now, pacing)
 
@@ -62,7 +64,7 @@ def _reason(record: PoolRecord, index: int, now: float, pacing: Pacing) -> Hindr
     if index == INPUT and now < record.saving_until:
         return Hindrance.SAVING_UP
     factors = {
-        Hindrance.OVERLOADED: eased(record, now, pacing),
+        Hindrance.OVERLOADED: share_after_overloads(record, now, pacing),
         Hindrance.STARTING: gentle_share(record, index, now, pacing),
         Hindrance.OTHER_PROGRAMS: _own_share(record, index, pacing),
     }

@@ -70,7 +70,10 @@ class Limiter(Protocol):
         ramp: bool = False,
         headroom: Headroom | None = None,
     ) -> None:
-        """The server refused the call. A 429 pauses the pool for everybody, a 529 eases its pace."""
+        """The server refused the call. A 429 pauses the pool for everybody, a 529 eases its pace.
+
+        While every call meets a 529, the pool makes one in some seconds, and its `retry_after` pauses everybody.
+        """
         ...
 
     async def peek(self, pool: Pool) -> PoolState:
@@ -192,11 +195,13 @@ class QueueingLimiter(ABC):
         refused = status == REFUSED
         if refused:
             self._acquirer(permit.pool).refused()
+        if retry_after is None:
+            retry_after = RETRY_AFTER_UNSAID if refused else 0.0
         penalty = Penalty(
             permit=permit.id,
             generation=permit.generation,
             refused=refused,
-            retry_after=RETRY_AFTER_UNSAID if retry_after is None else retry_after,
+            retry_after=retry_after,
             dimension=None if ramp else dimension,
             headroom=headroom,
         )

@@ -168,6 +168,8 @@ class Mirror:
                 learning.count_answer_without_headers(record, pacing)
                 if report.used is not None:
                     learning.settle_output(record, held, report.used.output_tokens, now, pacing)
+            if report.used is not None or not report.final:
+                learning.hear_answer(record, held, now, pacing)
         if report.final:
             self._close(process, report.permit)
 
@@ -181,7 +183,7 @@ class Mirror:
         if report.refused:
             learning.refuse(record, report, now, pacing)
         else:
-            learning.ease(record, now, pacing)
+            learning.ease(record, report.retry_after, now, pacing)
 
     def _held(self, process: str, permit: str) -> Reservation | None:
         held = self.permits.get(process, {}).get(permit)

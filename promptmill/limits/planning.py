@@ -1,6 +1,6 @@
 """When a call may start, and what granting it does to the record.
 
-A start is the latest of: the end of a pause; the moment the mirror holds the call and its reserves, in each
+A start is the latest of: the end of a pause; where nothing succeeds, some seconds after the last call; the moment the mirror holds the call and its reserves, in each
 dimension; the moment the pacer allows it. `lua/acquire.lua` is this module in Lua.
 """
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from promptmill.limits.policy import Pacing
-from promptmill.limits.rates import gentle_share, is_shared, refill
+from promptmill.limits.rates import gentle_share, in_outage, is_shared, refill
 from promptmill.limits.records import INPUT, OUTPUT, PoolRecord, Reservation
 
 
@@ -35,6 +35,8 @@ def plan(record: PoolRecord, amounts: list[float], now: float, pacing: Pacing) -
     """Find the earliest start of a call, without changing anything."""
     base = max(now, record.moment)
     outcome = Plan(base=base, start=max(base, record.paused_until))
+    if in_outage(record, now, pacing):
+        outcome.not_before(record.moment + pacing.probe_interval, None)
     outcome.error = input_error(record, pacing)
     for index in range(3):
         if record.rate[index] > 0:

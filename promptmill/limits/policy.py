@@ -205,6 +205,13 @@ class Pacing:
     easing_interval: float = 2.0
     easing_recovery: float = 0.05
     """a 529 eases the pace by this factor, at most once per interval; it recovers by so much per s."""
+    outage_patience: float = 5.0
+    """s, and a mean answer, of 529s without an answer to any call that began since: then nothing is thought to succeed.
+    The first word of a streamed answer counts, so where calls are answered at all, one is heard of in time."""
+    probe_interval: float = 3.0
+    """s between two calls of the whole pool while nothing succeeds."""
+    outage_pause_most: float = 60.0
+    """s for which a `retry-after` of a 529 pauses the pool at most, while nothing succeeds."""
 
     batch_interval: float = 0.25
     gap: float = 0.1

@@ -7,7 +7,7 @@ from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
 from promptmill.limits.hindrance import Hindrance, hindrance
 from promptmill.limits.planning import bankable
 from promptmill.limits.policy import MINUTE, Pacing, Pool
-from promptmill.limits.rates import eased, gentle_share, refill, used_lately
+from promptmill.limits.rates import gentle_share, refill, share_after_overloads, used_lately
 from promptmill.limits.records import UNLIMITED, PoolRecord
 
 
@@ -53,7 +53,7 @@ class PoolState:
 
     Attributes:
         in_flight: permits that are neither settled nor released, of all processes.
-        paused_for: s until the pause after a 429 is over; 0 when there is none.
+        paused_for: s until the pause after a 429, or in an outage, is over; 0 when there is none.
         waiting: calls that wait in this process.
         processes_waiting: processes in line, this one included.
         share: of the limits, allowed now by the gentle start and the easing after overloads.
@@ -108,7 +108,7 @@ def describe(record: PoolRecord, pool: Pool, now: float, waiting: int, pacing: P
     """Derive the figures of a pool from its record."""
     limited = (index for index in range(3) if record.rate[index] != UNLIMITED)
     gentle = min((gentle_share(record, index, now, pacing) for index in limited), default=1.0)
-    easing = eased(record, now, pacing)
+    easing = share_after_overloads(record, now, pacing)
     return PoolState(
         pool=pool,
         dimensions=tuple(_dimension(record, index, now, pacing) for index in range(3)),
@@ -127,7 +127,7 @@ def describe(record: PoolRecord, pool: Pool, now: float, waiting: int, pacing: P
 def _dimension(record: PoolRecord, index: int, now: float, pacing: Pacing) -> DimensionState:
     rate, refilled = record.rate[index], refill(record, index, pacing)
     level = record.level[index] + refilled * (now - record.moment)
-    share = gentle_share(record, index, now, pacing) * eased(record, now, pacing)
+    share = gentle_share(record, index, now, pacing) * share_after_overloads(record, now, pacing)
     return DimensionState(
         dimension=DIMENSIONS[index],
         limit=None if rate == UNLIMITED else rate * MINUTE,

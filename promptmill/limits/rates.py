@@ -37,8 +37,16 @@ def gentle_share(record: PoolRecord, index: int, at: float, pacing: Pacing) -> f
     return share
 
 
+def in_outage(record: PoolRecord, now: float, pacing: Pacing) -> bool:
+    """Whether nothing succeeds: 529s for long, and no answer. After a long time without either, nobody knows."""
+    lasting = record.refused_since != NEVER and record.cut_at >= record.outage_from
+    return lasting and now - record.cut_at <= pacing.idle_restart
+
+
 def eased(record: PoolRecord, now: float, pacing: Pacing) -> float:
-    """The share that past overloads leave at a moment."""
+    """The share that past overloads leave at a moment; it does not grow while nothing succeeds."""
+    if in_outage(record, now, pacing):
+        return record.easing
     return min(1.0, record.easing + pacing.easing_recovery * max(0.0, now - record.eased_at))
 
 
@@ -48,11 +56,26 @@ def recover(record: PoolRecord, now: float, pacing: Pacing) -> None:
     record.eased_at = now
 
 
+def share_after_overloads(record: PoolRecord, now: float, pacing: Pacing) -> float:
+    """What overloads leave of the limits: while nothing succeeds, one average call in each interval."""
+    share = eased(record, now, pacing)
+    if not in_outage(record, now, pacing):
+        return share
+    limited = [index for index in range(3) if record.rate[index] > 0]
+    between = max((record.mean_cost[index] / record.rate[index] for index in limited), default=0.0)
+    return min(share, between / pacing.probe_interval)
+
+
+def begin_gently(record: PoolRecord, now: float, pacing: Pacing) -> None:
+    """Approach the limits as at a start, without saved-up pace."""
+    record.ramp_at, record.ramp_from = now, pacing.ramp_start
+    hold_pace_until(record, now, pacing)
+
+
 def restart_when_cold(record: PoolRecord, now: float, pacing: Pacing) -> None:
     """After a long idle time the traffic starts gently again, without saved-up pace."""
     if min(now - record.moment, now - record.ramp_at) > pacing.idle_restart:
-        record.ramp_at, record.ramp_from = now, pacing.ramp_start
-        hold_pace_until(record, now, pacing)
+        begin_gently(record, now, pacing)
 
 
 def hold_pace_until(record: PoolRecord, moment: float, pacing: Pacing) -> None:

@@ -13,7 +13,7 @@ from math import floor
 from promptmill.dimensions import DIMENSIONS
 from promptmill.limits.policy import DEFAULT_LIMITS, MINUTE, Ceilings, Pacing
 
-LAYOUT = 3.0
+LAYOUT = 4.0
 """Grows by one with every change of the order below. A record of an older layout is taken as absent and replaced; of a
 newer one, nothing is granted: while workers are updated one by one, the new ones have the pool."""
 
@@ -65,6 +65,8 @@ class PoolRecord:
     easing: float = 1.0  # after 529s
     eased_at: float = 0.0
     cut_at: float = 0.0
+    refused_since: float = NEVER  # the first 529 since which no call that began later was answered
+    outage_from: float = 0.0  # the moment from which such a 529 means that everything is refused
     in_flight: float = 0.0
     output_in_flight: float = 0.0
     input_variance: float = 0.0  # of what is in flight and unsettled

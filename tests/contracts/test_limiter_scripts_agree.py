@@ -10,6 +10,7 @@ from promptmill.dimensions import DIMENSIONS, Amounts, Headroom
 from promptmill.limits import Ceilings, LocalPools, Pacing, Pool
 from promptmill.limits.desk import Ask, Desk, Penalty, Release, Report, Settlement
 from promptmill.limits.local import LocalDesk
+from promptmill.limits.rates import in_outage
 from promptmill.limits.records import POOL_FIELDS
 from promptmill.limits.redis_desk import RedisDesk
 from promptmill.limits.wire import Wire
@@ -37,6 +38,8 @@ class Pair:
     ceilings: dict[str, Ceilings] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
     missing: float = 0.05  # how often a header leaves a dimension out
+    outage: bool = False  # nothing is answered
+    outages: int = 0  # comparisons while the pool knew that
     asked: int = 0
     granted: int = 0
     denied: int = 0
@@ -103,6 +106,9 @@ class Pair:
         kind = self.chance.random()
         if kind < 0.05:
             return Release(held.permit)
+        if self.outage and kind > 0.07:
+            wait = 90.0 if self.chance.random() < 0.003 else self.chance.choice((0.0, 0.2))
+            return Penalty(held.permit, held.generation, False, wait, None, None)
         if kind < 0.07:
             dimension = self.chance.choice((*DIMENSIONS, None))
             refused = self.chance.random() < 0.5
@@ -152,6 +158,7 @@ class Pair:
     async def compare(self) -> None:
         (local, here), (shared, there) = [await desk.peek() for desk in self.desks[0]]
         assert here == there
+        self.outages += in_outage(local, here, Pacing())
         for name in POOL_FIELDS:
             ours, theirs = getattr(local, name), getattr(shared, name)
             assert theirs == pytest.approx(ours, rel=1e-6, abs=1e-6), (name, self.asked)
@@ -168,7 +175,7 @@ async def wire(clean_redis: str) -> AsyncIterator[Wire]:
 @pytest.mark.parametrize("seed", [1, 3])
 async def test_the_scripts_keep_the_same_record_as_the_model(wire: Wire, seed: int) -> None:
     pair = Pair(wire, random.Random(seed))
-    for step in range(2000):
+    for step in range(2600):
         pair.now += pair.chance.expovariate(8) + (200.0 if pair.chance.random() < 0.001 else 0.0)
         if pair.chance.random() < 0.003:
             pair.now -= pair.chance.choice((2.0, 40.0))
@@ -176,6 +183,7 @@ async def test_the_scripts_keep_the_same_record_as_the_model(wire: Wire, seed: i
         if step % 400 == 0:
             pair.configure()
             pair.missing = pair.chance.choice((0.05, 0.6))
+        pair.outage = 1000 <= step < 1300
         if kind < 0.55:
             await pair.acquire()
         elif kind < 0.985:
@@ -188,3 +196,4 @@ async def test_the_scripts_keep_the_same_record_as_the_model(wire: Wire, seed: i
             await pair.compare()
     assert pair.granted > 150
     assert pair.denied > 100
+    assert pair.outages > 20

@@ -29,8 +29,7 @@ end
 
 local function restart_when_cold()
   if min(now - record.moment, now - record.ramp_at) > pacing_idle_restart then
-    record.ramp_at, record.ramp_from = now, pacing_ramp_start
-    hold_pace_until(record, now)
+    begin_gently(record, now)
   end
 end
 
@@ -96,7 +95,7 @@ local function set_point(index, bank, moment)
   return usual
 end
 
--- The earliest start of a call: the end of a pause, the moment the mirror holds it, the moment the pacer lets it.
+-- The earliest start of a call: the end of a pause, some seconds after the last call where nothing succeeds, the moment the mirror holds it, the moment the pacer lets it.
 local function plan(amounts)
   local base = max(now, record.moment)
   local outcome = {
@@ -104,6 +103,7 @@ local function plan(amounts)
     need = { 0, 0, 0 }, level = { 0, 0, 0 }, bank = { 0, 0, 0 }, pace = { 0, 0, 0 }, refill = { 0, 0, 0 },
   }
   local reached, starting = ramp(record, outcome.start), record.paused_until < record.ramp_at
+  if in_outage(record, now) then outcome.start = max(outcome.start, record.moment + pacing_probe_interval) end
   for index = 1, 3 do
     local rate = record.rate[index]
     if rate > 0 then

@@ -1,4 +1,5 @@
--- The server refused a call: a 429 pauses the pool for everybody, once; a 529 eases its pace.
+-- The server refused a call: a 429 pauses the pool for everybody, once; a 529 eases its pace,
+-- and where nothing but 529s comes, pauses it as well.
 --
 -- KEYS  1 record   2 permits of the process   3 expired permits of the process
 -- ARGV  1 now ('' = Redis's clock)   2-4 ceilings per second   5 permit   6 generation the permit was granted in
@@ -40,9 +41,16 @@ end
 
 local function ease()
   recover(record, now)
+  if record.refused_since == NEVER or now - record.cut_at > pacing_idle_restart then
+    record.refused_since = now
+    record.outage_from = now + pacing_outage_patience + record.latency
+  end
   if now - record.cut_at > pacing_easing_interval then
     record.easing = max(pacing_easing_floor, record.easing * pacing_easing)
     record.cut_at = now
+  end
+  if in_outage(record, now) then
+    record.paused_until = max(record.paused_until, now + min(retry_after, pacing_outage_pause_most))
   end
 end
 

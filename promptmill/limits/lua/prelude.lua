@@ -71,6 +71,7 @@ local function fresh_record(now, ceiling)
     full_seen = { 0, 0, 0 }, overdrive = { 0, 0, 0 }, mean_cost = { 0, 0, 0 },
     minute_used = { 0, 0, 0 }, minute_before = { 0, 0, 0 }, minute_began = now,
     ramp_from = max(unpack(ceiling)) > 0 and pacing_ramp_start or 1, ramp_at = now, easing = 1, eased_at = now, cut_at = now - pacing_easing_interval,
+    refused_since = NEVER, outage_from = 0,
     in_flight = 0, output_in_flight = 0, input_variance = 0, interval = 0.5,
     request_jitter = pacing_request_jitter, input_answers = 0, input_asked = 0, input_used = 0, input_error = 0,
     output_answers = 0, output_asked = 0, output_used = 0, output_variance = 0, output_mean = 0, latency = 0,
@@ -129,13 +130,27 @@ local function ramp(record, at)
   return min(1, record.ramp_from * 2 ^ (max(0, at - record.ramp_at) / pacing_ramp_doubling))
 end
 
+-- Whether nothing succeeds: 529s for long, and no answer. After a long time without either, nobody knows.
+local function in_outage(record, now)
+  local lasting = record.refused_since ~= NEVER and record.cut_at >= record.outage_from
+  return lasting and now - record.cut_at <= pacing_idle_restart
+end
+
 local function recover(record, now)
-  record.easing = min(1, record.easing + pacing_easing_recovery * max(0, now - record.eased_at))
+  if not in_outage(record, now) then
+    record.easing = min(1, record.easing + pacing_easing_recovery * max(0, now - record.eased_at))
+  end
   record.eased_at = now
 end
 
 local function hold_pace_until(record, moment)
   for index = 1, 3 do record.pacer[index] = max(record.pacer[index], moment + pacing_tolerance[index]) end
+end
+
+-- Approach the limits as at a start, without saved-up pace.
+local function begin_gently(record, now)
+  record.ramp_at, record.ramp_from = now, pacing_ramp_start
+  hold_pace_until(record, now)
 end
 
 local function server_rate(record, index)

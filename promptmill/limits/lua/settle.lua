@@ -137,6 +137,16 @@ local function observe(held)
   end
 end
 
+-- A call that began after the overloads did is answered: not everything is refused. What was, begins gently.
+local function hear_answer(held)
+  if record.refused_since == NEVER or held.start < record.refused_since then return end
+  if in_outage(record, now) then
+    record.easing, record.eased_at = 1, now
+    begin_gently(record, now)
+  end
+  record.refused_since = NEVER
+end
+
 local held, key = find_permit(KEYS[2], KEYS[3], permit)
 learn_limits(record, 9, held and held.epoch == record.epoch and held.start or nil, now)
 if held then
@@ -150,6 +160,7 @@ if held then
       count_answer_without_headers()
       if used[OUTPUT] then settle_output(held) end
     end
+    if used[INPUT] or not final then hear_answer(held) end
   end
   if final then
     close_permit(record, held, key, KEYS[2], permit)
