@@ -45,10 +45,10 @@ def test_ten_minutes_in_which_everything_is_refused_cost_few_calls_and_half_a_mi
     assert sum(25 <= at < 30 for at in back) >= 0.9 * 5 * RPM / 60
 
 
-def test_a_server_that_minds_sharp_rises_sees_none_after_it() -> None:
+def test_a_server_that_minds_sharp_rises_refuses_few_calls_after_it() -> None:
     events = rehearsed(replace(OUTAGE, acceleration=True, seconds=120))
     assert not [call for call in events.calls if BEGINS + 1 < call.at < ENDS]
-    assert events.refusals <= 4
+    assert events.refusals <= 10
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
