@@ -32,12 +32,14 @@ from promptmill.prompts import Prompt
 from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease, NoRoom
+from promptmill.store.ledger import LOST
 from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.compose import compose
 from workers.experience import family_of
 from workers.outcomes import Outcomes
 from workers.scouts import Scouts
+from workers.suspects import REST_S, Suspects
 from workers.verdicts import Deferred
 from workers.waiting import Waiting
 
@@ -74,6 +76,7 @@ class Pipeline:
     serves: Callable[[LoadedJob], bool]
     patience: float = 15.0
     scouts: Scouts = field(default_factory=Scouts)
+    suspects: Suspects = field(default_factory=Suspects)
     in_flight: int = 0
     _waiting: Waiting = field(default_factory=Waiting)
     _draining: bool = False
@@ -92,6 +95,13 @@ class Pipeline:
             await self.outcomes.put_back(
                 job, after=0.0 if self._draining else OTHER_ENDPOINT_S, why="not for this worker now"
             )
+        with self.suspects.among(job.failures.get(LOST, 0)) as has_room:
+            if not has_room:
+                rest = self.outcomes.rng.uniform(*REST_S)
+                await self.outcomes.put_back(job, after=rest, why="it may be what ends processes")
+            await self._answer(job)
+
+    async def _answer(self, job: LoadedJob) -> None:
         prompt = compose(job)
         await self.meet(job)
         estimate = self.estimator.estimate(prompt, family=family_of(job.batch_id, job.model_group))

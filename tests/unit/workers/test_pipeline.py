@@ -190,6 +190,23 @@ async def test_a_stale_message_is_dropped_without_a_trace(bench: Bench) -> None:
     assert bench.rows.kinds() == [Write.LOAD]
 
 
+async def test_a_job_that_may_be_what_ends_processes_waits_until_it_can_run_alone(bench: Bench) -> None:
+    bench.rows.job = replace(JOB, failures={"lost": 3})
+    bench.claude.outcome = None
+    first = bench.start()
+    await bench.claude.called.wait()
+    with pytest.raises(Deferred):
+        await bench.start()
+    rest = bench.rows.only(Write.DEFER).not_before - SystemClock().now()
+    assert 1 < rest.total_seconds() <= 10
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    bench.claude.outcome = REPLY
+    await bench.start()
+    assert bench.rows.kinds()[-1] is Write.COMPLETE
+
+
 async def test_a_job_cancelled_while_it_begins_is_handed_back_and_cost_nothing(bench: Bench) -> None:
     bench.rows.gates[Write.BEGIN] = asyncio.Event()
     task = bench.start()
