@@ -6,9 +6,10 @@ left out: each job is handed over by the test, so that every wait can be looked 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from workers.scouts import Scouts
 from workers.verdicts import Deferred, Failed
 
 PLAIN, STREAMED = 100, 30_000  # max_tokens; the client streams what may become so long
+FORMS = {PLAIN: "plain", STREAMED: "streamed"}
+DATABASES = ("sqlite", "postgres")
 IDLE_S = 0.5
 FREE, UNKNOWN = 0, None
 _SLACK_S = 0.05
@@ -214,13 +217,19 @@ RETRIED = {
 }  # fmt: skip
 
 
+def _each(faults: Mapping[str, Any], forms: Callable[[Any], tuple[int, ...]]) -> list[Any]:
+    """Each fault once on each database and once in each of its forms."""
+    return [
+        pytest.param(fault, form, database, id=f"{name}-{FORMS[form]}-{database}")
+        for name, fault in faults.items()
+        for form, database in zip(cycle(forms(fault)), DATABASES, strict=False)
+    ]
+
+
 @pytest.mark.parametrize(
-    ("meets", "max_tokens"),
-    [
-        pytest.param(meets, form, id=f"{name}-{'plain' if form == PLAIN else 'streamed'}")
-        for name, meets in RETRIED.items()
-        for form in meets.forms
-    ],
+    ("meets", "max_tokens", "database_url"),
+    _each(RETRIED, lambda meets: meets.forms),
+    indirect=["database_url"],
 )
 async def test_a_fault_costs_one_attempt_and_a_wait_and_then_the_prompt_is_answered(
     worker: Worker, claude: SimulatorHandle, meets: Meets, max_tokens: int
@@ -280,8 +289,11 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("max_tokens", [PLAIN, STREAMED], ids=["plain", "streamed"])
-@pytest.mark.parametrize("fault", HARMLESS.values(), ids=HARMLESS)
+@pytest.mark.parametrize(
+    ("fault", "max_tokens", "database_url"),
+    _each(HARMLESS, lambda _: (PLAIN, STREAMED)),
+    indirect=["database_url"],
+)
 async def test_what_is_no_failure_is_kept_and_paid_once(
     worker: Worker, claude: SimulatorHandle, fault: dict[str, Any], max_tokens: int
 ) -> None:
@@ -296,7 +308,11 @@ async def test_what_is_no_failure_is_kept_and_paid_once(
     await _no_permit_is_left(worker)
 
 
-@pytest.mark.parametrize("status", [400, 404, 413, 422])
+@pytest.mark.parametrize(
+    ("status", "database_url"),
+    [(400, "sqlite"), (400, "postgres"), (404, "sqlite"), (413, "postgres"), (422, "sqlite")],
+    indirect=["database_url"],
+)
 async def test_a_refused_prompt_is_not_sent_again_and_costs_nothing(
     worker: Worker, claude: SimulatorHandle, status: int
 ) -> None:
@@ -325,7 +341,14 @@ STOPPING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("fault", "outcome", "status", "by"), STOPPING.values(), ids=STOPPING)
+@pytest.mark.parametrize(
+    ("fault", "outcome", "status", "by", "database_url"),
+    [
+        pytest.param(*stopping, database, id=f"{name}-{database}")
+        for (name, stopping), database in zip(STOPPING.items(), cycle(DATABASES), strict=False)
+    ],
+    indirect=["database_url"],
+)
 async def test_what_no_waiting_cures_pauses_the_batch_after_one_call(  # noqa: PLR0917  # fixtures
     worker: Worker, claude: SimulatorHandle, fault: dict[str, Any], outcome: str, status: int, by: PausedBy
 ) -> None:
