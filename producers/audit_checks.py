@@ -7,10 +7,12 @@ paid and never arrived.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from promptmill.pricing import PriceBook
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
 from promptmill.store.audit import Counted, Sums
 from promptmill.store.batches import BatchRow
 from promptmill.store.ledger import SUCCEEDED
+from promptmill.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,22 @@ def notes(counted: Counted) -> tuple[Note, ...]:
     return tuple(_notes(counted))
 
 
+def prices(counted: Counted, book: PriceBook) -> tuple[Check, tuple[Note, ...]]:
+    """Answers without a cost: a fault where this price list has a price for them, else good to know.
+
+    What was priced by another list than `book` nobody can judge any more.
+    """
+    known = unknown = 0
+    for (model, version), answers in counted.answers_without_cost.items():
+        if version == book.version and book.price_of(Usage(input_tokens=1), model=model) is not None:
+            known += answers
+        else:
+            unknown += answers
+    what = "answers without a cost though the price of their model is known"
+    told = Note("unpriced_answers", "answers whose price nobody knew when they came", unknown)
+    return Check("answers_without_cost", what, 0, known), (told,) if unknown else ()
+
+
 def _jobs(batch: BatchRow, counted: Counted) -> Iterator[Check]:
     yield Check("jobs", "jobs of the batch", batch.total, sum(counted.jobs.values()))
     for state in sorted(TERMINAL_JOB_STATES):
@@ -100,6 +118,7 @@ def _attempts(batch: BatchRow, counted: Counted) -> Iterator[Check]:
     rows = counted.open.attempts + counted.all_closed.attempts
     yield Check("attempts", "attempts of the batch", batch.attempts, rows)
     yield Check("attempts_of_jobs", "attempts, as the jobs count them", rows, counted.attempts_of_jobs)
+    yield Check("claimed_again", "calls that a second attempt claims", 0, counted.claimed_again)
     yield Check("without_end", "attempts without end", 0, counted.without_end)
     without = counted.running_without_attempt
     yield Check("running_without_attempt", "running jobs without an open attempt", 0, without)

@@ -1,10 +1,11 @@
 """What may be left over in Redis: permits that no call holds, ids that no job waits for. Notes, never a fault.
 
+And what workers put right there and elsewhere, over all batches.
 Redis is not the truth, so the audit works without it; what is left there costs a little pace or one message that is
 refused, and the workers put it right by themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from producers.audit_checks import Note
@@ -25,7 +26,7 @@ _PATIENCE_S = 2.0
 def leftovers(settings: Settings, database: Database) -> tuple[Note, ...]:
     """What is left over, over all batches; nothing where no Redis answers."""
     try:
-        held = _permits(settings)
+        held, put_right = _from_the_limiter(settings)
         ids = _ids(settings)
     except Unavailable:
         return ()
@@ -33,19 +34,23 @@ def leftovers(settings: Settings, database: Database) -> tuple[Note, ...]:
         counts = stats.window_counts(connection, database_now(connection)).values()
         waited_for = audit.queued_among(connection, ids)
     out = sum(count.queued + count.running for count in counts)
-    return tuple(_notes(held - out, len(ids) - waited_for))
+    return tuple(_notes(held - out, len(ids) - waited_for, put_right))
 
 
-def _notes(permits: int, ids: int) -> Iterator[Note]:
+def _notes(permits: int, ids: int, put_right: Mapping[str, int]) -> Iterator[Note]:
     if permits > 0:
         yield Note("permits_left", "permits in Redis that no call holds; they lapse by themselves", permits)
     if ids > 0:
         yield Note("ids_left", "ids in Redis's queue that no job waits for; a worker drops them", ids)
+    for fault, count in sorted(put_right.items()):
+        what = f"{fault.replace('_', ' ')}, found by workers and put right since Redis was last empty"
+        yield Note(f"put_right_{fault}", what, count)
 
 
-def _permits(settings: Settings) -> int:
+def _from_the_limiter(settings: Settings) -> tuple[int, dict[str, int]]:
+    """The permits that are out, and what was put right."""
     with LimitsReader(settings) as reader:
-        return sum(state.in_flight for state in reader.states())
+        return sum(state.in_flight for state in reader.states()), reader.put_right()
 
 
 def _ids(settings: Settings) -> "AbstractSet[str]":

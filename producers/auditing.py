@@ -5,7 +5,7 @@ assert audit("my-batch").ok
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from producers import audit_checks
@@ -14,6 +14,7 @@ from producers.audit_ledger import Comparison, Reader, compare_with
 from producers.audit_leftovers import leftovers
 from producers.batches import Batch
 from promptmill.errors import ConfigurationError
+from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import REAL_API, Settings, load
 from promptmill.store import audit as stored
@@ -75,14 +76,15 @@ def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | No
     settings = settings or (of.settings if isinstance(of, Batch) else load())
     name_or_id = of.id if isinstance(of, Batch) else of
     with open_database(settings) as database:
-        batch, counted, now = _count(database, name_or_id)
+        batch, counted, now = _count(database, name_or_id, timedelta(seconds=settings.worker.dead_after_s))
         book = _compare(database, batch, ledger, settings)
         left = leftovers(settings, database)
+    priced, unpriced = audit_checks.prices(counted, PriceBook(settings.prices))
     return AuditReport(
         batch=batch,
         at=now,
-        checks=(*audit_checks.checks(batch, counted), *book.checks),
-        notes=(*audit_checks.notes(counted), *book.notes, *left),
+        checks=(*audit_checks.checks(batch, counted), priced, *book.checks),
+        notes=(*audit_checks.notes(counted), *unpriced, *book.notes, *left),
         remarks=book.remarks,
     )
 
@@ -104,9 +106,9 @@ def _compare(database: Database, batch: BatchRow, ledger: str | None, settings: 
         return Comparison(remarks=(f"not compared with the simulator's book: {error}",))
 
 
-def _count(database: Database, name_or_id: str) -> "tuple[BatchRow, Counted, datetime]":
+def _count(database: Database, name_or_id: str, fresh_for: timedelta) -> "tuple[BatchRow, Counted, datetime]":
     """All of it in one snapshot, so that a batch at work adds up too."""
     with database.read() as connection:
         now = database_now(connection)
         batch = batches.find(connection, name_or_id)
-        return batch, stored.count(connection, batch.id, now), now
+        return batch, stored.count(connection, batch.id, now, fresh_for), now

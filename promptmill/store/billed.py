@@ -19,13 +19,19 @@ class BilledAttempt(NamedTuple):
     batch_id: str
     request_id: str
     cost_nanos: int | None
+    reserved_nanos: int | None
+    outcome: str
 
 
 def billed(conn: Connection, request_ids: str) -> Iterator[BilledAttempt]:
     """The attempts of all batches whose request id begins so."""
-    query = select(attempt.c.batch_id, attempt.c.request_id, attempt.c.cost_nanos).where(
-        _begins_so(request_ids)
-    )
+    query = select(
+        attempt.c.batch_id,
+        attempt.c.request_id,
+        attempt.c.cost_nanos,
+        attempt.c.reserved_nanos,
+        attempt.c.outcome,
+    ).where(_begins_so(request_ids))
     for row in conn.execute(query.execution_options(yield_per=10_000)):
         yield BilledAttempt(*row)
 
@@ -36,14 +42,18 @@ def answered_elsewhere(conn: Connection, batch_id: str, request_ids: str) -> int
     return conn.scalar(select(func.count()).select_from(attempt).where(*elsewhere)) or 0
 
 
-def without_request_id(conn: Connection, since: datetime) -> int:
+def without_request_id(conn: Connection, since: datetime) -> tuple[int, int]:
     """Rehearsed attempts that may have been billed and cannot say which call was theirs: unknown, or not yet closed.
 
-    Those closed before `since` are left out.
+    How many, and the nano-dollars set aside for them. Those closed before `since` are left out.
     """
     unknown = (attempt.c.cost_nanos.is_(None), attempt.c.request_id.is_(None))
     late = or_(attempt.c.outcome == OPEN, attempt.c.closed_at >= since)
-    return conn.scalar(select(func.count()).where(attempt.c.simulated, *unknown, late)) or 0
+    found = select(func.count(), func.sum(attempt.c.reserved_nanos)).where(
+        attempt.c.simulated, *unknown, late
+    )
+    count, reserved = conn.execute(found).one()
+    return count, int(reserved or 0)
 
 
 def _begins_so(request_ids: str) -> ColumnElement[bool]:

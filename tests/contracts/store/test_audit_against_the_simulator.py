@@ -88,6 +88,32 @@ def test_a_cost_that_is_not_what_was_billed_is_found(world: Any, claude: Simulat
     }
 
 
+def test_a_call_that_is_booked_twice_is_found(world: Any, claude: SimulatorHandle) -> None:
+    made = world.batch(2)
+    request_id, cost = _call(claude)
+    _record(world, made, request_id, cost)
+    _record(world, made, request_id, cost // 2)
+
+    broken = _broken(_compared(world, made, claude))
+
+    assert broken == {
+        "ledger_attempts": (2, 1),
+        "ledger_claimed_again": (0, 1),
+        "ledger_total": (cost, cost + cost // 2),
+    }
+
+
+def test_an_answer_without_the_cost_that_the_book_has_is_found(world: Any, claude: SimulatorHandle) -> None:
+    made = world.batch(1)
+    request_id, _ = _call(claude)
+    [lease] = world.running(made, 1)
+    closed = world.closed(lease, cost_nanos=None, request_id=request_id)
+    with world.database.begin() as conn:
+        jobs.complete(conn, [world.completion(lease, attempt=closed)], world.now)
+
+    assert _broken(_compared(world, made, claude)) == {"ledger_without_cost": (0, 1)}
+
+
 def test_an_attempt_that_the_simulator_never_billed_is_found(world: Any, claude: SimulatorHandle) -> None:
     made = world.batch(1)
     request_id, cost = _call(claude)
@@ -109,6 +135,7 @@ def test_a_call_whose_answer_was_lost_is_told_with_what_it_cost(world: Any, clau
     assert _broken(comparison) == {}
     [lost] = comparison.notes
     assert (lost.name, lost.count, lost.nanos) == ("billed_and_lost", 2, cost + as_much)
+    assert "$0.000002 was set aside" in lost.what
 
 
 def test_a_call_that_nobody_wrote_down_is_found(world: Any, claude: SimulatorHandle) -> None:

@@ -1,6 +1,7 @@
 """The audit counts a batch from its rows: it holds of all that the store does, and each lie is found by name."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from sqlalchemy import text
 
 from producers import audit_checks
 from producers.audit_checks import Check, Note
-from promptmill.store import audit, batches
+from promptmill.pricing import PriceBook
+from promptmill.store import audit, batches, jobs
 from promptmill.store.batches import BatchRow
 
 
@@ -91,6 +93,58 @@ def test_an_answer_that_was_paid_twice_is_told(world: Any) -> None:
         "answered_again": (1, None),
         "paid_again": (1, None),
     }
+
+
+def test_a_call_that_two_attempts_claim_is_found(world: Any) -> None:
+    made = world.batch(3)
+    first, second, third = (world.completion(lease) for lease in world.running(made))
+    claims = [
+        replace(each, attempt=replace(each.attempt, request_id=request_id))
+        for each, request_id in ((first, "req_1"), (second, "req_1"), (third, "req_2"))
+    ]
+    with world.database.begin() as conn:
+        jobs.complete(conn, claims, world.now)
+    assert _broken(world, made) == {"claimed_again": (0, 1)}
+
+
+def _answered_without_cost(world: Any, model: str) -> BatchRow:
+    """A batch of two answers of that model, one of which has no cost."""
+    made: BatchRow = world.batch(2)
+    leases = world.running(made)
+    costs = [world.closed(lease, cost_nanos=cost) for lease, cost in zip(leases, (None, 1), strict=True)]
+    answers = [
+        world.completion(lease, attempt=closed, model=model)
+        for lease, closed in zip(leases, costs, strict=True)
+    ]
+    with world.database.begin() as conn:
+        jobs.complete(conn, answers, world.now)
+    return made
+
+
+class _Prices(PriceBook):
+    """Those by which the world's calls were priced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = "2026-03"
+
+
+@pytest.mark.parametrize(
+    ("model", "prices", "missing", "notes"),
+    [
+        ("claude-sonnet-5", _Prices(), 1, set()),
+        ("claude-nobody-7", _Prices(), 0, {"unpriced_answers"}),
+        ("claude-sonnet-5", PriceBook(), 0, {"unpriced_answers"}),
+    ],
+    ids=["the price is known", "nobody knows the price", "prices have changed since"],
+)
+def test_an_answer_without_a_cost_is_a_fault_where_its_price_was_known_and_else_a_note(
+    world: Any, model: str, prices: PriceBook, missing: int, notes: set[str]
+) -> None:
+    _, counted = _count(world, _answered_without_cost(world, model))
+    check, told = audit_checks.prices(counted, prices)
+    assert (check.name, check.expected, check.found) == ("answers_without_cost", 0, missing)
+    assert {each.name for each in told} == notes
 
 
 def test_a_job_of_a_dead_worker_is_missed(world: Any, at_work: BatchRow) -> None:
