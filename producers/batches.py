@@ -18,10 +18,11 @@ from producers.bottleneck import Bottleneck
 from producers.failed import Failures, failures_of
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
-from producers.terms import budget_of, deadline_of, outcomes_of, priority_of
+from producers.terms import budget_of, check_prices, deadline_of, outcomes_of, priority_of
 from producers.watch import Moment, look, watch
 from promptmill.broker import nudge
-from promptmill.errors import NotFound
+from promptmill.errors import BudgetExceeded, NotFound
+from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
 from promptmill.states import JobState
@@ -82,7 +83,8 @@ class Batch:
     ) -> BatchStatus:
         """Wait until every job has ended.
 
-        While nothing can move (no worker runs, the batch is paused) a warning says why, and waiting goes on.
+        While nothing can move (no worker runs, the batch is paused) a warning says why, and waiting goes on; only
+        a budget that is used up ends it.
 
         Args:
             progress: True shows it on standard error; a function is called with every Moment instead.
@@ -90,6 +92,7 @@ class Batch:
 
         Raises:
             TimeoutError: it had not ended in time. Nothing is stopped by that.
+            BudgetExceeded: its budget is used up, and nothing is in flight any more; says what lets it go on.
         """
         if progress is True:
             with view_for_terminal() as view:
@@ -168,13 +171,16 @@ class Batch:
             deadline: `"24h"` from now, a timedelta, or an aware datetime; `"none"` for no deadline.
 
         Raises:
-            InvalidInput: a word has no meaning, or the deadline is over already.
+            InvalidInput: a word has no meaning, the deadline is over already, or a budget is to be kept of calls whose
+                price is unknown.
             InvalidTransition: it is being canceled.
         """
         with open_database(self.settings) as database:
             with database.begin() as connection:
                 now = database_now(connection)
                 new = _new_terms(budget, priority, deadline, now)
+                if isinstance(new.budget_nanos, int):
+                    check_prices(terms.models_to_answer(connection, self.id), PriceBook(self.settings.prices))
                 terms.change(connection, self.id, new, now)
             tell_dispatcher(self.settings)
             return _status(database, self.id)
@@ -222,7 +228,7 @@ def wait(
     progress: bool | Callable[[Moment], object] = False,
     timeout: float | None = None,
 ) -> BatchStatus:
-    """Wait until every job of a batch has ended; see `Batch.wait`."""
+    """Wait until every job of a batch has ended, or its budget is used up; see `Batch.wait`."""
     return _handle(of).wait(progress, timeout)
 
 
@@ -290,6 +296,8 @@ def _wait(moments: Iterator[Moment], show: Callable[[Moment], object], timeout: 
         show(moment)
         if moment.has_ended:
             return moment.status
+        if moment.stopped_by_budget:
+            raise BudgetExceeded(moment.hint or "")
         if deadline is not None and time.monotonic() >= deadline:
             name = moment.status.batch.name
             raise TimeoutError(f"{name} has not ended after {timeout:g} s; its workers go on")

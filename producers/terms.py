@@ -1,14 +1,16 @@
 """The words people use for times, weights, money, lanes and schemas, and what they mean. Pure."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
 from typing import Any
 
 from promptmill.catalogue import find_model
 from promptmill.errors import InvalidInput
+from promptmill.pricing import PriceBook
 from promptmill.states import JobState, Lane
+from promptmill.usage import Usage
 
 NANOS_PER_DOLLAR = 1_000_000_000
 MOST_DOLLARS = 9_000_000_000
@@ -86,6 +88,16 @@ def budget_of(value: str | float | Decimal) -> int:
     if not exact:
         raise InvalidInput(f"{value!r} is no amount in dollars such as 50 or 0.25", field="budget")
     return int(nanos)
+
+
+def check_prices(models: Iterable[str], prices: PriceBook) -> None:
+    """Raise InvalidInput for a model without a price: the first call of it would stop a batch with a budget."""
+    for model in models:
+        if prices.price_of(Usage(input_tokens=1), model=model) is None:
+            raise InvalidInput(
+                f"the price of {model} is unknown, so no budget can be kept: set it in promptmill.toml",
+                field="budget",
+            )
 
 
 def outcomes_of(only: str | Collection[str] | None) -> tuple[JobState, ...]:

@@ -4,18 +4,19 @@ They are read from the batch's row by everybody who acts on them (dispatcher, wo
 acts on the next thing that is decided, and needs no message.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, bindparam, func, literal, select, update
 
 from promptmill.errors import InvalidInput, InvalidTransition
-from promptmill.states import BatchState, PausedBy
-from promptmill.store import batches
+from promptmill.states import BatchState, JobState, PausedBy
+from promptmill.store import batches, jobs
 from promptmill.store.batches import BatchRow
-from promptmill.store.tables import batch
+from promptmill.store.tables import batch, job
 
 
 class Unchanged(Enum):
@@ -60,6 +61,19 @@ def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> B
     if row.paused_by is PausedBy.BUDGET and terms.budget_nanos is not UNCHANGED and _has_room(row):
         return batches.resume(conn, batch_id, now)
     return row
+
+
+def models_to_answer(conn: Connection, batch_id: str) -> Sequence[str]:
+    """The models of the jobs without an answer: of each model group one, since those of a group have one price."""
+    ids = conn.scalars(_ONE_OF_EACH_GROUP, {"of_batch": batch_id}).all()
+    return sorted({each.prompt.model for each in jobs.load(conn, ids).values()})
+
+
+_ONE_OF_EACH_GROUP = (
+    select(func.min(job.c.id))
+    .where(job.c.batch_id == bindparam("of_batch"), job.c.state != literal(JobState.SUCCEEDED))
+    .group_by(job.c.model_group)
+)
 
 
 def _has_room(row: BatchRow) -> bool:

@@ -36,11 +36,15 @@ def test_run_stops_with_exit_code_4_and_the_command_it_prints_goes_on(
     assert (status["reserved_usd"], status["jobs"]["running"]) == ("0.000000000", 0)
 
     command = re.findall(r"^  promptmill (run .*)$", done.stderr, flags=re.MULTILINE)[-1]
-    assert command == "run sums.jsonl -o out.jsonl --budget 0.004"
-    again = cli(*shlex.split(command.replace("0.004", "5")), timeout=120)
+    assert re.fullmatch(r"run sums.jsonl -o out.jsonl --budget 0\.\d+", command)
+    watched = cli("submit", file, "--model", MODEL, "--watch")
+    assert watched.returncode == 4
+    assert f"go on with: promptmill set {status['name']} --budget {command.split()[-1]}" in watched.stderr
+
+    again = cli(*shlex.split(command), timeout=120)  # the amount is enough for all of it
 
     assert again.returncode == 0, again.stderr
-    assert "is $5.00 now; it was $0.002" in again.stderr
+    assert "it was $0.002" in again.stderr
     assert claude.ledger()["answered"] == {"1": len(SUMS)}
 
 
@@ -78,6 +82,18 @@ def test_what_is_no_amount_is_wrong_usage_and_named(cli: Any, amount: str) -> No
     assert done.returncode == 2
     assert amount in done.stderr
     assert "--budget" in done.stderr
+
+
+def test_no_budget_is_set_for_a_price_nobody_knows(cli: Any) -> None:
+    (cli.folder / "promptmill.toml").write_text(UNPRICED, encoding="utf-8")
+    cli("submit", cli.file("one.jsonl", SUMS[0]), "--model", "claude-nobody-7", "--name", "one")
+
+    done = cli("set", "one", "--budget", "5")
+
+    assert done.returncode == 2
+    assert "the price of claude-nobody-7 is unknown" in done.stderr
+    assert cli.json("status")["budget_usd"] is None
+    assert cli("set", "one", "--budget", "none", "--priority", "high").returncode == 0
 
 
 def test_no_budget_is_promised_for_a_price_nobody_knows(cli: Any) -> None:
