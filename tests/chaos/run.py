@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
         _say(f"\nThe folder of this run is kept: {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    again = f"./dev chaos --minutes {plan.minutes:g} --seed {plan.seed} --database {plan.database}"
+    again = f"./dev chaos run --minutes {plan.minutes:g} --seed {plan.seed} --database {plan.database}"
     _say(f"{len(checks) - len(failed)} of {len(checks)} checks hold. Again: {again}")
     return 1 if failed else 0
 
@@ -116,7 +116,7 @@ def _say(words: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./dev chaos run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long things are broken (10)")
     parser.add_argument("--seed", type=int, default=time.time_ns() // 1_000_000 % 100_000, help="of the plan")
     parser.add_argument("--database", choices=("postgres", "sqlite"), default="postgres")

@@ -23,6 +23,8 @@ class Started:
     program: Path = Path()
     arguments: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    before: list[list[str]] = field(default_factory=list)
+    fails: bool = False
 
 
 @pytest.fixture
@@ -46,7 +48,13 @@ def started(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Started:
     def become(program: Path, arguments: list[str], environment: dict[str, str]) -> None:
         seen.program, seen.arguments, seen.environment = program, arguments, environment
 
+    def succeeds_there(_: Path, arguments: list[str], environment: dict[str, str]) -> bool:
+        seen.before.append(arguments)
+        seen.environment = environment
+        return not seen.fails
+
     monkeypatch.setattr(dev, "become", become)
+    monkeypatch.setattr(dev, "goes_well", succeeds_there)
     return seen
 
 
@@ -100,6 +108,32 @@ def test_the_path_of_a_key_file_means_the_same_in_the_folder_of_the_demo(
 def test_tests_that_kill_are_left_to_chaos(dev: Any, started: Started) -> None:
     dev.test(["-x"])
     assert started.arguments == ["-m", "pytest", "-m", "not chaos", "-x"]
+
+
+CHAOS_TESTS = ["-m", "pytest", "-m", "chaos", "-n", "2", "--dist", "worksteal"]
+
+
+def test_chaos_is_the_tests_of_that_name_and_then_the_run(dev: Any, started: Started) -> None:
+    dev.chaos([])
+    assert started.before == [CHAOS_TESTS]
+    assert started.arguments == ["-m", "tests.chaos.run"]
+
+
+def test_chaos_can_be_one_of_both(dev: Any, started: Started) -> None:
+    dev.chaos(["tests", "-x"])
+    assert started.arguments == [*CHAOS_TESTS, "-x"]
+    dev.chaos(["run", "--seed", "7"])
+    assert started.arguments == ["-m", "tests.chaos.run", "--seed", "7"]
+    dev.chaos(["--seed", "7"])  # what a run prints for its repetition
+    assert started.arguments == ["-m", "tests.chaos.run", "--seed", "7"]
+    assert started.before == []
+
+
+def test_after_tests_that_failed_nothing_is_broken_for_ten_minutes(dev: Any, started: Started) -> None:
+    started.fails = True
+    with pytest.raises(SystemExit, match=r"\./dev chaos run"):
+        dev.chaos([])
+    assert started.arguments == []
 
 
 def test_an_unknown_command_says_where_the_list_is(dev: Any) -> None:
