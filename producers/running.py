@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from producers.batches import PAUSED_BY_A_PERSON, Batch
+from producers.batches import Batch
 from producers.progress import view_for_terminal
 from producers.stack import Say, Stack, local_stack, needs_simulator
 from producers.submission import Submission, options_for, submit_with
@@ -19,14 +19,14 @@ from promptmill.errors import BudgetExceeded, PromptmillError
 from promptmill.intake.options import SubmitOptions
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
-from promptmill.states import BatchState, PausedBy
+from promptmill.states import BatchState
 from promptmill.store import workers as stored_workers
 from promptmill.store.database import database_now
 from promptmill.store.workers import WorkerRow
 
 
 class Held(PromptmillError):
-    """The workers paused the batch, and only a person can help: no usable key, a spend cap."""
+    """The workers paused the batch, and only a person can help: no usable key, a spend limit."""
 
 
 def run(
@@ -61,6 +61,8 @@ def run(
         moment = finish(batch, workers=workers, say=say, show=show)
     if moment.stopped_by_budget:
         raise BudgetExceeded(moment.hint or "")
+    if moment.is_held:
+        raise Held(moment.hint or "")
     return batch
 
 
@@ -70,7 +72,9 @@ def submit_for_here(source: object, options: SubmitOptions, *, settings: Setting
 
 
 def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], object]) -> Moment:
-    """See to it that a batch is worked on until it has ended, or its budget is used up; starts nothing for one that has.
+    """See to it that a batch is worked on until it has ended or stopped; starts nothing for one that has ended.
+
+    Its budget stops it, or the want of a key, or a spend limit; what is in flight then ends first.
 
     Args:
         batch: which.
@@ -79,7 +83,6 @@ def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], obj
         show: called with every moment; the last one is also what comes back.
 
     Raises:
-        Held: only a person can help.
         StackFailed: our workers die.
     """
     moment = batch.look()
@@ -91,9 +94,8 @@ def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], obj
     with at_work(batch.settings, workers=workers, say=say) as crew:
         for moment in batch.watch():
             show(moment)
-            if moment.stopped_by_budget:
+            if moment.stopped_by_budget or moment.is_held:
                 return moment
-            _raise_if_held(moment)
             crew.look_after(moment)
     return moment
 
@@ -146,14 +148,6 @@ def _who_is_there(settings: Settings) -> list[WorkerRow]:
         with runtime.database.read() as connection:
             alive = stored_workers.live(connection, database_now(connection))
     return [worker for worker in alive if worker.endpoint == wanted]
-
-
-def _raise_if_held(moment: Moment) -> None:
-    batch = moment.status.batch
-    if batch.paused_by is PausedBy.BUDGET:
-        return  # what is in flight ends first
-    if batch.state is BatchState.PAUSED and batch.reason != PAUSED_BY_A_PERSON:
-        raise Held(f"{batch.name} is held: {batch.reason}. Put that right, then run it again")
 
 
 def _ignore(_: object) -> None:

@@ -62,8 +62,8 @@ def status(moment: Moment) -> str:
         facts["bound by"] = moment.bound_by.replace("_", " ")
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
         facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
-    if moment.hint:
-        facts["hint"] = moment.hint
+    if moment.what_to_do:
+        facts["hint"] = moment.what_to_do
     lines = [f"{name:<9} {fact}" for name, fact in facts.items()]
     if moment.failures and (failed := [*failure_lines(moment.failures, batch)]):
         lines += ["", *failed]

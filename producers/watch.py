@@ -12,7 +12,7 @@ from producers.bottleneck import Bottleneck
 from producers.failed import Failures, failures_of
 from producers.pace import Pace
 from producers.prediction import Prediction, Terms, predict
-from promptmill.budgets import Budget
+from promptmill.budgets import Budget, next_call_of
 from promptmill.catalogue import Catalogue, limit_group
 from promptmill.errors import Unavailable
 from promptmill.experience import Experience
@@ -48,7 +48,7 @@ class Moment:
         tokens_per_s: tokens read and written per second, of late.
         eta_s: seconds that are left at this pace; None while nobody can tell.
         bound_by: what keeps it from going faster: a limit's dimension, `concurrency`, or None.
-        prediction: how well it was predicted; None in the moments of a stream.
+        prediction: how well it was predicted; None in the moments of a stream, but for one that its budget has stopped.
         failures: what went wrong so far; None in the moments of a stream.
     """
 
@@ -71,8 +71,16 @@ class Moment:
     @property
     def stopped_by_budget(self) -> bool:
         """Whether its budget is used up and nothing is in flight any more."""
+        return self._stopped_by(PausedBy.BUDGET)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether workers paused it for want of a key or at a spend limit, and nothing is in flight any more."""
+        return self._stopped_by(PausedBy.KEY, PausedBy.SPEND_CAP)
+
+    def _stopped_by(self, *causes: PausedBy) -> bool:
         batch = self.status.batch
-        paused = batch.state is BatchState.PAUSED and batch.paused_by is PausedBy.BUDGET
+        paused = batch.state is BatchState.PAUSED and batch.paused_by in causes
         return paused and not self.status.jobs[JobState.RUNNING]
 
     @property
@@ -85,18 +93,39 @@ class Moment:
         return f"promptmill resume {name}"
 
     @property
+    def remedy(self) -> str | None:
+        """What to put right before a paused batch can go on; None where nothing is."""
+        batch = self.status.batch
+        if batch.paused_by is PausedBy.KEY:
+            return "set a valid key in ANTHROPIC_API_KEY (and restart the workers) or in the keys file"
+        if batch.paused_by is PausedBy.SPEND_CAP:
+            return "raise the limit in the Claude Console" + (" to go on sooner" if batch.resume_at else "")
+        return None
+
+    @property
     def larger_budget(self) -> str:
         """An amount in dollars that leaves room for more."""
         batch = self.status.batch
         limit = batch.budget_nanos or 0
-        return Budget(limit, batch.cost_nanos, batch.reserved_nanos, batch.unknown_nanos).larger()
+        budget = Budget(limit, batch.cost_nanos, batch.reserved_nanos, batch.unknown_nanos)
+        projected = self.prediction.projected_nanos if self.prediction else None
+        return budget.larger(next_call=next_call_of(batch.reason), projected=projected)
 
     @property
     def hint(self) -> str | None:
         """Why nothing moves, and what to do about it; None while something does."""
         batch = self.status.batch
         if batch.state is BatchState.PAUSED:
-            return f"{batch.name} is paused ({batch.reason}); go on with: {self.way_on}"
+            return f"{batch.name} is paused ({batch.reason}); {self.what_to_do}"
+        return self.what_to_do
+
+    @property
+    def what_to_do(self) -> str | None:
+        """The same without the reason of a pause, which the state says."""
+        batch = self.status.batch
+        if batch.state is BatchState.PAUSED:
+            remedy = self.remedy
+            return f"{remedy}, then: {self.way_on}" if remedy else f"go on with: {self.way_on}"
         if batch.state is not BatchState.ACTIVE or self.workers or self.alone_s < PATIENCE_S:
             return None
         if self.strangers:
@@ -137,6 +166,8 @@ def watch(
             pace.note(now, done=seen.status.batch.done, tokens=seen.tokens)
             accompanied_at = now if seen.serving else accompanied_at
             moment = _moment(seen, pace, bottleneck, alone_s=now - accompanied_at)
+            if moment.stopped_by_budget:
+                moment = replace(moment, prediction=_predict(database, seen.status.batch, settings))
             yield moment
             if moment.has_ended:
                 return

@@ -5,12 +5,16 @@ stays set aside, so a budget is overshot by no more than calls in flight cost be
 set aside: calls in flight are the long ones, so all of them together cost more than their means.
 """
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 NANOS_PER_DOLLAR = 1_000_000_000
 _CENTS_SHOWN = 2
 _DIGITS_SUGGESTED = 2
+_SPARE = 10
+"""One part in so many of what is still to come is added to a suggested amount: the projection may be short."""
+_NEXT_CALL = re.compile(r"the next call may cost \$(\d+)\.(\d+)")
 
 
 class Verdict(StrEnum):
@@ -74,11 +78,29 @@ class Budget:
             return f"{said}; the price of the next call is unknown"
         return f"{said}; the next call may cost {dollars(wanted)}"
 
-    def larger(self) -> str:
-        """An amount that lets it go on, in dollars as it is typed: what is gone and the limit once more, rounded up."""
-        amount = max(self.limit, self.cost + self.unknown) + self.limit
+    def larger(self, *, next_call: int = 0, projected: int | None = None) -> str:
+        """An amount that lets it go on, in dollars as it is typed, rounded up.
+
+        Args:
+            next_call: nano-dollars that the next call sets aside.
+            projected: what the whole batch will have cost, as far as costs are known. It is the measure where it is
+                known; else as much again as the limit was.
+        """
+        gone = self.cost + self.unknown
+        if projected is None:
+            amount = max(self.limit, gone) + max(self.limit, next_call)
+        else:
+            to_come = max(0, projected - self.cost)
+            amount = gone + to_come + to_come // _SPARE + next_call
+        amount = max(amount, self.limit + 1)
         step = 10 ** max(0, len(str(amount)) - _DIGITS_SUGGESTED)
         return dollars(-(-amount // step) * step).removeprefix("$")
+
+
+def next_call_of(reason: str | None) -> int:
+    """What `Budget.why_stopped` said that the next call may cost, in nano-dollars; 0 where it did not say."""
+    found = _NEXT_CALL.search(reason or "")
+    return int(found[1]) * NANOS_PER_DOLLAR + int(found[2].ljust(9, "0")) if found else 0
 
 
 def calls_covered(limit: int, cost: int, calls: int) -> int:

@@ -95,6 +95,10 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
         say(line)
     if moment.stopped_by_budget:
         say(f"stopped: {moment.status.batch.reason}. Go on with a larger one:\n  {_with_budget(moment)}")
+    if moment.is_held:
+        say(
+            f"stopped: {moment.status.batch.reason}. Put that right: {moment.remedy}. Then go on with:\n  {_same_command()}"
+        )
     if output is None:
         say(f"the answers: promptmill results {shlex.quote(batch.name)} -o OUT.jsonl")
     if as_json:

@@ -31,9 +31,14 @@ def status(
 
 
 def follow(handle: "producers.Batch") -> "producers.BatchStatus":
-    """Show progress until a batch has ended; Ctrl-C only looks away."""
+    """Show progress until a batch has ended, or its budget is used up; Ctrl-C only looks away."""
+    from promptmill.errors import BudgetExceeded  # noqa: PLC0415  # the database layer takes 0.5 s
+
     try:
         return handle.wait(progress=True)
+    except BudgetExceeded as error:
+        say(f"stopped: {error}")
+        raise typer.Exit(Exit.STOPPED) from None
     except KeyboardInterrupt:
         name = shlex.quote(handle.name)
         say(f"\n{handle.name} goes on without you; look again with:\n  promptmill status {name} --watch")

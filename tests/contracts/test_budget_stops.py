@@ -48,7 +48,7 @@ def test_it_says_why_and_how_to_go_on(database: Database) -> None:
     assert moment.stopped_by_budget
     assert moment.hint == (
         "the batch is paused (budget of $5.00: $0.00 spent; the next call may cost $6.00); "
-        "go on with: promptmill set 'the batch' --budget 10.00"
+        "go on with: promptmill set 'the batch' --budget 11.00"
     )
     assert exit_for(moment.status) is Exit.STOPPED
 

@@ -176,11 +176,15 @@ def test_a_folder_of_the_persons_own_called_workers_is_not_taken_for_ours(cli: A
 def test_a_wrong_key_is_said_within_seconds_and_loses_nothing(cli: Any) -> None:
     file = cli.file("sums.jsonl", *SUMS[:5])
     with simulated_claude(organizations={"ours": ["sk-ant-right-key"]}, only_known_keys=True) as strict:
-        done = cli("run", file, ANTHROPIC_BASE_URL=strict.url, ANTHROPIC_API_KEY="sk-ant-wrong-key")
+        wrong = {"ANTHROPIC_BASE_URL": strict.url, "ANTHROPIC_API_KEY": "sk-ant-wrong-key"}
+        done = cli("run", file, "-o", "out.jsonl", **wrong)
 
         assert done.returncode == 1, done.stderr
         assert "ANTHROPIC_API_KEY" in done.stderr
         assert "wrong-key" not in done.stderr
+        assert "0 answers of 5 prompts" in done.stderr
+        assert "Then go on with:\n  promptmill run sums.jsonl -o out.jsonl" in done.stderr
+        assert len(lines(cli.folder / "out.jsonl")) == 5
         assert cli.json("status")["jobs"]["errored"] == 0
 
         again = cli("run", file, ANTHROPIC_BASE_URL=strict.url, ANTHROPIC_API_KEY="sk-ant-right-key")

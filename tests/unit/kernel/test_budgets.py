@@ -2,7 +2,7 @@
 
 import pytest
 
-from promptmill.budgets import Budget, Verdict, dollars
+from promptmill.budgets import Budget, Verdict, dollars, next_call_of
 
 
 def test_a_call_begins_while_its_expected_cost_fits() -> None:
@@ -63,6 +63,23 @@ def test_the_larger_amount_lets_it_go_on() -> None:
     assert Budget(limit=5_000_000_000, cost=4_980_000_000).larger() == "10.00"
     assert Budget(limit=1_000_000_000, cost=50_000_000_000).larger() == "51.00"
     assert Budget(limit=20_000_000, cost=24_690_500).larger() == "0.045"
+    assert Budget(limit=2_000_000, cost=1_900_000).larger(next_call=6_100_000) == "0.0081"
+
+
+def test_the_larger_amount_is_enough_for_the_whole_batch_where_that_is_known() -> None:
+    budget = Budget(limit=1_000_000_000, cost=900_000_000, unknown=50_000_000)
+
+    assert budget.larger(next_call=200_000_000, projected=10_900_000_000) == "13.00"
+    assert budget.larger(next_call=300_000_000, projected=900_000_000) == "1.30"
+    assert budget.larger(projected=900_000_000) == "1.10"
+
+
+def test_what_the_next_call_may_cost_is_read_from_why_it_stopped() -> None:
+    why = Budget(limit=5_000_000_000, cost=4_980_000_000).why_stopped
+
+    assert next_call_of(why(12_500_000)) == 12_500_000
+    assert next_call_of(why(3_000_000_000)) == 3_000_000_000
+    assert next_call_of(why(None)) == next_call_of(None) == 0
 
 
 @pytest.mark.parametrize(
