@@ -66,7 +66,8 @@ JOB_CHANGES: dict[JobState, frozenset[JobState]] = {
     JobState.RUNNING: frozenset({JobState.PENDING}) | TERMINAL_JOB_STATES,
     JobState.SUBMITTED: frozenset({JobState.PENDING}) | TERMINAL_JOB_STATES - {JobState.EXPIRED},
     JobState.SUCCEEDED: frozenset({JobState.PENDING}),
-    JobState.ERRORED: frozenset({JobState.PENDING}),
+    # Succeeding is the late answer to a job that was given up because its workers were lost.
+    JobState.ERRORED: frozenset({JobState.PENDING, JobState.SUCCEEDED}),
     JobState.CANCELED: frozenset({JobState.PENDING}),
     JobState.EXPIRED: frozenset({JobState.PENDING}),
 }

@@ -16,7 +16,7 @@ from typing import NoReturn
 from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
 from promptmill.clock import Clock
-from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, PromptmillError
+from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, PromptmillError, Unavailable
 from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.pricing import PriceBook
@@ -69,6 +69,10 @@ class Outcomes:
         """The job and its prompt."""
         job: LoadedJob | None = await self.writer.put(Write.LOAD, job_id)
         return job
+
+    async def is_queued(self, job: LoadedJob) -> bool:
+        """Whether the message of a job may still begin it."""
+        return bool(await self.writer.put(Write.LOOK, (job.id, job.dispatch)))
 
     async def begin(self, job: LoadedJob, key: Key, *, reserved_nanos: int | None) -> Lease | NoRoom | None:
         """Grant the lease and open the attempt; None when the job is not ours to begin.
@@ -196,7 +200,10 @@ class Outcomes:
             )
         else:
             held = Held(job.batch_id, None, scrub(f"{none_left}; {KEY_ADVICE}"), PausedBy.KEY)
-        await asyncio.to_thread(self.pause, held)
+        try:
+            await asyncio.to_thread(self.pause, held)
+        except Unavailable as error:
+            log.warning("batch_not_paused", batch_id=job.batch_id, error=str(error))  # the next job does it
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
         """End a job whose answer was paid for and cannot be stored: asking again would only cost again.
@@ -237,8 +244,12 @@ class Outcomes:
                 self._retire(key, job.model_group, failure)
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case Hold(reason=reason, until=until):
-                await self._rest(job, key, Rest(now, until, scrub(reason)))
-                await self._defer(job, lease, attempt, failure, after=0.0)
+                none_left = self._rest(job, key, Rest(now, until, scrub(reason)))
+                try:
+                    await self._defer(job, lease, attempt, failure, after=0.0)
+                finally:
+                    if none_left is not None:
+                        await self._hold(job, none_left)
             case GiveUp():
                 log.info("job_given_up", job_id=job.id, kind=failure.kind, request_id=failure.request_id)
                 await self._fail(job, lease, attempt, failure)
@@ -249,14 +260,15 @@ class Outcomes:
         self.keys.retire(key, None if everywhere else group, scrub(str(failure)))
         log.error("key_retired", key=key.label, group=group, status=failure.status)
 
-    async def _rest(self, job: LoadedJob, key: Key, rest: Rest) -> None:
-        """The account rests, and another takes over; where there is none, its batches are paused."""
+    def _rest(self, job: LoadedJob, key: Key, rest: Rest) -> NoUsableKey | None:
+        """The account rests, and another takes over; where there is none, the answer says why."""
         self.keys.rest(key.account, rest)
         log.error("account_rests", account=key.account, until=rest.until, why=rest.why)
         try:
-            self.keys.usable(job.model_group, now=rest.since)
+            self.keys.usable(job.model_group, now=self.clock.now())
         except NoUsableKey as none_left:
-            await self._hold(job, none_left)
+            return none_left
+        return None
 
     async def _defer(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError, *, after: float

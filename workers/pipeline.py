@@ -7,10 +7,11 @@ to Claude, made once.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 from promptmill.claude.client import ClaudeClient
 from promptmill.claude.keys import Key
@@ -44,10 +45,13 @@ from workers.verdicts import Deferred
 from workers.waiting import Waiting
 
 log = get_logger(__name__)
+T = TypeVar("T")
 
 LONGEST_REST_S = 5.0
 """How long a job rests whose permit would come too late. What the limiter foresees for it may be hours and
 change with the next reply; the dispatcher knows the pace, and sends it out again when there is room."""
+RESETS_IN_A_ROW = 10
+"""So many calls of this process broke off in a pool without an answer: something is wrong there, and each may be billed."""
 OTHER_ENDPOINT_S = 5.0
 """How long a job rests that this worker must not answer."""
 
@@ -79,6 +83,7 @@ class Pipeline:
     suspects: Suspects = field(default_factory=Suspects)
     in_flight: int = 0
     _waiting: Waiting = field(default_factory=Waiting)
+    _broken: Counter[Pool] = field(default_factory=Counter)
     _draining: bool = False
 
     async def answer(self, job_id: str, dispatch: int) -> None:
@@ -123,17 +128,16 @@ class Pipeline:
         )
         answer: Lease | NoRoom | None = None
         try:
-            answer = await asyncio.shield(beginning)
-        except asyncio.CancelledError:
+            answer = await _to_the_end(beginning)
+        except (Exception, asyncio.CancelledError):
             # What was handed to the writer is written: a lease that nobody waited for must be given back.
-            unwanted = await beginning
-            if isinstance(unwanted, Lease):
-                await self.outcomes.hand_back(job, unwanted, sent=False)
+            if beginning.exception() is None and isinstance(unwanted := beginning.result(), Lease):
+                await _to_the_end(self.outcomes.hand_back(job, unwanted, sent=False))
             raise
         finally:
             if not isinstance(answer, Lease):
                 await self.limiter.release(permit)
-        if not isinstance(answer, Lease):
+        if answer is None or (isinstance(answer, NoRoom) and answer.stopped is not None):
             await self._call_off_stale(job.batch_id)
         if isinstance(answer, NoRoom):
             if answer.stopped is not None:
@@ -143,14 +147,10 @@ class Pipeline:
 
     async def _call_off_stale(self, batch_id: str) -> None:
         """A job that could not begin is seldom the only one: its batch may be paused, and the others of it too late."""
-        waiting = self._waiting.of(batch_id)
-        found = await asyncio.gather(*(self.outcomes.load(job.id) for job in waiting))
-        stale = {
-            job.id
-            for job, now in zip(waiting, found, strict=True)
-            if now is None or not _is_queued(now, job.dispatch)
-        }
-        self._waiting.call_off(lambda job: job.id in stale)
+        with self._waiting.checked(batch_id) as waiting:
+            queued = await asyncio.gather(*(self.outcomes.is_queued(job) for job in waiting))
+            stale = {job.id for job, still in zip(waiting, queued, strict=True) if not still}
+            self._waiting.call_off(lambda job: job.id in stale)
 
     async def _call(self, begun: "_Begun", prompt: Prompt) -> None:
         """The one call, and whatever comes of it: every way out of here closes the attempt.
@@ -199,20 +199,22 @@ class Pipeline:
             used = Amounts(1, reply.usage.limited_input_tokens, reply.usage.output_tokens)
             # A stream has told its headers when it began.
             await self.limiter.settle(begun.permit, used, None if reply.streamed else reply.headroom)
+        self._broken.pop(begun.permit.pool, None)
         family = family_of(begun.job.batch_id, begun.job.model_group)
         self.estimator.learn(begun.estimate, reply.usage, family=family)
 
     async def _after_failure(self, begun: "_Begun", failure: ClaudeError) -> NoReturn:
+        """Stored first, as an answer is; then the limiter is told."""
         try:
-            await self._settle_failure(begun.permit, failure)
-        finally:
             await self.outcomes.follow(begun.job, begun.lease, begun.key, failure)
+        finally:
+            await self._settle_failure(begun.permit, failure)
 
     async def _after_interruption(self, begun: "_Begun") -> None:
         try:
-            await self.limiter.settle(begun.permit, None)
-        finally:
             await self.outcomes.hand_back(begun.job, begun.lease, sent=True)
+        finally:
+            await self.limiter.settle(begun.permit, None)
 
     def drain(self) -> None:
         """Begin no further call: what waits for a permit goes back. Call it on the loop."""
@@ -269,6 +271,10 @@ class Pipeline:
             await self.limiter.settle(permit, Amounts(1, 0, 0), failure.headroom)
         else:
             await self.limiter.settle(permit, None, failure.headroom)
+        if isinstance(failure, ConnectionFailed) and failure.sent:
+            self._broken[permit.pool] += 1
+            if self._broken[permit.pool] >= RESETS_IN_A_ROW:
+                await self.limiter.penalise(permit, status=529, retry_after=None)
 
 
 def _is_queued(job: LoadedJob, dispatch: int) -> bool:
@@ -287,11 +293,19 @@ def _counted(permit: Permit, partial: Usage) -> Amounts:
     return Amounts(1, partial.limited_input_tokens, produced)
 
 
-async def _to_the_end(concluding: Coroutine[Any, Any, None]) -> None:
-    """Run what must not be left half done, whatever is cancelled meanwhile."""
+async def _to_the_end(concluding: Awaitable[T]) -> T:
+    """Run what must not be left half done to its end, whatever breaks in meanwhile; that is raised after it.
+
+    A cancellation is one such thing, and it may come twice; a soft time limit of Celery's is another.
+    """
     task = asyncio.ensure_future(concluding)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    broke_in: BaseException | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, it has to wait
+            broke_in = broke_in or error
+    result = task.result()
+    if broke_in is not None:
+        raise broke_in
+    return result

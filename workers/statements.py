@@ -48,13 +48,20 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
         found = jobs.load(connection, ids)
         return [found.get(job_id) for job_id in ids]
 
+    def look(connection: Connection, places: Sequence[tuple[str, int]]) -> list[bool]:
+        queued = jobs.queued_under(connection, places)
+        return [job_id in queued for job_id, _ in places]
+
     def begin(connection: Connection, claims: Sequence[Claim]) -> list[Lease | NoRoom | None]:
         granted = leases.begin(connection, claims, worker_id, clock.now())
         return [_granted_to(claim, granted.get(claim.job_id)) for claim in claims]
 
     def complete(connection: Connection, values: Sequence[Completion]) -> list[bool]:
         accepted = jobs.complete(connection, values, clock.now())
-        return [value.job_id in accepted for value in values]
+        # A commit is repeated when its answer was lost: then what it stored is there already.
+        others = [(each.job_id, each.attempt.attempt_id) for each in values if each.job_id not in accepted]
+        kept = jobs.replied_by(connection, others) if others else set()
+        return [value.job_id in accepted or value.attempt.attempt_id in kept for value in values]
 
     def defer(connection: Connection, values: Sequence[Deferral]) -> list[bool]:
         accepted = jobs.defer(connection, values, clock.now())
@@ -66,6 +73,7 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
 
     return {
         Write.LOAD: load,
+        Write.LOOK: look,
         Write.BEGIN: begin,
         Write.COMPLETE: complete,
         Write.DEFER: defer,

@@ -19,6 +19,7 @@ class Waiting:
 
     _jobs: dict["asyncio.Task[object]", LoadedJob] = field(default_factory=dict)
     _called_off: set["asyncio.Task[object]"] = field(default_factory=set)
+    _checked: set[str] = field(default_factory=set)
 
     @contextmanager
     def waits(self, job: LoadedJob) -> Iterator[None]:
@@ -44,6 +45,18 @@ class Waiting:
     def of(self, batch_id: str) -> list[LoadedJob]:
         """The jobs of a batch that wait."""
         return [job for job in self._jobs.values() if job.batch_id == batch_id]
+
+    @contextmanager
+    def checked(self, batch_id: str) -> Iterator[list[LoadedJob]]:
+        """The jobs of a batch that wait, to be looked at; none while somebody else looks at them already."""
+        if batch_id in self._checked:
+            yield []
+            return
+        self._checked.add(batch_id)
+        try:
+            yield self.of(batch_id)
+        finally:
+            self._checked.discard(batch_id)
 
     def call_off(self, which: Callable[[LoadedJob], bool] = lambda _job: True) -> None:
         """End the wait of some jobs, or of all."""

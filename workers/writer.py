@@ -35,6 +35,7 @@ class Write(IntEnum):
     DEFER = 3
     BEGIN = 4
     LOAD = 5
+    LOOK = 6
 
 
 Statement = Callable[[Connection, Sequence[Any]], Sequence[Any]]

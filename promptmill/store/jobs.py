@@ -17,7 +17,16 @@ from promptmill.store.admission import NewJob, insert_many
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, SUCCEEDED
-from promptmill.store.outcomes import Completion, Deferral, Failure, complete, defer, expire_overdue, fail
+from promptmill.store.outcomes import (
+    Completion,
+    Deferral,
+    Failure,
+    complete,
+    defer,
+    expire_overdue,
+    fail,
+    replied_by,
+)
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import PENDING_DEFERRED, PENDING_FRESH, QUEUED, attempt, batch, job, prompt
 from promptmill.store.tallies import lock_batches_of
@@ -41,6 +50,8 @@ __all__ = [
     "model_groups_pending",
     "model_groups_waiting",
     "queue",
+    "queued_under",
+    "replied_by",
     "select_pending",
     "unqueue",
 ]
@@ -116,6 +127,11 @@ def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
     return {row.id: _loaded(row, batches[row.batch_id], histories[row.id]) for row in rows}
 
 
+def queued_under(conn: Connection, dispatched: Iterable[tuple[str, int]]) -> set[str]:
+    """The ids of those that are `queued` under their dispatch number, of (id, dispatch) pairs."""
+    return set(conn.scalars(_queued_under(conn.dialect.name), _PLACES.parameters(dispatched)))
+
+
 def model_groups_pending(conn: Connection, batch_id: str, now: datetime) -> Sequence[str]:
     """The model groups for which `select_pending` would find a job now."""
     values = {"batch_id": batch_id, "now": now}
@@ -187,6 +203,7 @@ def lost_queued(
 
 
 _IDS = Rowset(job.c.id)
+_PLACES = Rowset(job.c.id, job.c.dispatch)
 
 
 @cache
@@ -195,6 +212,14 @@ def _load(dialect: str) -> Select[Any]:
         select(job, prompt.c.body)
         .join_from(job, prompt, prompt.c.job_id == job.c.id)
         .where(_IDS.among(dialect, job.c.id))
+    )
+
+
+@cache
+def _queued_under(dialect: str) -> Select[tuple[str]]:
+    given = _PLACES.on(dialect)
+    return select(job.c.id).where(
+        job.c.id == given.c.id, job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)
     )
 
 

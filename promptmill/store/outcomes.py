@@ -4,13 +4,27 @@ Attempts are closed for all; the job, its reply and the counters change only for
 token. So a duplicate or a worker thought dead changes nothing, and what it spent is recorded all the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, String, Update, and_, bindparam, column, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    String,
+    Update,
+    and_,
+    bindparam,
+    column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -18,7 +32,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from promptmill.states import BatchState, JobState
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, is_in
-from promptmill.store.ledger import ClosedAttempt, close
+from promptmill.store.ledger import LOST, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import SERVED, batch, job, reply
 from promptmill.store.tallies import Tallies, add, lock_batches_of
@@ -27,7 +41,10 @@ from promptmill.store.waiting import end_waiting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A reply, to be accepted from `running`, `pending` or `queued` if the token is the newest."""
+    """A reply, to be accepted from `running`, `pending` or `queued` if the token is the newest.
+
+    Also from `errored`, where the job was given up because its workers were lost and nobody was granted it since.
+    """
 
     job_id: str
     token: int
@@ -73,8 +90,13 @@ class Failure:
 def complete(conn: Connection, completions: Sequence[Completion], now: datetime) -> set[str]:
     """Write replies; the ids of the jobs that were accepted."""
     tallies = _record(conn, completions)
-    given = ((each.job_id, each.token) for each in completions)
-    accepted = conn.execute(_succeed(conn.dialect.name), _TOKENS.parameters(given, now=now)).all()
+    given = _TOKENS.parameters(((each.job_id, each.token) for each in completions), now=now)
+    accepted = conn.execute(_succeed(conn.dialect.name), given).all()
+    if len(accepted) < len(completions):
+        late = conn.execute(_succeed_late(conn.dialect.name), given).all()
+        for row in late:
+            tallies[row.batch_id].errored -= 1
+        accepted = [*accepted, *late]
     first = {(each.job_id, each.token): each for each in reversed(completions)}
     replies = [_reply_values(first[row.id, row.token], now) for row in accepted]
     if replies:
@@ -120,6 +142,11 @@ def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]
     return tallies
 
 
+def replied_by(conn: Connection, attempts: Iterable[tuple[str, str]]) -> set[str]:
+    """The ids of those attempts whose answer is the reply of their job, of (job id, attempt id) pairs."""
+    return set(conn.scalars(_replied_by(conn.dialect.name), _REPLIES.parameters(attempts)))
+
+
 def expire_overdue(conn: Connection, now: datetime) -> int:
     """End the `pending` and `queued` jobs of a batch whose deadline has passed; how many. Running ones finish.
 
@@ -137,6 +164,7 @@ def expire_overdue(conn: Connection, now: datetime) -> int:
     return 0
 
 
+_REPLIES = Rowset(reply.c.job_id, reply.c.attempt_id)
 _TOKENS = Rowset(job.c.id, job.c.token)
 _REPORT = (job.c.id, job.c.token, job.c.dispatch, job.c.error_kind)
 _FAILURES = Rowset(*_REPORT, column("end_state", String))
@@ -159,10 +187,20 @@ def _free(**values: Any) -> Update:
 
 @cache
 def _succeed(dialect: str) -> ReturningUpdate[Any]:
+    return _succeed_where(dialect, is_in(*_OPEN_STATES))
+
+
+@cache
+def _succeed_late(dialect: str) -> ReturningUpdate[Any]:
+    """Given up because its workers were lost, and the last of them returns with the answer: it is paid for."""
+    return _succeed_where(dialect, and_(is_in(JobState.ERRORED), job.c.error_kind == LOST))
+
+
+def _succeed_where(dialect: str, may: ColumnElement[bool]) -> ReturningUpdate[Any]:
     given = _TOKENS.on(dialect)
     return (
         _free(state=JobState.SUCCEEDED, not_before=None, error_kind=None)
-        .where(job.c.id == given.c.id, job.c.token == given.c.token, is_in(*_OPEN_STATES))
+        .where(job.c.id == given.c.id, job.c.token == given.c.token, may)
         .returning(job.c.id, job.c.batch_id, job.c.token, job.c.estimated_input_tokens)
     )
 
@@ -175,7 +213,12 @@ def _end(dialect: str) -> ReturningUpdate[Any]:
         .where(
             job.c.id == given.c.id,
             or_(
-                and_(job.c.token == given.c.token, is_in(*_OPEN_STATES)),
+                # The newest token is that of the newest attempt: what was forgiven since ends nothing any more.
+                and_(
+                    job.c.token == given.c.token,
+                    job.c.attempts > job.c.forgiven,
+                    is_in(*_OPEN_STATES),
+                ),
                 and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
@@ -196,6 +239,14 @@ def _send_back(dialect: str) -> ReturningUpdate[Any]:
             ),
         )
         .returning(job.c.id, job.c.batch_id, job.c.state)
+    )
+
+
+@cache
+def _replied_by(dialect: str) -> Select[tuple[str]]:
+    given = _REPLIES.on(dialect)
+    return select(reply.c.attempt_id).where(
+        reply.c.job_id == given.c.job_id, reply.c.attempt_id == given.c.attempt_id
     )
 
 

@@ -113,7 +113,7 @@ async def test_an_answer_is_counted_once_although_its_commit_was_repeated(
     batch = a_batch(database, 1)
     lease = await writer.put(Write.BEGIN, a_claim(database, batch.id))
     wire.lose = 2
-    await writer.put(Write.COMPLETE, a_completion(lease))
+    assert await writer.put(Write.COMPLETE, a_completion(lease))
     with database.read() as connection:
         status = stats.status(connection, batch.id, NOW)
     assert status.jobs[JobState.SUCCEEDED] == status.batch.succeeded == 1

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 
 from promptmill.errors import InvalidTransition
+from producers.terms import RETRIABLE
 from promptmill.states import BATCH_CHANGES, JOB_CHANGES, JobState
 from promptmill.store import batches, jobs, retrying
 from promptmill.store.tables import job
@@ -114,7 +115,7 @@ class Life(RuleBasedStateMachine):
             except InvalidTransition:
                 assert act != "cancel" or self.world.row(self.made).sealed_at is not None
 
-    @rule(states=st.sets(st.sampled_from(sorted(retrying.RETRIABLE)), min_size=1))
+    @rule(states=st.sets(st.sampled_from(sorted(RETRIABLE)), min_size=1))
     def retry(self, states: set[JobState]) -> None:
         with self.world.database.begin() as conn:
             page = retrying.page_to_retry(conn, self.made.id, states)
@@ -140,7 +141,9 @@ class Life(RuleBasedStateMachine):
         after = self._states()
         for job_id, state in after.items():
             was = self.before[job_id]
-            assert state is was or (state in JOB_CHANGES[was] and not was.is_terminal)
+            assert state is was or (
+                state in JOB_CHANGES[was] and (not was.is_terminal or state is JobState.SUCCEEDED)
+            )
         self.before = after
 
     @invariant()

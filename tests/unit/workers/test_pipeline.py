@@ -8,13 +8,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
 from promptmill.claude.keys import Key, KeyRing
 from promptmill.claude.replies import Reply
 from promptmill.clock import SystemClock
 from promptmill.dimensions import Headroom
-from promptmill.errors import ClaudeError, KeyRejected, Overloaded, PromptRejected, SpendCapReached
+from promptmill.errors import (
+    ClaudeError,
+    ConnectionFailed,
+    KeyRejected,
+    Overloaded,
+    PromptRejected,
+    SpendCapReached,
+    Unavailable,
+)
 from promptmill.estimates import Estimator
 from promptmill.limits import Ceilings, LocalLimiter, Pool
 from promptmill.pricing import PriceBook
@@ -27,7 +36,8 @@ from promptmill.testing import a_prompt
 from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.outcomes import Outcomes
-from workers.pipeline import Pipeline
+from workers.pipeline import RESETS_IN_A_ROW, Pipeline
+from workers.pool.bridge import Interrupts, await_here, run_in_greenlet
 from workers.scouts import Scouts
 from workers.statements import Held
 from workers.verdicts import Deferred, Failed
@@ -90,6 +100,8 @@ class Rows:
         self.written.append((kind, value))
         if kind is Write.LOAD:
             return self.job
+        if kind is Write.LOOK:
+            return (self.job.state, self.job.dispatch) == (JobState.QUEUED, value[1])
         if kind is Write.BEGIN and self.stopped is not MISSING:
             return NoRoom(job_id=value.job_id, attempt_id=value.attempt_id, stopped=self.stopped)
         if kind is Write.BEGIN and self.refuse:
@@ -246,6 +258,57 @@ async def test_an_answer_is_stored_although_the_job_is_cancelled_meanwhile(bench
     assert await bench.open_permits() == 0
 
 
+async def broken_into(bench: Bench, kind: Write, breaks: "list[type[BaseException]]") -> BaseException:
+    """Answer one job as the pool does, and break into it while `kind` waits in the writer; what it ends with."""
+    bench.rows.gates[kind] = asyncio.Event()
+    interrupts = Interrupts()
+
+    async def in_pool() -> None:
+        await run_in_greenlet(lambda: await_here(bench.pipeline.answer("job", 1)), interrupts)
+
+    answering = asyncio.create_task(in_pool())
+    await bench.rows.reached[kind].wait()
+    for each in breaks:
+        if each is SoftTimeLimitExceeded:
+            interrupts.soft_limit = 960.0
+        else:
+            interrupts.terminated = True
+        answering.cancel()
+        await asyncio.wait([answering], timeout=0.01)
+        assert not answering.done()
+    bench.rows.gates[kind].set()
+    [ended] = await asyncio.gather(answering, return_exceptions=True)
+    assert isinstance(ended, BaseException)
+    return ended
+
+
+INTERRUPTIONS = [
+    [SoftTimeLimitExceeded],
+    [SoftTimeLimitExceeded, asyncio.CancelledError],
+    [asyncio.CancelledError, asyncio.CancelledError],
+]
+
+
+@pytest.mark.parametrize("breaks", INTERRUPTIONS)
+async def test_an_answer_in_the_writer_is_waited_for_whatever_breaks_in(
+    bench: Bench, breaks: list[type[BaseException]]
+) -> None:
+    assert type(await broken_into(bench, Write.COMPLETE, breaks)) is breaks[0]
+    assert bench.rows.only(Write.COMPLETE).text == "4"
+    assert await bench.open_permits() == 0
+
+
+@pytest.mark.parametrize("breaks", INTERRUPTIONS)
+async def test_a_lease_that_is_granted_after_something_broke_in_is_handed_back(
+    bench: Bench, breaks: list[type[BaseException]]
+) -> None:
+    assert type(await broken_into(bench, Write.BEGIN, breaks)) is breaks[0]
+    attempt = bench.rows.only(Write.DEFER).attempt
+    assert (attempt.outcome, attempt.cost_nanos) == ("interrupted", 0)
+    assert not bench.claude.called.is_set()
+    assert await bench.open_permits() == 0
+
+
 async def test_an_answer_that_cannot_be_stored_ends_the_job_and_is_not_paid_for_again(bench: Bench) -> None:
     bench.rows.broken.add(Write.COMPLETE)
     with pytest.raises(Failed, match="reply_not_stored"):
@@ -345,6 +408,43 @@ async def test_a_spend_cap_pauses_everything_that_calls_the_same_endpoint(bench:
     assert bench.rows.only(Write.DEFER).attempt.outcome == "spend_cap_reached"
 
 
+async def test_at_a_spend_cap_the_attempt_is_closed_before_anything_is_paused(bench: Bench) -> None:
+    bench.claude.outcome = SpendCapReached("cap", status=429, lifts_at=LIFTS)
+    written: list[list[Write]] = []
+
+    def pause(_held: Held) -> None:
+        written.append(bench.rows.kinds())
+        raise Unavailable("the database is away")
+
+    bench.pipeline.outcomes.pause = pause
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert [kinds[-1] for kinds in written] == [Write.DEFER]
+    with pytest.raises(
+        Deferred
+    ):  # without a key to call with, and without a database: it goes back all the same
+        await bench.start()
+    assert bench.rows.of(Write.DEFER)[-1].dispatch == JOB.dispatch
+
+
+@pytest.mark.parametrize("outcome", [REPLY, Overloaded("busy", status=529), None])
+async def test_what_came_of_a_call_is_stored_before_the_limiter_is_told(
+    bench: Bench, outcome: Reply | ClaudeError | None
+) -> None:
+    bench.claude.outcome = outcome
+    kind = Write.COMPLETE if outcome is REPLY else Write.DEFER
+    bench.rows.gates[kind] = asyncio.Event()
+    answering = bench.start()
+    await bench.claude.called.wait()
+    if outcome is None:
+        answering.cancel()
+    await bench.rows.reached[kind].wait()
+    assert await bench.open_permits() == 1
+    bench.rows.gates[kind].set()
+    await asyncio.gather(answering, return_exceptions=True)
+    assert await bench.open_permits() == 0
+
+
 async def test_at_a_spend_cap_another_account_takes_over(bench: Bench) -> None:
     other = Key(label="other", secret=SecretStr("sk-other"), account="other")
     bench.keys.refresh([KEY, other])
@@ -405,6 +505,62 @@ async def test_jobs_whose_batch_was_paused_leave_the_line_with_the_first_that_ma
     await first
     assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [Deferred] * 3
     assert not bench.claude.called.is_set()
+    assert await bench.open_permits() == 0
+
+
+async def waiting_behind_one_that_begins(bench: Bench, number: int) -> "list[asyncio.Task[None]]":
+    """One call a minute: the first job is beginning, and so many wait behind it."""
+    bench.pipeline.limiter = bench.limiter = LocalLimiter(ceilings=lambda _pool: Ceilings(1, 0, 0))
+    bench.pipeline.patience = 1_000
+    bench.rows.gates[Write.BEGIN] = asyncio.Event()
+    first = bench.start()
+    await bench.rows.reached[Write.BEGIN].wait()
+    waiting = [bench.start() for _ in range(number)]
+    while len(bench.pipeline._waiting.of("batch")) < number:  # noqa: ASYNC110  # no event tells it
+        await asyncio.sleep(0)
+    return [first, *waiting]
+
+
+async def test_without_room_for_the_moment_nobody_is_looked_up(bench: Bench) -> None:
+    bench.rows.stopped = None
+    first, *waiting = await waiting_behind_one_that_begins(bench, 3)
+    bench.rows.gates[Write.BEGIN].set()
+    await asyncio.wait([first])
+    assert Write.LOOK not in bench.rows.kinds()
+    assert not any(each.done() for each in waiting)
+    await cancelled(waiting)
+
+
+async def test_those_who_wait_are_looked_up_once_however_many_are_refused_at_once(bench: Bench) -> None:
+    bench.rows.refuse = True
+    first, *waiting = await waiting_behind_one_that_begins(bench, 3)
+    bench.rows.gates[Write.LOOK] = asyncio.Event()
+    bench.rows.gates[Write.BEGIN].set()
+    await bench.rows.reached[Write.LOOK].wait()
+    await asyncio.create_task(bench.pipeline._call_off_stale("batch"))  # another that is refused meanwhile
+    bench.rows.gates[Write.LOOK].set()
+    await first
+    assert bench.rows.of(Write.LOOK) == [("job", 1)] * 3
+    assert bench.rows.kinds().count(Write.LOAD) == 4
+    await cancelled(waiting)
+
+
+async def cancelled(tasks: "list[asyncio.Task[None]]") -> None:
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_resets_without_end_ease_the_pace_and_one_answer_ends_that(bench: Bench) -> None:
+    """In a storm of resets the calls go on at full pace otherwise, and each may have been billed."""
+    bench.claude.outcome = ConnectionFailed("reset")
+    for _ in range(RESETS_IN_A_ROW - 1):
+        with pytest.raises(Deferred):
+            await bench.start()
+    assert (await bench.limiter.peek(POOL)).easing == 1
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert (await bench.limiter.peek(POOL)).easing < 1
     assert await bench.open_permits() == 0
 
 
