@@ -12,6 +12,7 @@ from typing import TextIO
 
 from producers import formats, parquet
 from producers.answers import Result
+from producers.wording import several
 from promptmill.errors import ConfigurationError
 from promptmill.states import JobState
 
@@ -30,11 +31,21 @@ _BY_SUFFIX = {".csv": Format.CSV, ".parquet": Format.PARQUET}
 
 @dataclass(slots=True)
 class Written:
-    """What an export wrote: how many results, how many of them the simulated Claude gave, how many it left out."""
+    """What an export wrote: results, how many of them are answers and how many simulated, and how many it left out."""
 
     results: int = 0
+    answers: int = 0
     simulated: int = 0
     left_out: int = 0
+
+    @property
+    def told(self) -> str:
+        """The subject and the verb of a sentence about what was written."""
+        if self.answers == self.results:
+            return f"{several(self.answers, 'answer')} {'is' if self.answers == 1 else 'are'}"
+        others = f"{self.results - self.answers:,} without one"
+        verb = "is" if self.results == 1 else "are"
+        return f"{several(self.results, 'line')} ({several(self.answers, 'answer')}, {others}) {verb}"
 
 
 def format_of(path: Path) -> Format:
@@ -89,7 +100,9 @@ def to_stream(results: Iterable[Result], stream: TextIO, format_: Format) -> Wri
 def _counted(results: Iterable[Result], written: Written) -> Iterator[Result]:
     for result in results:
         written.results += 1
-        written.simulated += result.simulated and result.state is JobState.SUCCEEDED
+        is_answer = result.state is JobState.SUCCEEDED
+        written.answers += is_answer
+        written.simulated += result.simulated and is_answer
         yield result
 
 

@@ -55,7 +55,7 @@ def write(
             return
     else:
         written = export.to_file(answers, path, format_)
-        say(f"{written.results:,} results are in {path}")
+        say(f"{written.told} in {path}")
     if written.left_out:
         say(f"{written.left_out:,} jobs have not ended and have no line in this format")
     if written.simulated:

@@ -25,7 +25,6 @@ from promptmill.store.tallies import Tallies, add
 
 MOST_AT_ONCE = 5_000
 """Jobs taken up in one transaction, for which other writers wait: under 0.2 s on SQLite and on Postgres."""
-RETRIABLE = frozenset({JobState.ERRORED, JobState.EXPIRED, JobState.CANCELED})
 
 
 @dataclass(frozen=True, slots=True)

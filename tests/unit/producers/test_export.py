@@ -44,6 +44,18 @@ def test_a_file_holds_one_line_a_result_in_the_order_they_came(tmp_path: Path) -
     assert (written.results, written.simulated, written.left_out) == (2, 1, 0)
 
 
+def test_what_was_written_is_told_by_whether_it_is_an_answer(tmp_path: Path) -> None:
+    waiting = replace(RESULT, custom_id="b", state=JobState.PENDING, text=None, message=None)
+
+    whole = to_file([RESULT, RESULT], tmp_path / "out.jsonl", Format.JSONL)
+    stopped = to_file([RESULT, waiting, waiting], tmp_path / "out.jsonl", Format.JSONL)
+    left_out = to_file([RESULT, waiting], tmp_path / "out.jsonl", Format.ANTHROPIC)
+
+    assert whole.told == "2 answers are"
+    assert stopped.told == "3 lines (1 answer, 2 without one) are"
+    assert left_out.told == "1 answer is"
+
+
 @pytest.mark.parametrize("before", [None, "the old file\n"])
 def test_a_broken_export_leaves_what_was_there(tmp_path: Path, before: str | None) -> None:
     out = tmp_path / "out.jsonl"

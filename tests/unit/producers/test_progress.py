@@ -72,7 +72,7 @@ MOMENT = Moment(
 )
 
 
-def at(moment: Moment, **changes: object) -> Moment:
+def at(moment: Moment, **changes: Any) -> Moment:
     """The moment with other facts of its batch."""
     return replace(moment, status=replace(moment.status, batch=replace(moment.status.batch, **changes)))
 
