@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from promptmill.errors import InvalidTransition
 from producers.terms import RETRIABLE
+from promptmill.errors import InvalidTransition
 from promptmill.states import BATCH_CHANGES, JOB_CHANGES, JobState
 from promptmill.store import batches, jobs, retrying
 from promptmill.store.tables import job
