@@ -19,6 +19,7 @@ _ADVICE = {
     "request_too_large": "one call needs more tokens than the limit of a minute ever grants: shorten the prompt, lower --max-tokens, or raise the limit",
     "reply_not_stored": f"the answer came and the database did not take it: look for reply_not_stored in the worker's log, then {_RETRY} (it is paid again)",
     "lost": f"the worker process ended during the call, so often that this prompt may be the cause: look at memory and the worker's log, then {_RETRY}",
+    "orphaned": "the worker lost sight of the call and found that out itself: nothing to do, the job is asked again",
     "interrupted": "the call was cut because its worker was stopped: nothing to do, the job is asked again",
     "truncated": "the answer reached max_tokens and is asked again with more",
     "budget": "the budget has no room for it: raise it with: promptmill set BATCH --budget DOLLARS",

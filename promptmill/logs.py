@@ -20,8 +20,11 @@ _SECRET = re.compile(
 )
 _SCRUBBED = "[secret]"
 
-_TALKATIVE = ("httpx", "httpcore", "aiohttp", "alembic", "celery.redirected", "kombu", "redbeat")
-"""Libraries whose INFO lines are about every call they make."""
+_TALKATIVE = (
+    *("httpx", "httpcore", "aiohttp", "alembic", "kombu", "redbeat"),
+    *("celery.redirected", "celery.app.trace", "celery.worker.strategy"),
+)
+"""Libraries whose INFO lines are about every call they make, or every job."""
 
 Event = MutableMapping[str, Any]
 

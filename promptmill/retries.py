@@ -3,8 +3,8 @@
 Deciding is here, acting is in `workers.outcomes`. Backoff is exponential with full jitter above a least delay;
 `retry-after` is a minimum and is never shortened. Every fault has its own count: what our pace or the account
 is to blame for, and an outage, is never counted against the job; what the server failed at is, so often,
-and not before an outage of some minutes would be over; what the prompt is to blame for ends it at once. A job with a deadline expires by it; without one, trying ends
-after seven days.
+and not before an outage of some minutes would be over; what the prompt is to blame for ends it at once. A job
+with a deadline expires by it; without one, trying ends after seven days.
 """
 
 import random
@@ -202,7 +202,8 @@ def _cap(options: Mapping[str, Any]) -> int:
 
 
 AFTER_LOSS = Backoff(first=30, ceiling=600)
-"""Seconds: apart enough that jobs which were in flight beside the one that ends processes are not so again."""
+"""Seconds: not all that were in flight beside the one that ends processes are so again; `workers.suspects` sees to the
+rest."""
 
 
 def after_loss(losses: int, *, max_losses: int, rng: random.Random) -> Retry | GiveUp:

@@ -7,5 +7,6 @@ ANSWER_QUEUE = "promptmill"
 KEY_PREFIX = "promptmill:"
 DISPATCHER_LOCK = KEY_PREFIX + "dispatcher:lock:"  # + the endpoint it dispatches for
 DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times:"  # likewise
+IN_HAND = KEY_PREFIX + "in-hand:"  # + a worker's id: what it has taken, for the reaper
 NUDGE_CHANNEL = KEY_PREFIX + "nudge"
 PUT_RIGHT = KEY_PREFIX + "put-right"  # a hash: what was found wrong and put right, and how often

@@ -8,16 +8,22 @@ What it counts is for the watchdog, on another thread: whether the loop turns, a
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from redis.exceptions import ResponseError
 
 from promptmill.logs import get_logger, scrub
+from promptmill.routes import ANSWER_QUEUE
 
 log = get_logger(__name__)
+
+# At each lost connection Celery would announce another default of a setting that celeryconfig sets.
+warnings.filterwarnings("ignore", "\nIn Celery 5.1 we introduced", CPendingDeprecationWarning)
 
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
@@ -37,6 +43,7 @@ class Consumer(CeleryConsumer):
 
     connection_errors: tuple[type[Exception], ...]
     hub: Any
+    app: Any
     turns = 0
     taken = 0
 
@@ -88,6 +95,11 @@ class Consumer(CeleryConsumer):
         super().on_connection_error_after_connected(exc)
         if isinstance(exc, ResponseError):
             time.sleep(REFUSED_S)
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether it is to take jobs at all: a person may have told it not to, in Flower or with `-Q`."""
+        return ANSWER_QUEUE in self.app.amqp.queues.consume_from
 
     def restart(self) -> None:
         """Connect anew. From any thread; the calls in flight are not touched."""

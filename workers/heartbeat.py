@@ -22,6 +22,11 @@ from workers.timekeeping import DatabaseClock, jumped
 
 log = get_logger(__name__)
 
+WAY_BACK_S = 25.0
+"""Seconds after an outage until the last process beats again, at most: a connection on which nothing comes back is given
+up after 20 (`tcp_user_timeout`), and a new one may take 5 (`connect_timeout`); see `store.engines`. And no more than the
+outage itself took, because TCP tries again in intervals that double."""
+
 
 @dataclass(slots=True)
 class Heartbeat:
@@ -34,6 +39,7 @@ class Heartbeat:
     running: Callable[[], int]
     clock: DatabaseClock
     every: float = 3.0
+    way_back: float = WAY_BACK_S
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _beaten_at: float = float("-inf")
@@ -68,13 +74,14 @@ class Heartbeat:
                 log.warning("heartbeat_missed", worker_id=self.worker_id, error=type(error).__name__)
 
     def steady_for(self) -> float:
-        """Seconds since which every beat was on time; 0 while they are not.
+        """Seconds since which every beat was on time; 0 while they are not, and after that until all can be back.
 
         After the database was away, or its clock was set, all heartbeats are old, those of live processes too.
-        Who judges them by their age must first have seen that beats go through again.
+        Who judges them by their age must first have seen that beats go through again, and not only its own: a
+        database that was silent is found again by each process at another time.
         """
         now = time.monotonic()
-        return 0.0 if now - self._beaten_at > 2 * self.every else now - self._steady_since
+        return 0.0 if now - self._beaten_at > 2 * self.every else max(0.0, now - self._steady_since)
 
     def _beat(self) -> None:
         with self.database.begin() as connection:
@@ -90,8 +97,13 @@ class Heartbeat:
 
     def _note_beat(self, *, anew: bool = False) -> None:
         now = time.monotonic()
-        if anew or now - self._beaten_at > 2 * self.every:
+        silent = now - self._beaten_at
+        if self._beaten_at == float("-inf"):
             self._steady_since = now
+        elif silent > 2 * self.every:
+            self._steady_since = now + min(silent, self.way_back)
+        elif anew:
+            self._steady_since = max(now, self._steady_since)
         self._beaten_at = now
 
     def _register(self) -> None:

@@ -4,8 +4,8 @@ Both are found by facts in the database (a worker's row that is not fresh, a `qu
 nowhere), and both are guarded: a worker that was only thought dead loses its lease, not its money.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from promptmill.clock import Clock
@@ -15,6 +15,7 @@ from promptmill.store import batches, jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import AfterLoss
+from workers.hands import InHand, in_no_hand
 from workers.put_right import Fault
 from workers.timekeeping import jumped
 
@@ -28,6 +29,8 @@ FUTURE = timedelta(minutes=1)
 
 GOES = 20
 """Transactions in one sweep that end waiting jobs, of 20,000 jobs each."""
+GOING_S = 2.0
+"""Seconds after which a sweep begins no further one: whoever leads does other things too."""
 
 
 def _tell_nobody(_fault: Fault, _count: int) -> None:
@@ -40,8 +43,11 @@ class Reaper:
 
     Args:
         present: the ids at the broker; raises Unavailable when it cannot say.
+        broker_now: the time by which `hands` are told; likewise.
+        hands: what these workers told last of what they have in hand; likewise.
         steady_for: seconds since which heartbeats have gone through; see `Heartbeat.steady_for`.
-        taken_for: seconds a worker may hold an id before it begins the job (its patience and some).
+        taken_for: seconds a worker may hold an id before it begins the job (its patience and some); what is missing
+            for longer is lost, even where a worker cannot tell what it has.
         dead_after: seconds without a heartbeat after which a process counts as dead.
         after_loss: what follows when a job's process is lost for the nth time.
         found: told what was put right, and how much of it.
@@ -50,6 +56,8 @@ class Reaper:
 
     database: Database
     present: Callable[[], set[str]]
+    broker_now: Callable[[], float]
+    hands: Callable[[Collection[str]], Mapping[str, InHand | None]]
     clock: Clock
     steady_for: Callable[[], float]
     after_loss: AfterLoss = store_workers.again_at_once
@@ -57,7 +65,7 @@ class Reaper:
     taken_for: float = 25.0
     dead_after: float = 10.0
     settle_s: float = 6.0
-    _live: set[str] | None = None
+    _gone_at: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def sweep(self) -> int:
         """Put back what is lost; how many jobs.
@@ -66,15 +74,25 @@ class Reaper:
             Unavailable: the database is away.
         """
         reaped = self._take_back() if self.steady_for() >= self.settle_s else 0
+        self._expire()
         with self.database.begin() as connection:
-            jobs.expire_overdue(connection, self.clock.now())
             resumed = batches.resume_due(connection, self.clock.now())
         if resumed:
             log.info("batches_resumed", batches=resumed)
-        # What a dead process had taken and not begun is nowhere now, so there is no reason to wait for it.
-        # A new leader has not seen who died before it: most likely its predecessor.
-        wait = PUBLISHING_S if self._somebody_died() else self.taken_for
-        return reaped + self._put_back_lost(timedelta(seconds=wait))
+        try:
+            return reaped + self._put_back(self._lost())
+        except Unavailable as error:
+            log.info("lost_ids_not_known", error=str(error))
+            return reaped
+
+    def _expire(self) -> None:
+        """A batch of a million jobs ends in one sweep, as long as that holds up nothing else."""
+        begun = self.clock.monotonic()
+        for _ in range(GOES):
+            with self.database.begin() as connection:
+                ended = jobs.expire_overdue(connection, self.clock.now())
+            if not ended or self.clock.monotonic() - begun > GOING_S:
+                return
 
     def _take_back(self) -> int:
         with self.database.begin() as connection:
@@ -87,21 +105,33 @@ class Reaper:
             self.found(Fault.DEAD_WORKER, len(reaped))
         return len(reaped)
 
-    def _somebody_died(self) -> bool:
-        with self.database.read() as connection:
-            now = database_now(connection)
-            fresh = store_workers.live(connection, now, timedelta(seconds=self.dead_after))
-        before, self._live = self._live, {worker.id for worker in fresh}
-        return before is None or bool(before - self._live)
+    def _lost(self) -> list[tuple[str, int]]:
+        """(id, dispatch) of what is in no queue and in no hand.
 
-    def _put_back_lost(self, age: timedelta) -> int:
-        try:
-            present = self.present()
-        except Unavailable:
-            return 0
+        Raises:
+            Unavailable: the broker, or the database, is away.
+        """
+        present = self.present()
+        gone_now = self.broker_now()
         with self.database.read() as connection:
             now = self.clock.now()
-            lost = jobs.lost_queued(connection, present, now - age, after=now + FUTURE)
+            gone = jobs.lost_queued(
+                connection, present, now - timedelta(seconds=PUBLISHING_S), after=now + FUTURE
+            )
+            forgotten = now - timedelta(seconds=self.taken_for)
+            long_gone = frozenset(jobs.lost_queued(connection, present, forgotten, after=now + FUTURE))
+            live = store_workers.live(
+                connection, database_now(connection), timedelta(seconds=self.dead_after)
+            )
+        self._gone_at = {each: self._gone_at.get(each, gone_now) for each in gone}
+        hands = self.hands([worker.id for worker in live]).values()
+        return [
+            each
+            for each, gone_at in self._gone_at.items()
+            if each in long_gone or in_no_hand(each[0], gone_at, hands)
+        ]
+
+    def _put_back(self, lost: list[tuple[str, int]]) -> int:
         if not lost:
             return 0
         with self.database.begin() as connection:

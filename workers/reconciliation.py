@@ -17,7 +17,6 @@ from promptmill.limits import Pool
 from promptmill.limits.scripts import Keys
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
-from promptmill.store.workers import AfterLoss
 from workers.permits import WatchedLimiter
 from workers.put_right import Fault, PutRight
 
@@ -28,7 +27,6 @@ class Reconciliation:
 
     Args:
         on_hand: ids of the jobs that this process works on now, from before their lease until after their end.
-        after_loss: what follows when a job is lost for the nth time.
     """
 
     database: Database
@@ -36,7 +34,6 @@ class Reconciliation:
     limiter: WatchedLimiter
     worker_id: str
     on_hand: Callable[[], Collection[str]]
-    after_loss: AfterLoss
     put_right: PutRight
 
     async def compare(self) -> None:
@@ -74,7 +71,7 @@ class Reconciliation:
     def _take_back(self, orphans: Mapping[str, int]) -> int:
         with self.database.begin() as connection:
             now = database_now(connection)
-            return len(store_workers.take_back(connection, self.worker_id, orphans, now, self.after_loss))
+            return len(store_workers.take_back(connection, self.worker_id, orphans, now))
 
     def _kept(self, pools: Collection[Pool]) -> dict[Pool, set[str]]:
         return {pool: self._permits_in(pool) for pool in pools}

@@ -7,6 +7,7 @@ flight alone; where that does not help, or the main thread itself hangs, the pro
 whoever supervises it starts it again.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ OVERSLEPT_S = 5.0
 """Between two looks: more, and this thread could not run either."""
 RESTARTS = 2
 """Restarts of the consumer in a row before the process is given up."""
+LAST_ACTS_S = 45.0
+"""In which a process that is given up may hand back, write and sign off; then it ends without."""
 
 
 class Diagnosis(Enum):
@@ -99,7 +102,10 @@ class Watchdog:
         signs: asks for the newest.
         restart: makes the consumer connect anew.
         end: asks the process to drain and end, as SIGTERM does.
-        abandon: hands back what runs and ends the process, without its main thread.
+        abandon: hands back what runs and signs off, without the main thread; after it the process ends.
+        on_hand: how many jobs the process works on.
+        longest_call: seconds in which one of them must have ended, when it drains.
+        leave: ends the process at once.
     """
 
     judge: Judge
@@ -107,6 +113,10 @@ class Watchdog:
     restart: Callable[[], None]
     end: Callable[[], None]
     abandon: Callable[[], None]
+    on_hand: Callable[[], int]
+    longest_call: float
+    leave: Callable[[int], object] = os._exit
+    look_every: float = LOOK_S
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -120,7 +130,7 @@ class Watchdog:
         self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_S):
+        while not self._stop.wait(self.look_every):
             try:
                 self._act(self.judge.judge(self.signs(), time.monotonic()))
             except Exception as error:  # noqa: BLE001  # the next look may go well, and nobody else looks
@@ -135,9 +145,28 @@ class Watchdog:
                 self.restart()
             case Diagnosis.HOPELESS:
                 log.critical("consumer_takes_nothing", then="end of the process")
-                self.stand_down()
                 self.end()
+                self._see_out()
+                self._give_up("drain_stands_still")
             case Diagnosis.HUNG:
-                log.critical("main_thread_hangs", then="end of the process")
-                self.stand_down()
-                self.abandon()
+                self._give_up("main_thread_hangs")
+
+    def _see_out(self) -> None:
+        """Wait while the drain goes on; where it works, the process ends in the midst of this."""
+        left, since = self.on_hand(), time.monotonic()
+        while time.monotonic() - since < (self.longest_call if left else self.judge.hung_after):
+            time.sleep(self.look_every)
+            before, left = left, self.on_hand()
+            if left != before:
+                since = time.monotonic()
+
+    def _give_up(self, why: str) -> None:
+        """End the process, whatever comes of its last acts, even of the line in the log."""
+        deadline = threading.Timer(LAST_ACTS_S, self.leave, [os.EX_SOFTWARE])
+        deadline.daemon = True
+        deadline.start()
+        try:
+            log.critical(why, then="end of the process")
+            self.abandon()
+        finally:
+            self.leave(os.EX_SOFTWARE)

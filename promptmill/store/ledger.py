@@ -20,6 +20,8 @@ from promptmill.usage import Usage
 OPEN = "open"
 SUCCEEDED = "succeeded"
 LOST = "lost"
+ORPHANED = "orphaned"
+"""Of a process that lives and knows nothing of it; like LOST, and nothing is suspected of having ended a process."""
 
 USAGE_COLUMNS = tuple(each.name for each in fields(Usage))
 
@@ -191,7 +193,7 @@ def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
 @cache
 def _find_closable(dialect: str) -> Select[tuple[str, str, str, int | None]]:
     return select(attempt.c.id, attempt.c.batch_id, attempt.c.outcome, attempt.c.reserved_nanos).where(
-        _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([OPEN, LOST])
+        _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([OPEN, LOST, ORPHANED])
     )
 
 

@@ -27,7 +27,7 @@ from promptmill.retries import GiveUp, Retry
 from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, is_in
-from promptmill.store.ledger import LOST, OPEN, ClosedAttempt, close
+from promptmill.store.ledger import LOST, OPEN, ORPHANED, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import RUNNING, attempt, job, worker
 from promptmill.store.tallies import Tallies, add, lock_batches_of
@@ -36,6 +36,10 @@ FRESH_FOR = timedelta(seconds=10)
 
 LOST_MESSAGE = (
     "the worker process ended, or was cut off, during the call; nobody can know whether it was billed"
+)
+
+ORPHANED_MESSAGE = (
+    "the worker process lives and knew nothing of this call any more; nobody can know whether it was billed"
 )
 
 AfterLoss = Callable[[int], Retry | GiveUp]
@@ -115,7 +119,7 @@ def reap(
     ends as `errored`: a job whose worker is lost again and again is taken for the cause.
     """
     orphans = text(RUNNING), job.c.worker_id.not_in(select(worker.c.id).where(_is_alive(now, fresh_for)))
-    return _take_back(conn, orphans, now, after_loss)
+    return _take_back(conn, orphans, now, after_loss=after_loss)
 
 
 def running_of(conn: Connection, worker_id: str) -> Mapping[str, int]:
@@ -125,26 +129,27 @@ def running_of(conn: Connection, worker_id: str) -> Mapping[str, int]:
 
 
 def take_back(
-    conn: Connection,
-    worker_id: str,
-    leases: Mapping[str, int],
-    now: datetime,
-    after_loss: AfterLoss = again_at_once,
+    conn: Connection, worker_id: str, leases: Mapping[str, int], now: datetime
 ) -> Sequence[str]:
-    """Take back jobs of a live process that it knows nothing of, if their leases are still these; their ids."""
+    """Take back jobs of a live process that it knows nothing of, if their leases are still these; their ids.
+
+    They go back at once, and it does not count as a loss: no process has ended.
+    """
     lock_batches_of(conn, leases)  # nothing is granted from here on
     held = running_of(conn, worker_id)
     mine = text(RUNNING), job.c.worker_id == worker_id
     among = {job_id for job_id, token in leases.items() if held.get(job_id) == token}
-    return _take_back(conn, mine, now, after_loss, among=among) if among else []
+    return _take_back(conn, mine, now, among=among, outcome=ORPHANED) if among else []
 
 
 def _take_back(
     conn: Connection,
     orphans: Sequence[ColumnElement[bool] | TextClause],
     now: datetime,
-    after_loss: AfterLoss,
+    *,
+    after_loss: AfterLoss | None = None,
     among: Collection[str] | None = None,
+    outcome: str = LOST,
 ) -> Sequence[str]:
     found = [
         each for each in conn.scalars(select(job.c.id).where(*orphans)) if among is None or each in among
@@ -153,15 +158,16 @@ def _take_back(
         return []
     lock_batches_of(conn, found)
     are_found = _IDS.among(conn.dialect.name, job.c.id)
-    values = _IDS.parameters(((each,) for each in found), now=now)
+    values = _IDS.parameters(((each,) for each in found), now=now, outcome=outcome)
     reaped = conn.execute(_TAKE_BACK.where(*orphans, are_found), values).all()
     tallies = Tallies()
-    close(conn, _lost(conn, [row.id for row in reaped], now), tallies)
+    close(conn, _unheard(conn, [row.id for row in reaped], now, outcome), tallies)
     for row in reaped:
         if row.state == JobState.CANCELED:
             tallies[row.batch_id].canceled += 1
     again = [row.id for row in reaped if row.state == JobState.PENDING]
-    _follow_losses(conn, again, now, after_loss, tallies)
+    if after_loss is not None:
+        _follow_losses(conn, again, now, after_loss, tallies)
     add(conn, tallies, now)
     return sorted(row.id for row in reaped)
 
@@ -203,13 +209,14 @@ def _losses(conn: Connection, job_ids: Sequence[str]) -> Mapping[str, int]:
     return {row[0]: row[1] for row in counted}
 
 
+_MESSAGES = {LOST: LOST_MESSAGE, ORPHANED: ORPHANED_MESSAGE}
 _TAKE_BACK = (
     update(job)
     .values(
         state=PENDING_OR_CANCELED,
         worker_id=None,
         not_before=None,
-        error_kind=LOST,
+        error_kind=bindparam("outcome"),
         changed_at=bindparam("now", type_=UTCDateTime()),
     )
     .returning(job.c.id, job.c.batch_id, job.c.state)
@@ -244,13 +251,13 @@ def _is_alive(now: datetime, fresh_for: timedelta) -> ColumnElement[bool]:
     return and_(worker.c.stopped_at.is_(None), is_fresh)
 
 
-def _lost(conn: Connection, job_ids: Iterable[str], now: datetime) -> list[ClosedAttempt]:
+def _unheard(conn: Connection, job_ids: Iterable[str], now: datetime, outcome: str) -> list[ClosedAttempt]:
     """The open attempts of these jobs, closed without anybody knowing what they used."""
     query = select(attempt.c.id).where(
         _IDS.among(conn.dialect.name, attempt.c.job_id), attempt.c.outcome == OPEN
     )
     ids = conn.scalars(query, _IDS.parameters((each,) for each in job_ids))
     return [
-        ClosedAttempt(attempt_id=each, outcome=LOST, closed_at=now, error_message=LOST_MESSAGE)
+        ClosedAttempt(attempt_id=each, outcome=outcome, closed_at=now, error_message=_MESSAGES[outcome])
         for each in ids
     ]

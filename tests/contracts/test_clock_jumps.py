@@ -61,7 +61,13 @@ def a_claim(queued: jobs.QueuedJob) -> leases.Claim:
 
 
 def a_reaper(database: Database, clock: DatabaseClock, **facts: Any) -> Reaper:
-    settings: dict[str, Any] = {"present": set, "steady_for": lambda: 3600.0} | facts
+    settings: dict[str, Any] = {
+        "present": set,
+        "broker_now": lambda: 0.0,
+        "hands": dict.fromkeys,
+        "steady_for": lambda: 3600.0,
+        **facts,
+    }
     return Reaper(database=database, clock=clock, **settings)
 
 

@@ -1,10 +1,12 @@
 """The reaper on both databases: what nobody works on goes back to `pending`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis import Redis as RedisClient
 
 from promptmill.clock import SystemClock
 from promptmill.errors import Unavailable
@@ -15,15 +17,19 @@ from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
 from promptmill.testing import a_batch
+from workers.hands import Hands, InHand
 from workers.reaper import Reaper
 
 LONG_AGO = timedelta(seconds=60)
+IN_NO_HAND: dict[str, Any] = {"broker_now": lambda: 0.0, "hands": dict.fromkeys}
+"""Workers that cannot tell what they have."""
 
 
 @pytest.fixture
 def reap(database: Database) -> Callable[..., Reaper]:
     def make(present: set[str] | None = None, **settings: Any) -> Reaper:
-        facts: dict[str, Any] = {"steady_for": lambda: 3600.0, "clock": SystemClock()} | settings
+        facts: dict[str, Any] = {"steady_for": lambda: 3600.0, "clock": SystemClock(), **IN_NO_HAND}
+        facts |= settings
         return Reaper(database=database, present=lambda: present or set(), **facts)
 
     return make
@@ -99,25 +105,83 @@ def test_an_id_that_the_broker_lost_goes_back(database: Database, reap: Callable
 def test_an_id_that_a_worker_may_just_have_taken_stays(
     database: Database, reap: Callable[..., Reaper]
 ) -> None:
+    a_worker(database, "silent")
     batch = a_batch(database, 2)
     reaper = reap(taken_for=25.0)
-    reaper.sweep()
     queue_all(database, batch.id, ago=timedelta(seconds=10))
     assert reaper.sweep() == 0
+    assert reaper.sweep() == 0
 
 
-def test_what_a_dead_process_had_taken_and_not_begun_goes_back_at_once(
+@dataclass
+class Redis:
+    """What the reaper sees there."""
+
+    now: float = 100.0
+    in_hand: dict[str, InHand] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "broker_now": lambda: self.now,
+            "hands": lambda ids: {each: self.in_hand.get(each) for each in ids},
+        }
+
+    def passes(self, seconds: float, **in_hand: set[str]) -> None:
+        """So long, and then each worker tells what it has."""
+        self.now += seconds
+        self.in_hand = {each: InHand(self.now, frozenset(ids)) for each, ids in in_hand.items()}
+
+
+def test_when_a_process_dies_what_it_had_taken_goes_back_and_what_others_have_stays(
     database: Database, reap: Callable[..., Reaper]
 ) -> None:
-    a_worker(database, "dying")
+    redis = Redis()
+    for each in ("dying", "alive"):
+        a_worker(database, each)
     batch = a_batch(database, 2)
-    reaper = reap(taken_for=25.0)
-    reaper.sweep()
-    queue_all(database, batch.id, ago=timedelta(seconds=5))
+    reaper = reap(taken_for=25.0, **redis.facts)
+    waits, taken = [each.job_id for each in queue_all(database, batch.id, ago=timedelta(seconds=5))]
+    redis.passes(3, alive={waits}, dying={taken})
     assert reaper.sweep() == 0
+    redis.passes(3, alive={waits})
+    assert reaper.sweep() == 0  # what is dead is not known to be: it has not told, and lives by its row
     with database.begin() as connection:
         store_workers.leave(connection, "dying", database_now(connection))
-    assert reaper.sweep() == 2
+    assert reaper.sweep() == 1
+    assert states_of(database, batch.id) == {JobState.QUEUED: 1, JobState.PENDING: 1}
+
+
+def test_an_id_that_nobody_has_goes_back_as_soon_as_everybody_has_said_so(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    redis = Redis()
+    a_worker(database, "alive")
+    reaper = reap(taken_for=25.0, **redis.facts)
+    queue_all(database, a_batch(database, 1).id, ago=timedelta(seconds=5))
+    redis.passes(3, alive=set())
+    assert reaper.sweep() == 0  # it may have been taken since
+    redis.passes(0.5, alive=set())
+    assert reaper.sweep() == 0  # it may be on its way into a hand
+    redis.passes(3, alive=set())
+    assert reaper.sweep() == 1
+
+
+def test_what_a_worker_has_in_hand_is_told_in_redis(clean_redis: str) -> None:
+    with RedisClient.from_url(clean_redis) as client:
+        hands = Hands(client)
+        told = InHand(hands.now(), frozenset({"job_1", "job_2"}))
+        hands.tell("w", told)
+        assert hands.of(["w", "unknown"]) == {"w": told, "unknown": None}
+
+
+def test_one_sweep_ends_all_whose_deadline_has_passed(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    late = SystemClock().now() - LONG_AGO
+    found = [a_batch(database, 2, deadline=late).id for _ in range(3)]
+    reap().sweep()
+    assert [states_of(database, each) for each in found] == [{JobState.EXPIRED: 2}] * 3
 
 
 def test_nothing_counts_as_lost_while_the_broker_cannot_be_asked(database: Database) -> None:
@@ -126,7 +190,9 @@ def test_nothing_counts_as_lost_while_the_broker_cannot_be_asked(database: Datab
 
     batch = a_batch(database, 1)
     queue_all(database, batch.id, ago=LONG_AGO)
-    reaper = Reaper(database=database, present=away, clock=SystemClock(), steady_for=lambda: 3600.0)
+    reaper = Reaper(
+        database=database, present=away, clock=SystemClock(), steady_for=lambda: 3600.0, **IN_NO_HAND
+    )
     assert reaper.sweep() == 0
 
 

@@ -141,6 +141,23 @@ def test_a_live_process_gives_up_only_the_leases_it_names_and_still_holds(world:
     world.assert_adds_up(made)
 
 
+def test_a_lease_that_a_live_process_gives_up_goes_back_at_once_however_often_and_is_no_loss(
+    world: Any,
+) -> None:
+    made, losses = world.batch(1), list[int]()
+    for _ in range(3):
+        [lease] = world.running(made, worker="mine")
+        with world.database.begin() as conn:
+            workers.take_back(conn, "mine", {lease.job_id: lease.token}, world.now)
+    with world.database.read() as conn:
+        attempts = ledger.attempts_of(conn, batch_id=made.id)
+    assert {each.outcome for each in attempts} == {ledger.ORPHANED}
+    assert all("lives" in str(each.error_message) for each in attempts)
+    _lose(world, made, losses)
+    assert losses == [1]
+    world.assert_adds_up(made)
+
+
 def test_the_clock_of_the_database_gives_utc_and_moves(world: Any) -> None:
     with world.database.read() as conn:
         first, second = database_now(conn), database_now(conn)

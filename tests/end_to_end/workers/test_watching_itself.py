@@ -100,7 +100,7 @@ def test_a_lease_of_a_worker_that_knows_nothing_of_it_is_taken_back(
         _begin_in_the_name_of(_only_worker(mill), mill, batch.id)
         mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.PENDING] == 2, timeout=20)
     status = mill.status(batch.id)
-    assert status.failures == {ledger.LOST: 2}
+    assert status.failures == {ledger.ORPHANED: 2}
     assert status.batch.unpriced_attempts == 2
     with Redis.from_url(clean_redis) as redis:
         assert redis.hget(PUT_RIGHT, "leases_without_a_job") == b"2"

@@ -1,0 +1,35 @@
+"""A database that was away is found again by each process at another time, so nobody is judged at once."""
+
+import time
+from collections.abc import Callable
+from threading import Event
+
+from promptmill.errors import Unavailable
+from promptmill.store.database import Database
+from workers.heartbeat import Heartbeat
+from workers.timekeeping import DatabaseClock
+
+WaitUntil = Callable[..., None]
+
+
+def test_who_comes_up_is_steady_from_then_on_and_after_an_outage_only_when_all_can_be_back(
+    database: Database, wait_until: WaitUntil
+) -> None:
+    away = Event()
+
+    def running() -> int:
+        if away.is_set():
+            raise Unavailable("the database answers nothing")
+        return 0
+
+    heartbeat = Heartbeat(database, "w", "simulated", 10, running, DatabaseClock(), every=0.05)
+    heartbeat.start()
+    wait_until(lambda: heartbeat.steady_for() > 0.2)
+    away_at = time.monotonic()
+    away.set()
+    wait_until(lambda: heartbeat.steady_for() == 0)
+    away.clear()
+    back_at = time.monotonic()
+    wait_until(lambda: heartbeat.steady_for() > 0)
+    assert time.monotonic() - back_at > back_at - away_at
+    heartbeat.stop()
