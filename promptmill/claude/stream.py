@@ -109,6 +109,8 @@ class MessageFold:
             "message_delta": self._change,
             "message_stop": self._stop,
             "error": self._fail,
+            # Nothing of the answer is in it; but a stream that is damaged here may be so elsewhere.
+            "ping": lambda _event: None,
         }
 
     @property

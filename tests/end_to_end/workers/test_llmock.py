@@ -2,7 +2,6 @@
 
 It takes two requests for one call when their bodies are the same. A scout is the same call as a stream, so its body
 says one word more; so here every answer is streamed (they are long enough for that), or none is (`plain_worker`).
-After two events it would break a ping: nothing of the answer is in that, so we pass it over, which llmock warns of.
 """
 
 import http.client
@@ -46,6 +45,7 @@ STREAM_FAULTS = {
     "truncated": {"type": "stream_fault", "kind": "truncate", "after_chunks": 3},
     "malformed-at-once": {"type": "stream_fault", "kind": "malformed", "after_chunks": 0},
     "malformed": {"type": "stream_fault", "kind": "malformed", "after_chunks": 3},
+    "malformed-ping": {"type": "stream_fault", "kind": "malformed", "after_chunks": 2},
     "stalled": {"type": "stream_fault", "kind": "stall", "after_chunks": 2, "stall_seconds": 8},
 }
 REFUSED = {
@@ -102,7 +102,8 @@ def judge(tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Judge]:
     port = free_port()
     with (tmp_path / "llmock.log").open("wb") as log:
         server = subprocess.Popen(
-            [program, "serve", "--host", "127.0.0.1", "--port", str(port)],
+            # Slowly: a client that hangs up at a damaged event must be seen to, before all is sent anyway.
+            [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--stream-chunk-delay-ms", "50"],
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
             cwd=tmp_path,
             stdout=log,
