@@ -60,7 +60,8 @@ def test_status_is_the_documented_document(cli: Any) -> None:
 
     assert list(status) == [
         "batch_id", "name", "state", "simulated", "reason", "lane", "jobs", "usage", "cost_usd", "estimate_usd",
-        "projected_usd", "predicted", "budget_usd", "reserved_usd", "unknown_usd", "attempts", "failures", "created_at", "started_at", "ended_at", "elapsed_s", "eta_s",
+        "projected_usd", "predicted", "budget_usd", "reserved_usd", "unknown_usd", "attempts", "failures",
+        "errors", "not_whole", "created_at", "started_at", "ended_at", "elapsed_s", "eta_s",
         "bound_by",
     ]  # fmt: skip
     assert status["state"] == "active"

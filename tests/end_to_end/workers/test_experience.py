@@ -55,7 +55,8 @@ def test_a_new_worker_reserves_what_others_have_learned_from_its_first_call_on(
     assert learned.reserved_nanos
     assert guessed.reserved_nanos > 400 * OUTPUT_NANOS
     learned_output = (learned.reserved_nanos - learned.usage.total_input_tokens * 2_000) / OUTPUT_NANOS
-    assert learned_output == pytest.approx(sum(used) / len(used), rel=0.1)
+    mean = sum(used) / len(used)
+    assert mean < learned_output < 2 * mean  # what nearly all calls cost at most is set aside, not their mean
 
 
 def test_a_cached_prefix_is_charged_when_it_is_written_and_not_when_it_is_read(
