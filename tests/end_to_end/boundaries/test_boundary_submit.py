@@ -12,7 +12,7 @@ import pytest
 from promptmill.states import JobState
 from promptmill.testing import simulated_claude
 
-ROWS = 6_000
+ROWS = 20_000  # it must still be writing when it is killed
 
 
 @pytest.mark.parametrize(
