@@ -35,6 +35,9 @@ PATIENCE_S = 15.0
 """Seconds without a worker before that is worth a word: one that was started with us takes a few to come up."""
 
 
+_PRICE_UNKNOWN = Budget(limit=0).why_stopped(None).rpartition("; ")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A batch at one moment.
@@ -74,6 +77,12 @@ class Moment:
         return self._stopped_by(PausedBy.BUDGET)
 
     @property
+    def lacks_a_price(self) -> bool:
+        """Whether its budget stopped it at a call whose price nobody knows."""
+        batch = self.status.batch
+        return batch.paused_by is PausedBy.BUDGET and (batch.reason or "").endswith(_PRICE_UNKNOWN)
+
+    @property
     def is_held(self) -> bool:
         """Whether workers paused it for want of a key or at a spend limit, and nothing is in flight any more."""
         return self._stopped_by(PausedBy.KEY, PausedBy.SPEND_CAP)
@@ -88,7 +97,7 @@ class Moment:
         """The command that lets a paused batch go on."""
         batch = self.status.batch
         name = shlex.quote(batch.name)
-        if batch.paused_by is PausedBy.BUDGET:
+        if batch.paused_by is PausedBy.BUDGET and not self.lacks_a_price:
             return f"promptmill set {name} --budget {self.larger_budget}"
         return f"promptmill resume {name}"
 
@@ -98,6 +107,8 @@ class Moment:
         batch = self.status.batch
         if batch.paused_by is PausedBy.KEY:
             return "set a valid key in ANTHROPIC_API_KEY (and restart the workers) or in the keys file"
+        if self.lacks_a_price:
+            return "no larger budget helps: set the price of its model in promptmill.toml and restart the workers"
         if batch.paused_by is PausedBy.SPEND_CAP:
             return "raise the limit in the Claude Console" + (" to go on sooner" if batch.resume_at else "")
         return None

@@ -93,7 +93,9 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
         )
     for line in summary.summary_lines(moment.status, batch.failures()):
         say(line)
-    if moment.stopped_by_budget:
+    if moment.lacks_a_price:
+        say(f"stopped: {moment.status.batch.reason}; {moment.what_to_do}")
+    elif moment.stopped_by_budget:
         say(f"stopped: {moment.status.batch.reason}. Go on with a larger one:\n  {_with_budget(moment)}")
     if moment.is_held:
         say(

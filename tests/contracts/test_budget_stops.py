@@ -19,8 +19,8 @@ def moment_of(database: Database, batch_id: str) -> Moment:
     return Moment(status, 1, (), 0.0, 0.0, 0.0, eta_s=None, bound_by=None)
 
 
-def claim(database: Database, batch_id: str, dollars: int) -> None:
-    """The next job wants so much."""
+def claim(database: Database, batch_id: str, dollars: int | None) -> None:
+    """The next job wants so much; None where nobody knows its price."""
     now = SystemClock().now()
     with database.begin() as connection:
         [next_one, *_] = jobs.select_pending(connection, batch_id, "claude-sonnet-5", 1, now)
@@ -32,7 +32,7 @@ def claim(database: Database, batch_id: str, dollars: int) -> None:
             key_label="k",
             account="a",
             model="claude-sonnet-5",
-            reserved_nanos=dollars * DOLLAR,
+            reserved_nanos=None if dollars is None else dollars * DOLLAR,
             simulated=True,
             opened_at=now,
         )
@@ -51,6 +51,19 @@ def test_it_says_why_and_how_to_go_on(database: Database) -> None:
         "go on with: promptmill set 'the batch' --budget 11.00"
     )
     assert exit_for(moment.status) is Exit.STOPPED
+
+
+def test_for_a_price_that_is_unknown_no_larger_budget_is_advised(database: Database) -> None:
+    batch = a_batch(database, 3, budget_nanos=5 * DOLLAR, name="the batch")
+    claim(database, batch.id, None)
+
+    moment = moment_of(database, batch.id)
+
+    assert moment.stopped_by_budget
+    assert moment.what_to_do == (
+        "no larger budget helps: set the price of its model in promptmill.toml and restart the workers, "
+        "then: promptmill resume 'the batch'"
+    )
 
 
 def test_while_a_call_is_in_flight_it_goes_on(database: Database) -> None:
