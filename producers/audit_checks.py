@@ -78,7 +78,7 @@ def prices(counted: Counted, book: PriceBook) -> tuple[Check, tuple[Note, ...]]:
             known += answers
         else:
             unknown += answers
-    what = "answers without a cost though the price of their model is known"
+    what = "answers without a cost whose price is known"
     told = Note("unpriced_answers", "answers whose price nobody knew when they came", unknown)
     return Check("answers_without_cost", what, 0, known), (told,) if unknown else ()
 
