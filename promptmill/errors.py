@@ -115,6 +115,8 @@ class NoUsableKey(PromptmillError):
         resting: there is a key, but its account rests.
         everywhere: there is none for any model group, not only for the one that was asked for.
         until: when the first account comes back; None when nobody knows, or none rests.
+        since: when the first of the resting accounts was refused; None where none rests.
+        asking: one call is on its way to find out whether an account still has to rest.
     """
 
     def __init__(
@@ -124,8 +126,12 @@ class NoUsableKey(PromptmillError):
         resting: bool = False,
         everywhere: bool = True,
         until: datetime | None = None,
+        since: datetime | None = None,
+        asking: bool = False,
     ) -> None:
         super().__init__(message)
+        self.since = since
+        self.asking = asking
         self.resting = resting
         self.everywhere = everywhere
         self.until = until

@@ -57,6 +57,7 @@ class Accounts:
         """A key of every account, for the next call of a model group: where it would begin first comes first.
 
         `resumed_at` is when the batch of the call last went on: an account that rests since before is tried again.
+        One that rests without a date comes first now and then, for one call: see `KeyRing.probe`.
 
         Raises:
             NoUsableKey: there is none.
@@ -64,8 +65,15 @@ class Accounts:
         self._groups.add(group)
         if resumed_at is not None:
             self.keys.resumed(resumed_at)
-        usable = self._usable(group)
-        return sorted(usable, key=lambda key: self._expected_wait(Pool(key.account, group)))
+        probe = self.keys.probe(group, self.clock.now())
+        try:
+            usable = self._usable(group)
+        except NoUsableKey:
+            if probe is None:
+                raise
+            return [probe]
+        in_order = sorted(usable, key=lambda key: self._expected_wait(Pool(key.account, group)))
+        return in_order if probe is None else [probe, *in_order]
 
     @contextmanager
     def waiting(self, pool: Pool) -> Iterator[None]:

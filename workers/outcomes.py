@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -38,7 +38,7 @@ from promptmill.store.leases import Claim, Lease, NoRoom
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.usage import Usage
 from workers.compose import compose
-from workers.statements import Held
+from workers.holding import Held
 from workers.verdicts import Deferred, Failed
 from workers.writer import Write, Writer
 
@@ -63,7 +63,7 @@ class Outcomes:
     clock: Clock
     rng: random.Random
     keys: KeyRing
-    pause: Callable[[Held], None]
+    pause: Callable[[Held], datetime | None]
 
     async def load(self, job_id: str) -> LoadedJob | None:
         """The job and its prompt."""
@@ -182,9 +182,10 @@ class Outcomes:
         Raises:
             Deferred: always, once it is committed.
         """
-        await self._hold(job, none_left)
+        if not none_left.asking:
+            await self._hold(job, none_left)
         # What a spend limit holds begins again with the batch, at once; a key may be with another worker.
-        after = 0.0 if none_left.resting else WITHOUT_KEY_S
+        after = 0.0 if none_left.resting and not none_left.asking else WITHOUT_KEY_S
         await self.put_back(job, after=after, why=scrub(str(none_left)))
 
     async def _hold(self, job: LoadedJob, none_left: NoUsableKey) -> None:
@@ -197,13 +198,17 @@ class Outcomes:
                 scrub(f"{_when_it_lifts(none_left)}; {none_left}"),
                 PausedBy.SPEND_CAP,
                 none_left.until,
+                none_left.since,
             )
         else:
             held = Held(job.batch_id, None, scrub(f"{none_left}; {KEY_ADVICE}"), PausedBy.KEY)
         try:
-            await asyncio.to_thread(self.pause, held)
+            went_on = await asyncio.to_thread(self.pause, held)
         except Unavailable as error:
             log.warning("batch_not_paused", batch_id=job.batch_id, error=str(error))  # the next job does it
+        else:
+            if went_on is not None:
+                self.keys.resumed(went_on)
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
         """End a job whose answer was paid for and cannot be stored: asking again would only cost again.
@@ -226,8 +231,10 @@ class Outcomes:
         await self.writer.put(Write.FAIL, Failure(job_id=job.id, dispatch=job.dispatch, error_kind=kind))
         raise Failed(str(error)) from error
 
-    async def follow(self, job: LoadedJob, lease: Lease, key: Key, failure: ClaudeError) -> NoReturn:
-        """Do what `retries.decide` says about a failed call.
+    async def follow(
+        self, job: LoadedJob, lease: Lease, key: Key, failure: ClaudeError, *, sent_at: datetime
+    ) -> NoReturn:
+        """Do what `retries.decide` says about a failed call that was sent at that moment.
 
         Raises:
             Deferred: the job will be tried again.
@@ -244,7 +251,7 @@ class Outcomes:
                 self._retire(key, job.model_group, failure)
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case Hold(reason=reason, until=until):
-                none_left = self._rest(job, key, Rest(now, until, scrub(reason)))
+                none_left = self._rest(job, key, Rest(sent_at, until, scrub(reason)))
                 try:
                     await self._defer(job, lease, attempt, failure, after=0.0)
                 finally:

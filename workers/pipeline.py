@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from typing import NoReturn, TypeVar
 
@@ -65,6 +66,7 @@ class _Begun:
     key: Key
     permit: Permit
     estimate: Estimate
+    sent_at: datetime
 
 
 @dataclass(slots=True)
@@ -115,7 +117,8 @@ class Pipeline:
         )
         lease = await self._begin(job, key, permit, estimate)
         if lease is not None:
-            await self._call(_Begun(job, lease, key, permit, estimate), prompt)
+            begun = _Begun(job, lease, key, permit, estimate, self.outcomes.clock.now())
+            await self._call(begun, prompt)
 
     async def _begin(self, job: LoadedJob, key: Key, permit: Permit, estimate: Estimate) -> Lease | None:
         """The lease, or None for a job that is not ours; the permit is released where no call follows.
@@ -188,6 +191,7 @@ class Pipeline:
 
     async def _after_reply(self, begun: "_Begun", reply: Reply) -> None:
         """The answer is stored first: it is paid for, and all else can be made good."""
+        self.accounts.keys.answered(begun.key.account, begun.sent_at)
         try:
             await self.outcomes.complete(begun.job, begun.lease, reply)
         except Deferred:
@@ -206,7 +210,7 @@ class Pipeline:
     async def _after_failure(self, begun: "_Begun", failure: ClaudeError) -> NoReturn:
         """Stored first, as an answer is; then the limiter is told."""
         try:
-            await self.outcomes.follow(begun.job, begun.lease, begun.key, failure)
+            await self.outcomes.follow(begun.job, begun.lease, begun.key, failure, sent_at=begun.sent_at)
         finally:
             await self._settle_failure(begun.permit, failure)
 

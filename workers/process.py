@@ -35,6 +35,7 @@ from workers.dispatcher import Dispatcher
 from workers.experience import Experiences
 from workers.hands import Hands, InHand
 from workers.heartbeat import Heartbeat
+from workers.holding import pause_held
 from workers.leader import Leader
 from workers.leadership import Leadership
 from workers.limit_changes import LimitChanges
@@ -44,7 +45,7 @@ from workers.pipeline import Pipeline
 from workers.put_right import Fault, PutRight
 from workers.reaper import Reaper
 from workers.reconciliation import Reconciliation
-from workers.statements import lock_jobs, pause_held, store_statements
+from workers.statements import lock_jobs, store_statements
 from workers.timekeeping import DatabaseClock
 from workers.watchdog import Judge, Signs, Watchdog
 from workers.writer import Writer

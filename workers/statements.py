@@ -1,44 +1,12 @@
 """What the writer runs for each kind of write: the store's grouped functions, results in order of the values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 from promptmill.clock import Clock
-from promptmill.logs import get_logger
-from promptmill.states import PausedBy
-from promptmill.store import Connection, batches, jobs, leases
-from promptmill.store.database import Database
+from promptmill.store import Connection, jobs, leases
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
 from workers.writer import Statement, Write
-
-log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Why a batch, or everything at an endpoint, waits until a person acts."""
-
-    batch_id: str
-    endpoint: str | None
-    reason: str
-    by: PausedBy
-    resume_at: datetime | None = None
-
-
-def pause_held(database: Database, held: Held, clock: Clock) -> None:
-    """Pause what is held, one batch a transaction, so that no two workers lock batches in a ring."""
-    with database.read() as connection:
-        active = batches.active(connection)
-    for batch in active:
-        if held.batch_id == batch.id or held.endpoint == batch.endpoint:
-            with database.begin() as connection:
-                paused = batches.hold(
-                    connection, batch.id, held.reason, clock.now(), by=held.by, resume_at=held.resume_at
-                )
-            if paused:
-                log.warning("batch_paused", batch_id=batch.id, by=held.by, until=held.resume_at)
 
 
 def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:

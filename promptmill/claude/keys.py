@@ -8,7 +8,7 @@ what, where a key whose secret was replaced counts as a new one, and which accou
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from pydantic import SecretStr
 from promptmill.errors import ConfigurationError, NoUsableKey
 
 DEFAULT = "default"
+
+PROBE_EVERY = timedelta(minutes=10)
+"""How often an account that rests without a date is asked again, by one call."""
+PROBE_PATIENCE = timedelta(minutes=2)
+"""How long the others wait for what such a call says."""
 
 _SETTING = "PROMPTMILL_KEYS_FILE"
 _REHEARSING = "simulated/"
@@ -33,7 +38,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """An account that no call succeeds with: since when, until when where that is known, and why."""
+    """An account that no call succeeds with: when the refused call was sent, until when where known, and why."""
 
     since: datetime
     until: datetime | None
@@ -51,6 +56,8 @@ class KeyRing:
         self._keys = tuple(keys)
         self._retired: dict[tuple[Key, str | None], str] = {}
         self._resting: dict[str, Rest] = {}
+        self._asked: dict[str, datetime] = {}
+        self._went_on: datetime | None = None
 
     def pick(self, group: str) -> Key:
         """The first key that is not retired, for everything or for this model group.
@@ -69,41 +76,74 @@ class KeyRing:
             NoUsableKey: there is none; the message says why each is out, by label.
         """
         if now is not None:
-            self._wake(lambda rest: rest.until is not None and rest.until <= now)
+            self._wake(lambda _name, rest: rest.until is not None and rest.until <= now)
         first: dict[str, Key] = {}
         for key in self._keys:
             if self._why_not(key, group) is None:
                 first.setdefault(key.account, key)
         if first:
             return tuple(first.values())
-        raise self._none_left(group)
+        raise self._none_left(group, now)
+
+    def probe(self, group: str, now: datetime) -> Key | None:
+        """A key of an account that rests without a date and was not asked for long; to be called with once.
+
+        Where another account carries on nothing is paused, so no resume would ever tell that the limit was raised.
+        """
+        for key in self._keys:
+            rest = self._resting.get(key.account)
+            if rest is None or rest.until is not None or self._refused(key, group):
+                continue
+            if now - max(rest.since, self._asked.get(key.account, rest.since)) >= PROBE_EVERY:
+                self._asked[key.account] = now
+                return key
+        return None
+
+    def answered(self, account: str, sent_at: datetime) -> None:
+        """A call was answered; if it was sent to find out whether the account still rests, it does not."""
+        asked = self._asked.get(account)
+        if asked is not None and sent_at >= asked:
+            self._wake(lambda name, _rest: name == account)
 
     def retire(self, key: Key, group: str | None, why: str) -> None:
         """Do not pick `key` again, for one model group or (None) at all. `why` is shown to people."""
         self._retired[key, group] = why
 
     def rest(self, account: str, rest: Rest) -> None:
-        """Do not pick a key of this account before its spend limit lifts."""
-        self._resting[account] = rest
+        """Do not pick a key of this account before its spend limit lifts.
+
+        A call that was sent before somebody went on, and refused after it, proves nothing.
+        """
+        known = self._resting.get(account)
+        if self._went_on is not None and rest.since <= self._went_on:
+            return
+        if known is None or known.since <= rest.since:
+            self._resting[account] = rest
+            if self._asked.get(account, rest.since) <= rest.since:
+                self._asked.pop(account, None)
 
     def resumed(self, at: datetime) -> None:
         """A person let a batch go on, or its time came: rests that began before that prove nothing any more."""
-        self._wake(lambda rest: rest.since < at)
+        self._went_on = max(at, self._went_on or at)
+        self._wake(lambda _name, rest: rest.since <= at)
 
     def refresh(self, keys: Iterable[Key]) -> None:
         """Replace the keys; what was refused stays refused only while its secret is the same."""
         self._keys = tuple(keys)
         self._retired = {place: why for place, why in self._retired.items() if place[0] in self._keys}
 
-    def _wake(self, over: Callable[[Rest], bool]) -> None:
+    def _wake(self, over: Callable[[str, Rest], bool]) -> None:
         if self._resting:
-            self._resting = {name: rest for name, rest in self._resting.items() if not over(rest)}
+            self._resting = {name: rest for name, rest in self._resting.items() if not over(name, rest)}
+            self._asked = {name: at for name, at in self._asked.items() if name in self._resting}
 
-    def _none_left(self, group: str) -> NoUsableKey:
+    def _none_left(self, group: str, now: datetime | None) -> NoUsableKey:
         if not self._keys:
             return NoUsableKey("no key: set ANTHROPIC_API_KEY")
         reasons = "; ".join(f"{key.label}: {self._why_not(key, group)}" for key in self._keys)
-        resting = [self._resting[key.account] for key in self._keys if self._only_rests(key, group)]
+        names = {key.account for key in self._keys if self._only_rests(key, group)}
+        resting = [self._resting[name] for name in names]
+        asked = (self._asked[name] for name in names if name in self._asked)
         return NoUsableKey(
             f"no usable key for {group} ({reasons})",
             resting=bool(resting),
@@ -111,6 +151,8 @@ class KeyRing:
                 (key, None) in self._retired or key.account in self._resting for key in self._keys
             ),
             until=min((rest.until for rest in resting if rest.until is not None), default=None),
+            since=min((rest.since for rest in resting), default=None),
+            asking=now is not None and any(now < at + PROBE_PATIENCE for at in asked),
         )
 
     def _only_rests(self, key: Key, group: str) -> bool:

@@ -253,12 +253,16 @@ def hold(
     *,
     by: PausedBy,
     resume_at: datetime | None = None,
+    since: datetime | None = None,
 ) -> bool:
     """Pause an `active` batch because of what a worker met; True when this call did it.
 
-    Many jobs meet the same spend cap at once, so a batch that is not active is left as it is.
+    Many jobs meet the same spend cap at once, so a batch that is not active is left as it is; so is one that went
+    on after the worker met it, at `since`.
     """
     if lock(conn, batch_id) != BatchState.ACTIVE:
+        return False
+    if since is not None and (went_on := get(conn, batch_id).resumed_at) is not None and went_on >= since:
         return False
     pause(conn, batch_id, reason, now, by=by, resume_at=resume_at)
     return True
@@ -273,6 +277,15 @@ def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """
     _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.PAUSED, **_NOT_PAUSED, resumed_at=now)
     return get(conn, batch_id)
+
+
+def last_resumed(conn: Connection, batch_id: str) -> datetime | None:
+    """When a batch of the same endpoint, this one or another, last went on after a pause; None if none ever did."""
+    endpoint = select(batch.c.endpoint).where(batch.c.id == batch_id).scalar_subquery()
+    went_on: datetime | None = conn.scalar(
+        select(func.max(batch.c.resumed_at)).where(batch.c.endpoint == endpoint)
+    )
+    return went_on
 
 
 def resume_due(conn: Connection, now: datetime) -> Sequence[str]:

@@ -119,6 +119,26 @@ def test_a_batch_is_held_once_by_many_jobs(world: Any) -> None:
     assert world.row(made).reason is None
 
 
+def test_what_went_on_since_an_account_rests_is_not_paused_for_it(world: Any) -> None:
+    resumed, fresh = world.batch(1), world.batch(1)
+    elsewhere = world.batch(1, endpoint="http://127.0.0.1:8")
+    since = world.now
+    with world.database.begin() as conn:
+        assert batches.last_resumed(conn, fresh.id) is None
+        batches.pause(conn, resumed.id, "cap", world.now, by=PausedBy.SPEND_CAP)
+        went_on = world.tick(1)
+        batches.resume(conn, resumed.id, went_on)
+        assert batches.last_resumed(conn, fresh.id) == went_on
+        assert batches.last_resumed(conn, elsewhere.id) is None
+        held = {
+            each.id: batches.hold(conn, each.id, "cap", world.now, by=PausedBy.SPEND_CAP, since=since)
+            for each in (resumed, fresh)
+        }
+        assert held == {resumed.id: False, fresh.id: True}
+        later = world.tick(1)
+        assert batches.hold(conn, resumed.id, "cap", later, by=PausedBy.SPEND_CAP, since=later)
+
+
 def test_canceling_ends_what_waits_and_lets_finish_what_runs(world: Any) -> None:
     made = world.batch(4)
     [lease] = world.running(made, 1)

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from promptmill.claude.keys import Key, KeyRing, Rest, configured_account, load_keys, rehearsing
+from promptmill.claude.keys import (
+    PROBE_EVERY,
+    PROBE_PATIENCE,
+    Key,
+    KeyRing,
+    Rest,
+    configured_account,
+    load_keys,
+    rehearsing,
+)
 from promptmill.errors import ConfigurationError, NoUsableKey
 
 GROUP = "claude-opus-5"
@@ -88,6 +97,53 @@ def test_a_rest_is_forgotten_when_a_batch_went_on_after_it_began() -> None:
         ring.usable(GROUP, now=NOW)
     ring.resumed(NOW + timedelta(seconds=1))
     assert ring.usable(GROUP, now=NOW)
+
+
+def test_a_call_sent_before_a_resume_and_refused_after_it_proves_nothing() -> None:
+    ring = KeyRing([key("a")])
+    ring.resumed(NOW)
+    ring.rest("default", capped(until=None, since=NOW - timedelta(seconds=1)))
+    assert ring.usable(GROUP, now=NOW)
+    ring.rest("default", capped(until=None, since=NOW + timedelta(seconds=1)))
+    with pytest.raises(NoUsableKey):
+        ring.usable(GROUP, now=NOW)
+
+
+def test_of_several_refusals_the_call_sent_last_says_since_when_an_account_rests() -> None:
+    ring = KeyRing([key("a")])
+    ring.rest("default", capped(since=NOW + timedelta(seconds=2)))
+    ring.rest("default", capped(since=NOW))
+    ring.resumed(NOW + timedelta(seconds=1))
+    with pytest.raises(NoUsableKey) as caught:
+        ring.usable(GROUP, now=NOW)
+    assert caught.value.since == NOW + timedelta(seconds=2)
+
+
+def test_a_rest_without_a_date_is_tried_once_in_ten_minutes_and_one_with_a_date_is_not() -> None:
+    ring = KeyRing([key("a", "x"), key("b", "y")])
+    ring.rest("x", capped(until=None))
+    ring.rest("y", capped())
+    later = NOW + PROBE_EVERY
+    assert ring.probe(GROUP, later - timedelta(seconds=1)) is None
+    assert ring.probe(GROUP, later) == key("a", "x")
+    assert ring.probe(GROUP, later) is None
+    assert ring.probe(GROUP, later + PROBE_EVERY) == key("a", "x")
+
+
+def test_while_such_a_try_is_in_flight_the_others_are_told_so_and_an_answer_ends_the_rest() -> None:
+    ring = KeyRing([key("a")])
+    ring.rest("default", capped(until=None))
+    later = NOW + PROBE_EVERY
+    ring.probe(GROUP, later)
+    for now, asking in ((later, True), (later + PROBE_PATIENCE, False)):
+        with pytest.raises(NoUsableKey) as caught:
+            ring.usable(GROUP, now=now)
+        assert caught.value.asking is asking
+    ring.answered("default", sent_at=NOW)  # one sent long ago says nothing
+    with pytest.raises(NoUsableKey):
+        ring.usable(GROUP, now=later)
+    ring.answered("default", sent_at=later)
+    assert ring.usable(GROUP, now=later)
 
 
 def test_no_account_left_says_when_the_first_comes_back() -> None:

@@ -3,11 +3,12 @@
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 
-from promptmill.claude.keys import Key, KeyRing
+from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.dimensions import DIMENSIONS, Amounts
 from promptmill.errors import NoUsableKey
 from promptmill.limits import Ceilings, DeskUnavailable, LocalLimiter, Pool, PoolState
@@ -61,6 +62,25 @@ async def test_a_paused_account_leaves_its_calls_to_the_other(
     await accounts.look()
     with accounts.waiting(SMALL):
         assert accounts.in_order(GROUP)[0].account == "small"
+
+
+async def test_an_account_that_rests_without_a_date_is_tried_now_and_then_although_another_carries_on(
+    accounts: Accounts,
+) -> None:
+    now = accounts.clock.now()
+    accounts.keys.rest("big", Rest(now - timedelta(minutes=11), None, "402"))
+    chosen = [[key.label for key in accounts.in_order(GROUP)] for _ in range(3)]
+    assert chosen == [["one", "two"], ["two"], ["two"]]
+
+
+async def test_the_only_account_is_tried_now_and_then_too(accounts: Accounts) -> None:
+    now = accounts.clock.now()
+    for each in ("big", "small"):
+        accounts.keys.rest(each, Rest(now - timedelta(minutes=11), None, "402"))
+    assert [len(accounts.in_order(GROUP)) for _ in range(2)] == [1, 1]
+    with pytest.raises(NoUsableKey) as caught:
+        accounts.in_order(GROUP)
+    assert caught.value.asking
 
 
 async def test_a_second_key_of_an_account_takes_over_when_the_first_is_refused(accounts: Accounts) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
-from promptmill.claude.keys import Key, KeyRing
+from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
 from promptmill.clock import SystemClock
 from promptmill.dimensions import Headroom
@@ -35,11 +35,11 @@ from promptmill.store.leases import Lease, NoRoom
 from promptmill.testing import a_prompt
 from promptmill.usage import Usage
 from workers.accounts import Accounts
+from workers.holding import Held
 from workers.outcomes import Outcomes
 from workers.pipeline import RESETS_IN_A_ROW, Pipeline
 from workers.pool.bridge import Interrupts, await_here, run_in_greenlet
 from workers.scouts import Scouts
-from workers.statements import Held
 from workers.verdicts import Deferred, Failed
 from workers.writer import Write
 
@@ -163,7 +163,7 @@ class Bench:
             clock=SystemClock(),
             rng=random.Random(1),
             keys=self.keys,
-            pause=self.held.append,
+            pause=self.hold,
         )
         self.pipeline = Pipeline(
             outcomes=outcomes,
@@ -174,6 +174,9 @@ class Bench:
             meet=self.meet,
             serves=lambda job: job.endpoint == "simulated",
         )
+
+    def hold(self, held: Held) -> None:
+        self.held.append(held)
 
     async def meet(self, job: LoadedJob) -> None:
         self.met.append(job.id)
@@ -443,6 +446,63 @@ async def test_what_came_of_a_call_is_stored_before_the_limiter_is_told(
     bench.rows.gates[kind].set()
     await asyncio.gather(answering, return_exceptions=True)
     assert await bench.open_permits() == 0
+
+
+async def test_a_rest_that_ended_elsewhere_pauses_nothing_and_the_account_is_asked_again(
+    bench: Bench,
+) -> None:
+    """Another worker has seen the resume, and this one gets a job of a batch that was never paused."""
+    bench.claude.outcome = SpendCapReached("cap", status=402)
+    with pytest.raises(Deferred):
+        await bench.start()
+    [first] = bench.held
+    assert first.since is not None
+    bench.pipeline.outcomes.pause = lambda held: held.since and held.since + timedelta(microseconds=1)
+    with pytest.raises(Deferred):
+        await bench.start()
+    bench.claude.outcome = REPLY
+    await bench.start()
+    assert bench.rows.kinds()[-1] is Write.COMPLETE
+
+
+async def test_the_rest_began_when_the_refused_call_was_sent(bench: Bench) -> None:
+    bench.claude.outcome = None
+    answering = bench.start()
+    await bench.claude.called.wait()
+    bench.keys.resumed(datetime.now(UTC))
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
+    begun = datetime.now(UTC)
+
+    async def refuse(*_: object, **__: object) -> Reply:
+        bench.keys.resumed(datetime.now(UTC))  # a person says so while the call is on its way
+        raise SpendCapReached("cap", status=402)
+
+    bench.pipeline.client.create = refuse  # type: ignore[method-assign]  # the stand-in of this test
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.held == []
+    assert bench.keys.usable(GROUP, now=begun)
+
+
+async def test_while_the_account_is_tried_again_the_others_wait_and_nothing_is_paused(bench: Bench) -> None:
+    now = datetime.now(UTC)
+    bench.keys.rest("account", Rest(now - timedelta(minutes=11), None, "402"))
+    bench.claude.outcome = None
+    probe = bench.start()
+    await bench.claude.called.wait()
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.held == []
+    assert bench.rows.only(Write.DEFER).not_before > now + timedelta(seconds=1)
+    await cancelled([probe])
+
+
+async def test_an_answer_to_such_a_try_ends_the_rest(bench: Bench) -> None:
+    bench.keys.rest("account", Rest(datetime.now(UTC) - timedelta(minutes=11), None, "402"))
+    await bench.start()
+    await bench.start()
+    assert bench.rows.kinds().count(Write.COMPLETE) == 2
 
 
 async def test_at_a_spend_cap_another_account_takes_over(bench: Bench) -> None:

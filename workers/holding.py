@@ -1,0 +1,62 @@
+"""Pausing what nothing can call for: a batch without a key, or everything at an endpoint whose accounts rest.
+
+What a worker knows may be old: a person may have let a batch go on meanwhile, and another worker have seen it. So
+the database is asked first.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from promptmill.clock import Clock
+from promptmill.logs import get_logger
+from promptmill.states import PausedBy
+from promptmill.store import batches
+from promptmill.store.database import Database
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why a batch, or everything at an endpoint, waits until a person acts or until `resume_at`.
+
+    `since` is when the call was sent that was refused; what went on after that is not paused for it.
+    """
+
+    batch_id: str
+    endpoint: str | None
+    reason: str
+    by: PausedBy
+    resume_at: datetime | None = None
+    since: datetime | None = None
+
+
+def pause_held(database: Database, held: Held, clock: Clock) -> datetime | None:
+    """Pause what is held, one batch a transaction, so that no two workers lock batches in a ring.
+
+    Nothing is paused when a batch of the endpoint went on since: then the answer is when, and the account is to be
+    asked again.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    with database.read() as connection:
+        went_on = batches.last_resumed(connection, held.batch_id)
+        active = batches.active(connection)
+    if held.since is not None and went_on is not None and went_on >= held.since:
+        return went_on
+    for batch in active:
+        if held.batch_id == batch.id or held.endpoint == batch.endpoint:
+            with database.begin() as connection:
+                paused = batches.hold(
+                    connection,
+                    batch.id,
+                    held.reason,
+                    clock.now(),
+                    by=held.by,
+                    resume_at=held.resume_at,
+                    since=held.since,
+                )
+            if paused:
+                log.warning("batch_paused", batch_id=batch.id, by=held.by, until=held.resume_at)
+    return None
