@@ -5,9 +5,10 @@ second dispatcher, or one that dies between commit and publish, costs time and n
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -93,29 +94,19 @@ class Dispatcher:
         affordable: dict[str, int],
         now: datetime,
     ) -> list[str]:
-        groups: dict[str, list[str]] = defaultdict(list)
-        for batch_id in served:
-            for group in jobs.model_groups_pending(connection, batch_id, now):
-                groups[group].append(batch_id)
+        groups = _groups(connection, served, now)
         if not groups:
             return []
-        counts = stats.window_counts(connection, now)
-        slots = self._slots(connection)
-        times = self._read_times()
+        counts, times = stats.window_counts(connection, now), self._read_times()
+        room_for = partial(room_in_window, slots=self._slots(connection), contended=len(groups) > 1)
         chosen: list[str] = []
         for group, members in groups.items():
-            limits = self.limits_of(group)
-            count = counts.get(group, GroupCount())
-            most = room_in_window(_load(count, limits, None), slots=slots, contended=len(groups) > 1)
-            waiting = _Waiting(
-                group,
-                {
-                    b: self._candidates(connection, served[b], group, min(most, affordable.get(b, most)), now)
-                    for b in members
-                },
-            )
-            load = _load(count, limits, _pace(waiting, limits))
-            room = room_in_window(load, slots=slots, contended=len(groups) > 1)
+            limits, count = self.limits_of(group), counts.get(group, GroupCount())
+            most = room_for(_load(count, limits, None))
+            can_go = {batch_id: min(most, affordable.get(batch_id, most)) for batch_id in members}
+            candidates = {b: self._candidates(connection, served[b], group, can_go[b], now) for b in members}
+            waiting = _Waiting(group, candidates)
+            room = room_for(_load(count, limits, _pace(waiting, limits)))
             picked = pick(_queues(waiting, served), times, limits.per_minute, room)
             times |= picked.times
             chosen += picked.job_ids
@@ -174,6 +165,15 @@ class Dispatcher:
                 pipe.execute()
         except RedisError as error:
             log.warning("virtual_times_not_kept", error=type(error).__name__)
+
+
+def _groups(connection: Connection, served: Iterable[str], now: datetime) -> dict[str, list[str]]:
+    """The batches with a job to send, by model group."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for batch_id in served:
+        for group in jobs.model_groups_pending(connection, batch_id, now):
+            groups[group].append(batch_id)
+    return groups
 
 
 def _spend(affordable: dict[str, int], waiting: _Waiting, job_ids: Sequence[str]) -> None:
