@@ -22,9 +22,6 @@ from promptmill.routes import ANSWER_QUEUE
 
 log = get_logger(__name__)
 
-# At each lost connection Celery would announce another default of a setting that celeryconfig sets.
-warnings.filterwarnings("ignore", "\nIn Celery 5.1 we introduced", CPendingDeprecationWarning)
-
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 REFUSED_S = 1
@@ -92,7 +89,10 @@ class Consumer(CeleryConsumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Celery's clearing up; a Redis that is there and refuses (demoted, full) is not asked again at once."""
-        super().on_connection_error_after_connected(exc)
+        with warnings.catch_warnings():
+            # Each time it announces another default of a setting that celeryconfig sets.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
         if isinstance(exc, ResponseError):
             time.sleep(REFUSED_S)
 

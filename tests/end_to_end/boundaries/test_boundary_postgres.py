@@ -14,9 +14,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from promptmill.embedded import throwaway_postgres
+from promptmill.states import JobState
+from promptmill.store import ledger
 from promptmill.store.database import Database
+from promptmill.testing import a_batch, simulated_claude
 
 SHIFTED = """
 CREATE SCHEMA shifted;
@@ -33,21 +37,33 @@ CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
 
 @dataclass
 class Wire:
-    """Passes on what goes between clients and a server; `lose` drops the answers of so many commits, and the lines."""
+    """Passes on what goes between clients and a server; `lose` drops the answers of so many commits, and the lines.
+
+    While `flows` is not set nothing passes, and nobody is told.
+    """
 
     server_port: int
     lose: int = 0
     lost: int = 0
+    flows: threading.Event = field(default_factory=threading.Event)
     _listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
 
     def start(self) -> None:
+        self.flows.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
+    def url_of(self, database_url: str) -> str:
+        """The same database, by this wire."""
+        direct = make_url(database_url)
+        by_wire = direct.set(port=self.port, query={"sslmode": "disable", "gssencmode": "disable"})
+        return by_wire.render_as_string(hide_password=False)
+
     def close(self) -> None:
+        self.flows.set()
         self._listener.close()
 
     def _accept(self) -> None:
@@ -75,6 +91,7 @@ class _Line:
         while data := _received(self.client):
             if b"COMMIT\0" in data and self.wire.lose > self.wire.lost:
                 self.doomed = True
+            self.wire.flows.wait()
             if not _sent(self.server, data):
                 break
         self._end()
@@ -84,6 +101,7 @@ class _Line:
             if self.doomed:  # the server has committed, and nobody will know
                 self.wire.lost += 1
                 break
+            self.wire.flows.wait()
             if not _sent(self.client, data):
                 break
         self._end()
@@ -120,7 +138,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def wire(postgres: str) -> Iterator[Wire]:
-    wire = Wire(psycopg.conninfo.conninfo_to_dict(postgres)["port"])
+    wire = Wire(int(make_url(postgres).port or 0))
     wire.start()
     yield wire
     wire.close()
@@ -128,8 +146,7 @@ def wire(postgres: str) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def standing_mill(postgres: str, wire: Wire, stand_up: Callable[..., Any]) -> Any:
-    by_wire = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?sslmode=disable&gssencmode=disable"
-    return stand_up(postgres, PROMPTMILL_DATABASE_URL=by_wire)
+    return stand_up(postgres, PROMPTMILL_DATABASE_URL=wire.url_of(postgres))
 
 
 def execute(url: str, statement: str) -> Any:
@@ -204,3 +221,32 @@ def test_its_clock_jumps_forward_and_back(postgres: str, standing_mill: Any, at_
             )
 
     at_work(act)
+
+
+@pytest.mark.chaos
+def test_it_answers_nothing_for_a_while_and_workers_find_it_again_one_after_the_other(
+    postgres_url: str, start_mill: Callable[..., Any]
+) -> None:
+    wires = [Wire(int(make_url(postgres_url).port or 0)) for _ in range(2)]
+    with simulated_claude(first_token_s=25) as claude:
+        mill = start_mill(postgres_url, claude, PROMPTMILL_CONCURRENCY="10")
+        for wire in wires:
+            wire.start()
+            mill.start_worker(PROMPTMILL_DATABASE_URL=wire.url_of(postgres_url))
+        first, second = mill.workers
+        mill.wait_until(lambda: mill.ask("SELECT count(*) FROM worker") == 2 and mill.is_led(), timeout=30)
+        batch = a_batch(mill.database, 20)
+        mill.wait_until(lambda: mill.count(batch.id, JobState.RUNNING) == 20, timeout=30)
+        for wire in wires:
+            wire.flows.clear()
+        mill.wait_until(lambda: mill.silent_for(first) > 5)
+        mill.let_the_lock_run_out()
+        wires[0].flows.set()
+        mill.wait_until(lambda: mill.silent_for(first) < 1)
+        mill.wait_until(lambda: mill.silent_for(second) > 8)  # and the first beats, leads, and takes nothing
+        assert mill.silent_for(first) < 1
+        wires[1].flows.set()
+        mill.settle(batch, succeeded=20)
+        assert {each.outcome for each in mill.attempts(batch.id)} == {ledger.SUCCEEDED}
+    for wire in wires:
+        wire.close()
