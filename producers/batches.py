@@ -15,6 +15,7 @@ from typing import Protocol
 from producers import answers
 from producers.answers import Result
 from producers.bottleneck import Bottleneck
+from producers.control import Wish, is_to_be_done
 from producers.failed import Failures, failures_of
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
@@ -108,28 +109,28 @@ class Batch:
         return answers.read(self.id, only, settings=self.settings)
 
     def pause(self) -> BatchStatus:
-        """Begin no further call; those in flight finish and are kept.
+        """Begin no further call; those in flight finish and are kept. What is paused stays so, and waits for you.
 
         Raises:
-            InvalidTransition: it is not active.
+            InvalidTransition: it has ended, is being canceled, or is not whole yet.
         """
-        return self._change(partial(stored.pause, reason=PAUSED_BY_A_PERSON))
+        return self._change(Wish.PAUSE, partial(stored.pause, reason=PAUSED_BY_A_PERSON))
 
     def resume(self) -> BatchStatus:
-        """Go on, whether a person or a worker paused it.
+        """Go on, whether a person or a worker paused it. What runs goes on running.
 
         Raises:
-            InvalidTransition: it is not paused.
+            InvalidTransition: it has ended, is being canceled, or is not whole yet.
         """
-        return self._change(stored.resume)
+        return self._change(Wish.RESUME, stored.resume)
 
     def cancel(self) -> BatchStatus:
-        """Begin no further call ever; those in flight finish and are kept, then it ends.
+        """Begin no further call ever; those in flight finish and are kept, then it ends. May be repeated.
 
         Raises:
-            InvalidTransition: it has ended, or is being canceled.
+            InvalidTransition: it has ended with nothing canceled.
         """
-        self._change(stored.cancel)
+        self._change(Wish.CANCEL, stored.cancel)
         with open_database(self.settings) as database:
             _cancel_the_rest(database)
             return _status(database, self.id)
@@ -185,10 +186,12 @@ class Batch:
             tell_dispatcher(self.settings)
             return _status(database, self.id)
 
-    def _change(self, change: "_Change") -> BatchStatus:
+    def _change(self, wish: Wish, change: "_Change") -> BatchStatus:
         with open_database(self.settings) as database:
             with database.begin() as connection:
-                change(connection, self.id, now=database_now(connection))
+                stored.lock(connection, self.id)
+                if is_to_be_done(wish, stored.get(connection, self.id)):
+                    change(connection, self.id, now=database_now(connection))
             tell_dispatcher(self.settings)
             return _status(database, self.id)
 

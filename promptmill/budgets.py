@@ -68,15 +68,26 @@ class Budget:
             return probe
         return max(probe, int(self.room / typical))
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether nothing is left, whatever comes back of what is in flight."""
+        return self.limit <= self.cost + self.unknown
+
     def why_stopped(self, wanted: int | None) -> str:
         """Why no call begins any more, for people."""
+        if wanted is None:
+            return f"{self._gone()}; the price of the next call is unknown"
+        return f"{self._gone()}; the next call may cost {dollars(wanted)}"
+
+    def why_used_up(self) -> str:
+        """The same where no call had to ask."""
+        return f"{self._gone()}; nothing is left of it"
+
+    def _gone(self) -> str:
         gone = [f"{dollars(self.cost)} spent"]
         if self.unknown:
             gone.append(f"{dollars(self.unknown)} set aside for calls whose cost nobody can know")
-        said = f"budget of {dollars(self.limit)}: {', '.join(gone)}"
-        if wanted is None:
-            return f"{said}; the price of the next call is unknown"
-        return f"{said}; the next call may cost {dollars(wanted)}"
+        return f"budget of {dollars(self.limit)}: {', '.join(gone)}"
 
     def larger(self, *, next_call: int = 0, projected: int | None = None) -> str:
         """An amount that lets it go on, in dollars as it is typed, rounded up.

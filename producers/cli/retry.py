@@ -1,10 +1,12 @@
 """`promptmill retry`."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 import producers
+from producers.cli.control import unless_worked_on
 from producers.cli.options import AsJson, BatchName
 from producers.cli.printing import log_to_stderr, put_json, say
 
@@ -39,10 +41,17 @@ def retry(
     elif not retried:
         say(f"{handle.name}: nothing to retry: no job is {' or '.join(states)}")
     else:
-        say(f"{handle.name}: {several(retried, 'job')} will be tried again{_unless_paused(handle)}")
+        say(f"{handle.name}: {several(retried, 'job')} will be tried again{_unless_stopped(handle.look())}")
 
 
-def _unless_paused(handle: "producers.Batch") -> str:
-    if handle.status().batch.state != "paused":
-        return ""
-    return f", as soon as the batch goes on: promptmill resume {handle.name}"
+def _unless_stopped(moment: "producers.Moment") -> str:
+    """What must be done before, where something must."""
+    from promptmill.store.terms import budget_of  # noqa: PLC0415  # the database layer takes 0.5 s
+
+    batch = moment.status.batch
+    if batch.state == "paused":
+        return f" as soon as the batch goes on: {moment.what_to_do}"
+    if (left := budget_of(batch)) and left.is_used_up:
+        larger = f"promptmill set {shlex.quote(batch.name)} --budget {moment.larger_budget}"
+        return f" as soon as its budget, which is used up, is a larger one: {larger}"
+    return unless_worked_on(moment)

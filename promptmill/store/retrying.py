@@ -75,12 +75,12 @@ def retry(
 
 def _check(row: batches.BatchRow, now: datetime) -> None:
     if row.state is BatchState.ADMITTING:
-        raise InvalidTransition("the batch is not whole yet: submit its file again first")
+        raise InvalidTransition(f"{row.name} is not whole yet: submit its file again first")
     if row.state is BatchState.CANCELING:
-        raise InvalidTransition("the batch is being canceled: wait until it has ended")
+        raise InvalidTransition(f"{row.name} is being canceled: wait until it has ended")
     if row.deadline is not None and row.deadline <= now:
         raise InvalidTransition(
-            f"its deadline passed at {row.deadline:%Y-%m-%d %H:%M} UTC, so its jobs would expire at once; give it "
+            f"the deadline of {row.name} passed at {row.deadline:%Y-%m-%d %H:%M} UTC, so its jobs would expire at once; give it "
             f"another with: promptmill set {row.name} --deadline 24h (or none)"
         )
 

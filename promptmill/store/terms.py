@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, func, literal, select, update
 
+from promptmill.budgets import Budget, next_call_of
 from promptmill.errors import InvalidInput, InvalidTransition
 from promptmill.states import BatchState, JobState, PausedBy
 from promptmill.store import batches, jobs
@@ -38,7 +39,9 @@ class NewTerms:
 
 
 def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> BatchRow:
-    """Change the terms of a batch. One that its budget has paused goes on when there is room again.
+    """Change the terms of a batch.
+
+    One that its budget has paused goes on when there is room again; one whose new budget is used up is paused.
 
     Raises:
         InvalidInput: the deadline is over already.
@@ -48,7 +51,8 @@ def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> B
     if isinstance(terms.deadline, datetime) and terms.deadline <= now:
         raise InvalidInput(f"{terms.deadline:%Y-%m-%d %H:%M} UTC is over already", field="deadline")
     if batches.lock(conn, batch_id) is BatchState.CANCELING:
-        raise InvalidTransition("the batch is being canceled")
+        name = batches.get(conn, batch_id).name
+        raise InvalidTransition(f"{name} is being canceled: no call of it begins any more")
     named = {
         "budget_nanos": terms.budget_nanos,
         "priority": terms.priority,
@@ -58,9 +62,31 @@ def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> B
     if values:
         conn.execute(update(batch).where(batch.c.id == batch_id).values(values))
     row = batches.get(conn, batch_id)
-    if row.paused_by is PausedBy.BUDGET and terms.budget_nanos is not UNCHANGED and _has_room(row):
-        return batches.resume(conn, batch_id, now)
+    if terms.budget_nanos is UNCHANGED:
+        return row
+    if row.paused_by is PausedBy.BUDGET:
+        return batches.resume(conn, batch_id, now) if _has_room(row) else _still_paused(conn, row)
+    budget = budget_of(row)
+    if budget is not None and budget.is_used_up:
+        batches.hold(conn, batch_id, budget.why_used_up(), now, by=PausedBy.BUDGET)
+        return batches.get(conn, batch_id)
     return row
+
+
+def budget_of(row: BatchRow) -> Budget | None:
+    """The budget of a batch and what is gone of it; None where it has none."""
+    if row.budget_nanos is None:
+        return None
+    return Budget(row.budget_nanos, row.cost_nanos, row.reserved_nanos, row.unknown_nanos)
+
+
+def _still_paused(conn: Connection, row: BatchRow) -> BatchRow:
+    """The reason names the new amount."""
+    budget = budget_of(row)
+    if budget is not None:
+        reason = budget.why_used_up() if budget.is_used_up else budget.why_stopped(next_call_of(row.reason))
+        conn.execute(update(batch).where(batch.c.id == row.id).values(reason=reason))
+    return batches.get(conn, row.id)
 
 
 def models_to_answer(conn: Connection, batch_id: str) -> Sequence[str]:
@@ -78,5 +104,5 @@ _ONE_OF_EACH_GROUP = (
 
 def _has_room(row: BatchRow) -> bool:
     """Whether anything is left; whether it is enough for one call more, the next claim will find out."""
-    spoken_for = row.cost_nanos + row.reserved_nanos + row.unknown_nanos
-    return row.budget_nanos is None or row.budget_nanos > spoken_for
+    budget = budget_of(row)
+    return budget is None or budget.room > 0

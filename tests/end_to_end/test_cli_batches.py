@@ -102,6 +102,7 @@ def test_a_batch_can_be_paused_resumed_and_canceled(cli: Any) -> None:
 def test_a_change_that_is_not_allowed_is_one_line_and_exit_code_1(cli: Any) -> None:
     cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
 
+    cli("cancel", "mine")
     done = cli("resume", "mine")
 
     assert done.returncode == 1

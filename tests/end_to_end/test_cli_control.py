@@ -1,12 +1,14 @@
 """Changing one's mind as typed: `retry` and `set`, said rightly and wrongly. No worker is needed."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.timeout(180)
 
+NOBODY = "no worker is running; start one with: promptmill up"
 ROWS = [{"prompt": f"Say {n}"} for n in range(3)]
 
 
@@ -48,6 +50,28 @@ def test_a_word_without_meaning_is_named_with_its_option(three: Any, words: list
     assert why in " ".join(said.stderr.replace("│", " ").split())
 
 
+def test_what_is_so_already_may_be_said_again_and_what_cannot_be_says_what_can(three: Any) -> None:
+    for words in (("pause", "three"), ("pause", "three")):
+        said = three(*words)
+        assert (said.returncode, said.stderr.strip()) == (
+            0,
+            "three is paused; go on with: promptmill resume three",
+        )
+    for _ in range(2):
+        said = three("resume", "three")
+        assert (said.returncode, said.stderr.strip()) == (0, f"three goes on; {NOBODY}")
+    for _ in range(2):
+        said = three("cancel", "three")
+        assert (said.returncode, said.stderr.strip()) == (0, "three is canceled")
+    for word in ("pause", "resume"):
+        said = three(word, "three")
+        assert said.returncode == 1
+        assert (
+            "three has ended: try again what has no answer with: promptmill retry three --only canceled"
+            in (said.stderr)
+        )
+
+
 def test_a_batch_that_is_not_there_is_answered_with_those_that_are(three: Any) -> None:
     for words in (["retry", "four"], ["set", "four", "--priority", "high"]):
         said = three(*words)
@@ -58,8 +82,11 @@ def test_a_batch_that_is_not_there_is_answered_with_those_that_are(three: Any) -
 def test_terms_are_set_and_taken_away_again(three: Any) -> None:
     said = three("set", "three", "--budget", "0.25", "--priority", "high", "--deadline", "2126-01-01")
     assert said.stderr.strip() == (
-        "three has priority 10, a budget of $0.25 and the deadline 2126-01-01 00:00 UTC"
+        "three has priority high (10), a budget of $0.25 and the deadline 2126-01-01 00:00 UTC; " + NOBODY
     )
-    said = three("set", "three", "--budget", "none", "--deadline", "none")
-    assert said.stderr.strip() == "three has priority 10, no budget and no deadline"
+    said = three("set", "three", "--budget", "none", "--deadline", "none", "--priority", "2.5")
+    assert said.stderr.strip() == f"three has priority 2.5, no budget and no deadline; {NOBODY}"
+    assert re.search(
+        r"deadline \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", three("set", "three", "--deadline", "90s").stderr
+    )
     assert json.loads(three("set", "three", "--budget", "2", "--json").stdout)["budget_usd"] is not None

@@ -18,12 +18,13 @@ def test_a_paused_batch_waits_and_a_resumed_one_goes_on(use: Callable[[Simulator
         batch = submit(QUESTIONS, model="claude-haiku-5-5")
 
         assert batch.pause().batch.state == "paused"
-        with pytest.raises(InvalidTransition):
-            batch.pause()
+        assert batch.pause().batch.state == "paused"  # said twice it is still so
         assert batch.resume().batch.state == "active"
 
         assert run(QUESTIONS, model="claude-haiku-5-5", progress=False) == batch
         assert batch.status().batch.succeeded == len(QUESTIONS)
+        with pytest.raises(InvalidTransition, match="has ended: all of it is answered"):
+            batch.resume()
 
 
 def test_a_canceled_batch_ends_with_what_it_has(claude: SimulatorHandle) -> None:

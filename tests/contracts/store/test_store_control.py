@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from promptmill.budgets import dollars
 from promptmill.errors import InvalidInput, InvalidTransition
 from promptmill.states import BatchState, JobState, PausedBy
 from promptmill.store import batches, jobs, ledger, retrying, terms
@@ -155,6 +156,17 @@ def test_a_raised_budget_takes_up_what_the_budget_had_paused(
         batches.hold(conn, made.id, "budget of $5", world.now, by=PausedBy.BUDGET)
         conn.execute(update(batch).values(cost_nanos=60, reserved_nanos=30, unknown_nanos=10))
     assert change(world, made, budget_nanos=budget).state == state
+
+
+def test_a_budget_below_what_is_gone_pauses_the_batch_and_the_reason_follows_the_amount(world: Any) -> None:
+    made = half_failed(world, budget_nanos=50_000_000)
+    retry(world, made)
+    spent = world.row(made).cost_nanos
+    row = change(world, made, budget_nanos=spent - 1)
+    assert (row.state, row.paused_by) == (BatchState.PAUSED, PausedBy.BUDGET)
+    assert f"budget of {dollars(spent - 1)}: {dollars(spent)} spent; nothing is left of it" in row.reason
+    assert f"budget of {dollars(spent)}:" in change(world, made, budget_nanos=spent).reason
+    assert change(world, made, budget_nanos=spent + 1).state is BatchState.ACTIVE
 
 
 def test_a_raised_budget_does_not_wake_what_a_person_has_paused(world: Any) -> None:
