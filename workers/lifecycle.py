@@ -43,11 +43,13 @@ def current() -> WorkerProcess:
 
 
 @setup_logging.connect
-def _keep_logging(loglevel: int, **_: Any) -> None:
-    """That anybody listens keeps Celery from setting up logging, which it does after us and to its own level.
+def _set_up_logging(loglevel: int, **_: Any) -> None:
+    """In Celery's stead, which would do it after `_open` and to a level of its own; for beat as well.
 
     Only a `--loglevel` that asks for more than Celery's own WARNING can be told from none.
     """
+    config = settings.load()
+    logs.configure(level=config.log_level, style=config.log_format)
     if loglevel < logging.WARNING:
         logging.getLogger().setLevel(loglevel)
 

@@ -124,6 +124,8 @@ class Reaper:
                 connection, database_now(connection), timedelta(seconds=self.dead_after)
             )
         self._gone_at = {each: self._gone_at.get(each, gone_now) for each in gone}
+        if not gone:
+            return []
         hands = self.hands([worker.id for worker in live]).values()
         return [
             each
