@@ -95,7 +95,7 @@ def test_killed_with_9_it_leaves_nothing_running(cli: Any, wait_until: Callable[
 
 
 def test_ctrl_c_drains_and_says_how_to_go_on(cli: Any, wait_until: Callable[..., None]) -> None:
-    with simulated_claude(first_token_s=3.0, jitter=0) as slow:
+    with simulated_claude(first_token_s=1.5, jitter=0) as slow:
         file = cli.file("sums.jsonl", *SUMS)
         words = ["run", file, "-o", "out.jsonl"]
         environment = {"ANTHROPIC_BASE_URL": slow.url, "PROMPTMILL_CONCURRENCY": "10"}

@@ -78,7 +78,7 @@ def test_run_uses_the_workers_that_are_there(cli: Any, wait_until: Callable[...,
 def test_run_goes_on_with_workers_of_its_own_when_those_it_used_have_gone(
     cli: Any, wait_until: Callable[..., None]
 ) -> None:
-    with simulated_claude(first_token_s=2.0, jitter=0) as slow:
+    with simulated_claude(first_token_s=1.0, jitter=0) as slow:
         environment = {"ANTHROPIC_BASE_URL": slow.url, "PROMPTMILL_CONCURRENCY": "2"}
         with standing(cli, "--flower-port", "0", **environment):
             wait_until(lambda: "1 running" in cli("doctor", **environment).stdout, timeout=60)

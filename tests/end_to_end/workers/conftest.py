@@ -1,6 +1,9 @@
-"""Real worker processes against a simulated Claude, a real Redis, and both databases."""
+"""Real worker processes against a simulated Claude, a real Redis, and both databases.
 
-import contextlib
+Each promise is tried on one database every day, and on the other by `./dev chaos`: that both databases keep what the
+store promises is the matter of tests/contracts/store.
+"""
+
 import os
 import subprocess
 import sys
@@ -9,14 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from promptmill.clock import SystemClock
+from promptmill.routes import DISPATCHER_LOCK
 from promptmill.store import stats
 from promptmill.store.database import Database
 from promptmill.store.stats import BatchStatus
 from promptmill.testing import SimulatorHandle
 
 WaitUntil = Callable[..., None]
+
+QUICK = {"PROMPTMILL_WORKER__HEARTBEAT_S": "0.4", "PROMPTMILL_WORKER__DEAD_AFTER_S": "1.2"}
+"""For `start_mill(…, quick=True)`: seconds, where the time until a worker counts as dead is not what a test is about."""
 
 
 @dataclass
@@ -57,24 +65,38 @@ class Mill:
         """What all workers wrote."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
+    def let_the_lock_run_out(self) -> None:
+        """As if the seconds had passed after which a dead leader's lock is free."""
+        with Redis.from_url(self.environment["PROMPTMILL_REDIS_URL"]) as redis:
+            redis.delete(*redis.keys(f"{DISPATCHER_LOCK}*") or ["none"])
+
     def stop(self) -> None:
-        """End what was started, by its id."""
+        """End what was started, by its id; at once, for how a worker ends by itself is what test_drain looks at."""
         for worker in self.workers:
-            with contextlib.suppress(ProcessLookupError):
-                worker.terminate()
+            worker.kill()
         for worker in self.workers:
-            try:
-                worker.wait(20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+            worker.wait()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.chaos)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of the test's own: SQLite, and Postgres for who has the time."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=["postgres", pytest.param("sqlite", marks=pytest.mark.chaos)])
+def postgres_first_url(request: pytest.FixtureRequest) -> str:
+    """The same the other way round, where many processes write at once."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
 def start_mill(clean_redis: str, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Callable[..., Mill]]:
     mills: list[Mill] = []
 
-    def start(database_url: str, claude: SimulatorHandle, **environment: str) -> Mill:
+    def start(database_url: str, claude: SimulatorHandle, *, quick: bool = False, **environment: str) -> Mill:
         settings = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
@@ -87,6 +109,8 @@ def start_mill(clean_redis: str, tmp_path: Path, wait_until: WaitUntil) -> Itera
             "PROMPTMILL_OTPM": "0",
             "PROMPTMILL_CONCURRENCY": "50",
         }
+        if quick:
+            settings |= QUICK
         mill = Mill(Database.open(database_url), settings | environment, tmp_path, wait_until)
         mills.append(mill)
         return mill

@@ -32,8 +32,8 @@ def test_two_accounts_share_a_batch_and_neither_is_refused(
     keys = tmp_path / "keys.toml"
     keys.write_text(KEYS)
     accounts = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
-    with simulated_claude(rpm=900, organizations=accounts, only_known_keys=True) as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_RPM="900")
+    with simulated_claude(rpm=1800, organizations=accounts, only_known_keys=True) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_RPM="1800")
         batch = a_batch(mill.database, 200)
         mill.start_worker()
         status = mill.wait_for_end(batch.id)

@@ -22,7 +22,16 @@ def _live(mill: Any) -> int:
         return len(store_workers.live(connection, database_now(connection)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "database_url"),
+    [
+        (signal.SIGTERM, "sqlite"),
+        (signal.SIGINT, "postgres"),
+        pytest.param(signal.SIGTERM, "postgres", marks=pytest.mark.chaos),
+        pytest.param(signal.SIGINT, "sqlite", marks=pytest.mark.chaos),
+    ],
+    indirect=["database_url"],
+)
 def test_a_second_signal_hands_the_running_jobs_back_at_once(
     start_mill: Start, database_url: str, number: signal.Signals
 ) -> None:
@@ -45,10 +54,10 @@ def test_a_second_signal_hands_the_running_jobs_back_at_once(
 
 
 def test_restarting_all_workers_one_by_one_loses_nothing_and_repeats_nothing(
-    start_mill: Start, database_url: str
+    start_mill: Start, postgres_first_url: str
 ) -> None:
     with simulated_claude(first_token_s=0.5) as claude:
-        mill = start_mill(database_url, claude, PROMPTMILL_CONCURRENCY="10")
+        mill = start_mill(postgres_first_url, claude, PROMPTMILL_CONCURRENCY="10")
         batch = a_batch(mill.database, 400)
         old = [mill.start_worker() for _ in range(3)]
         mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.SUCCEEDED] >= 20, timeout=60)

@@ -23,7 +23,6 @@ Start = Callable[..., Any]
 pytestmark = pytest.mark.timeout(180)
 
 PROMISED_S = 15.0
-QUICK = {"PROMPTMILL_WORKER__HEARTBEAT_S": "0.4", "PROMPTMILL_WORKER__DEAD_AFTER_S": "1.2"}
 
 
 def _pids(mill: Any) -> dict[str, int]:
@@ -42,7 +41,16 @@ def _attempts(mill: Any, batch_id: str) -> list[ledger.AttemptRow]:
         return list(ledger.attempts_of(connection, batch_id=batch_id))
 
 
-@pytest.mark.parametrize("killed", ["the leader", "a follower"])
+@pytest.mark.parametrize(
+    ("killed", "database_url"),
+    [
+        ("the leader", "postgres"),
+        ("a follower", "sqlite"),
+        pytest.param("the leader", "sqlite", marks=pytest.mark.chaos),
+        pytest.param("a follower", "postgres", marks=pytest.mark.chaos),
+    ],
+    indirect=["database_url"],
+)
 def test_the_jobs_of_a_killed_worker_begin_again_within_15_s(
     start_mill: Start, database_url: str, clean_redis: str, killed: str
 ) -> None:
@@ -71,7 +79,7 @@ def test_a_job_that_ends_every_worker_it_comes_to_is_given_up_and_the_others_are
 ) -> None:
     with simulated_claude(first_token_s=0.5) as claude:
         mill = start_mill(
-            database_url, claude, PROMPTMILL_CONCURRENCY="1", PROMPTMILL_WORKER__MAX_LOSSES="2", **QUICK
+            database_url, claude, quick=True, PROMPTMILL_CONCURRENCY="1", PROMPTMILL_WORKER__MAX_LOSSES="2"
         )
         batch = a_batch(mill.database, 4)
         with mill.database.read() as connection:
@@ -86,6 +94,7 @@ def test_a_job_that_ends_every_worker_it_comes_to_is_given_up_and_the_others_are
             mill.wait_until(partial(is_being_tried, times), timeout=60)
             worker.kill()
             worker.wait()
+            mill.let_the_lock_run_out()
         mill.start_worker()
         status = mill.wait_for_end(batch.id)
         with mill.database.read() as connection:

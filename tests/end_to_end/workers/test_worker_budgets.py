@@ -52,9 +52,11 @@ def test_a_budget_stops_a_batch_before_it_is_overshot_and_a_larger_one_lets_it_g
     assert status.jobs[JobState.SUCCEEDED] == JOBS
 
 
-def test_workers_killed_with_9_cost_no_more_than_the_budget(start_mill: Start, database_url: str) -> None:
+def test_workers_killed_with_9_cost_no_more_than_the_budget(
+    start_mill: Start, postgres_first_url: str
+) -> None:
     with simulated_claude(first_token_s=0.5, mean_output_tokens=1_000) as claude:
-        mill = start_mill(database_url, claude, PROMPTMILL_CONCURRENCY="5")
+        mill = start_mill(postgres_first_url, claude, quick=True, PROMPTMILL_CONCURRENCY="5")
         batch = a_batch(mill.database, JOBS, budget_nanos=BUDGET, estimate_nanos=JOBS * MILLI_DOLLAR)
         victims = [mill.start_worker() for _ in range(3)]
         for answers, victim in zip((5, 15, 25), victims, strict=True):

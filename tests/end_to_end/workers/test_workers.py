@@ -36,10 +36,10 @@ def test_every_prompt_is_answered_once_and_the_cost_is_the_ledgers(
 
 
 def test_kill_9_of_one_of_three_workers_loses_no_job_and_answers_none_twice(
-    start_mill: Start, database_url: str
+    start_mill: Start, postgres_first_url: str
 ) -> None:
     with simulated_claude(first_token_s=0.4) as claude:
-        mill = start_mill(database_url, claude, PROMPTMILL_CONCURRENCY="10")
+        mill = start_mill(postgres_first_url, claude, quick=True, PROMPTMILL_CONCURRENCY="10")
         batch = a_batch(mill.database, 150)
         first, *_ = [mill.start_worker() for _ in range(3)]
         mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.SUCCEEDED] >= 30, timeout=60)
@@ -146,8 +146,8 @@ def test_a_batch_for_the_real_claude_is_not_answered_by_a_simulated_one(
 
 
 def test_a_configured_limit_is_never_exceeded_by_three_processes(start_mill: Start, sqlite_url: str) -> None:
-    with simulated_claude(rpm=600, burst_s=1) as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_RPM="600")
+    with simulated_claude(rpm=1200, burst_s=1) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_RPM="1200")
         batch = a_batch(mill.database, 150)
         for _ in range(3):
             mill.start_worker()
