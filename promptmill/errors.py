@@ -112,6 +112,7 @@ class NoUsableKey(PromptmillError):
     """Every key is missing, retired, or of an account that rests because of a spend limit.
 
     Attributes:
+        brief: the same as the message in a few words, for the reason of a pause.
         resting: there is a key, but its account rests.
         everywhere: there is none for any model group, not only for the one that was asked for.
         until: when the first account comes back; None when nobody knows, or none rests.
@@ -123,6 +124,7 @@ class NoUsableKey(PromptmillError):
         self,
         message: str,
         *,
+        brief: str | None = None,
         resting: bool = False,
         everywhere: bool = True,
         until: datetime | None = None,
@@ -130,6 +132,7 @@ class NoUsableKey(PromptmillError):
         asking: bool = False,
     ) -> None:
         super().__init__(message)
+        self.brief = brief or message
         self.since = since
         self.asking = asking
         self.resting = resting

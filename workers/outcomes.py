@@ -49,8 +49,6 @@ NO_ROOM_REST_S = (2.0, 5.0)
 """How long a job rests for which a budget has no room while other calls may give some back."""
 WITHOUT_KEY_S = 15.0
 """How long a job rests when there is no key to call with."""
-KEY_ADVICE = "set ANTHROPIC_API_KEY or PROMPTMILL_KEYS_FILE, then resume the batch (restart workers that have a variable of their own)"
-CAP_ADVICE = "raise the limit and resume the batch"
 
 
 @dataclass(slots=True)
@@ -195,13 +193,13 @@ class Outcomes:
             held = Held(
                 job.batch_id,
                 job.endpoint if whole else None,
-                scrub(f"{_when_it_lifts(none_left)}; {none_left}"),
+                scrub(none_left.brief),
                 PausedBy.SPEND_CAP,
                 none_left.until,
                 none_left.since,
             )
         else:
-            held = Held(job.batch_id, None, scrub(f"{none_left}; {KEY_ADVICE}"), PausedBy.KEY)
+            held = Held(job.batch_id, None, scrub(none_left.brief), PausedBy.KEY)
         try:
             went_on = await asyncio.to_thread(self.pause, held)
         except Unavailable as error:
@@ -325,12 +323,3 @@ class Outcomes:
             price_version=self.prices.version,
             **facts,  # type: ignore[arg-type]  # each caller names fields of ClosedAttempt
         )
-
-
-def _when_it_lifts(none_left: NoUsableKey) -> str:
-    if none_left.until is None:
-        return f"a spend limit is reached: {CAP_ADVICE}"
-    return (
-        f"a spend limit is reached until {none_left.until:%Y-%m-%d %H:%M} UTC: the batch goes on then, "
-        f"or sooner: {CAP_ADVICE}"
-    )

@@ -5,8 +5,9 @@ key of one account raises no limit, it takes over when the first is refused; a s
 what, where a key whose secret was replaced counts as a new one, and which account rests at a spend limit.
 """
 
+import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,8 @@ PROBE_PATIENCE = timedelta(minutes=2)
 
 _SETTING = "PROMPTMILL_KEYS_FILE"
 _REHEARSING = "simulated/"
+_TYPE = re.compile(r"^(\d{3}) \w+: ")
+_LONGEST_BRIEF = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +142,14 @@ class KeyRing:
 
     def _none_left(self, group: str, now: datetime | None) -> NoUsableKey:
         if not self._keys:
-            return NoUsableKey("no key: set ANTHROPIC_API_KEY")
+            return NoUsableKey("no key: set ANTHROPIC_API_KEY", brief="no key is set")
         reasons = "; ".join(f"{key.label}: {self._why_not(key, group)}" for key in self._keys)
         names = {key.account for key in self._keys if self._only_rests(key, group)}
         resting = [self._resting[name] for name in names]
         asked = (self._asked[name] for name in names if name in self._asked)
         return NoUsableKey(
             f"no usable key for {group} ({reasons})",
+            brief=_brief_rest(resting) if resting else self._brief_refusal(group),
             resting=bool(resting),
             everywhere=all(
                 (key, None) in self._retired or key.account in self._resting for key in self._keys
@@ -154,6 +158,11 @@ class KeyRing:
             since=min((rest.since for rest in resting), default=None),
             asking=now is not None and any(now < at + PROBE_PATIENCE for at in asked),
         )
+
+    def _brief_refusal(self, group: str) -> str:
+        first, *others = self._keys
+        more = f", and {len(others)} more" if others else ""
+        return f"key {first.label} was refused ({_shortened(self._refused(first, group) or '')}){more}"
 
     def _only_rests(self, key: Key, group: str) -> bool:
         return key.account in self._resting and not self._refused(key, group)
@@ -164,6 +173,20 @@ class KeyRing:
 
     def _refused(self, key: Key, group: str) -> str | None:
         return self._retired.get((key, None)) or self._retired.get((key, group))
+
+
+def _brief_rest(resting: Sequence[Rest]) -> str:
+    """Without a date it may be something else than a limit, such as credit or a hold: the API's own words say it."""
+    until = min((rest.until for rest in resting if rest.until is not None), default=None)
+    if until is None:
+        return f"the account cannot call ({_shortened(resting[0].why)})"
+    return f"spend limit reached; goes on {until:%Y-%m-%d %H:%M} UTC"
+
+
+def _shortened(why: str) -> str:
+    """Status and first words of a refusal, without the name of its type: `401 invalid x-api-key`."""
+    said = _TYPE.sub(r"\1 ", why)
+    return said if len(said) <= _LONGEST_BRIEF else f"{said[: _LONGEST_BRIEF - 1]}…"
 
 
 def rehearsing(account: str) -> str:

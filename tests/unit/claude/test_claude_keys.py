@@ -154,6 +154,23 @@ def test_no_account_left_says_when_the_first_comes_back() -> None:
     with pytest.raises(NoUsableKey, match="until 2026-12-01 00:00 UTC: 429 spend limit") as caught:
         ring.usable(GROUP, now=NOW)
     assert (caught.value.resting, caught.value.everywhere, caught.value.until) == (True, True, LIFTS)
+    assert caught.value.brief == "spend limit reached; goes on 2026-12-01 00:00 UTC"
+
+
+def test_why_no_key_is_left_is_said_in_a_few_words() -> None:
+    ring = KeyRing([key("main", "x"), key("b", "x")])
+    ring.retire(key("main", "x"), None, "401 authentication_error: invalid x-api-key")
+    ring.retire(key("b", "x"), GROUP, "403 permission_error: no")
+    with pytest.raises(NoUsableKey) as refused:
+        ring.usable(GROUP, now=NOW)
+    assert refused.value.brief == "key main was refused (401 invalid x-api-key), and 1 more"
+
+    ring = KeyRing([key("a", "x")])
+    ring.rest("x", Rest(NOW, None, "402 billing_error: " + "credit " * 50))
+    with pytest.raises(NoUsableKey) as resting:
+        ring.usable(GROUP, now=NOW)
+    assert resting.value.brief.startswith("the account cannot call (402 credit credit")
+    assert len(resting.value.brief) < 120
 
 
 def test_a_key_that_is_refused_for_one_group_alone_may_serve_another() -> None:
