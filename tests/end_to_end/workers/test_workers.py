@@ -128,7 +128,7 @@ def test_without_a_key_the_batch_is_paused_and_says_what_to_set(start_mill: Star
     batch = a_batch(mill.database, 3, endpoint="https://api.anthropic.com", simulated=False)
     mill.start_worker()
     mill.wait_until(lambda: mill.status(batch.id).batch.state == "paused", timeout=60)
-    assert "set ANTHROPIC_API_KEY" in str(mill.status(batch.id).batch.reason)
+    assert "no key is set" in str(mill.status(batch.id).batch.reason)
     assert mill.status(batch.id).batch.attempts == 0
 
 
