@@ -20,8 +20,6 @@ log = get_logger(__name__)
 SPARE_FILES = 256
 """Files and sockets beside those of the calls: database, Redis, logs."""
 
-__all__ = ["WorkerProcess", "answer", "current"]
-
 _process: WorkerProcess | None = None
 _resources = contextlib.ExitStack()
 

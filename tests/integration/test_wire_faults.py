@@ -27,7 +27,7 @@ from promptmill.store.jobs import LoadedJob
 from promptmill.store.ledger import AttemptRow
 from promptmill.store.tables import job
 from promptmill.testing import a_batch, a_prompt, simulated_claude
-from workers.lifecycle import WorkerProcess
+from workers.process import WorkerProcess
 from workers.scouts import Scouts
 from workers.verdicts import Deferred, Failed
 
