@@ -13,7 +13,9 @@ _call_s = _settings.claude.total_timeout_s
 # Where
 broker_url = _settings.redis_url  # None = embedded: whoever starts the worker passes the address on
 broker_connection_retry_on_startup = True  # a worker that starts before its Redis waits for it
-broker_channel_error_retry = True  # a Redis that refuses (demoted, full, loading) is waited for, too: it would end the worker
+broker_channel_error_retry = (
+    True  # a Redis that refuses (demoted, full, loading) is waited for, too: it would end the worker
+)
 broker_transport_options = {
     "socket_connect_timeout": 5,  # seconds, else a host that is gone hangs the worker for minutes
     "socket_timeout": 30,  # seconds, above the 1 s for which a read blocks in Redis
