@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from promptmill.errors import InvalidInput
 from promptmill.runtime import open_database
 from promptmill.settings import Settings
 from promptmill.states import JobState
@@ -55,10 +56,13 @@ def read(name_or_id: str, only: str | Collection[str] | None, *, settings: Setti
     """The results of a batch in submission order, read as they are asked for.
 
     Raises:
-        NotFound: there is no such batch.
-        ValueError: `only` names a state that does not exist.
+        NotFound: there is no such batch; once they are asked for.
+        InvalidInput: `only` names a state that does not exist.
     """
-    wanted = _states(only)
+    return _read(name_or_id, _states(only), settings)
+
+
+def _read(name_or_id: str, wanted: frozenset[JobState] | None, settings: Settings) -> Iterator[Result]:
     with open_database(settings) as database, database.read() as connection:
         batch = batches.find(connection, name_or_id)
         reads_json = batch.options.get(PARSE) == "json"
@@ -74,7 +78,11 @@ def dollars(nanos: int | None) -> Decimal | None:
 def _states(only: str | Collection[str] | None) -> frozenset[JobState] | None:
     if only is None:
         return None
-    return frozenset(JobState(name) for name in ([only] if isinstance(only, str) else only))
+    names = [only] if isinstance(only, str) else list(only)
+    for name in names:
+        if name not in list(JobState):
+            raise InvalidInput(f"{name} is none of {', '.join(JobState)}", field="only")
+    return frozenset(JobState(name) for name in names)
 
 
 def _parsed(row: ResultRow) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from producers import answers
 from producers.answers import Result
@@ -19,10 +19,10 @@ from producers.control import Wish, is_to_be_done
 from producers.failed import Failures, failures_of
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
-from producers.terms import budget_of, check_prices, deadline_of, outcomes_of, priority_of
+from producers.terms import Retried, budget_of, check_prices, deadline_of, priority_of, retried_by
 from producers.watch import Moment, look, watch
 from promptmill.broker import nudge
-from promptmill.errors import BudgetExceeded, NotFound
+from promptmill.errors import BudgetExceeded, InvalidInput, NotFound
 from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
@@ -32,6 +32,9 @@ from promptmill.store import batches as stored
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
+
+if TYPE_CHECKING:
+    from producers.auditing import AuditReport
 
 PAUSED_BY_A_PERSON = "paused by a person"
 NO_LONGER = "none"
@@ -105,8 +108,17 @@ class Batch:
 
         Args:
             only: a job state, or several (`"succeeded"`, `["errored", "expired"]`); all when None.
+
+        Raises:
+            InvalidInput: `only` names a state that does not exist.
         """
         return answers.read(self.id, only, settings=self.settings)
+
+    def audit(self, *, ledger: str | None = None) -> "AuditReport":
+        """Count it anew from its rows, and say whether everything adds up; see `producers.audit`."""
+        from producers.auditing import audit  # noqa: PLC0415  # it knows this module
+
+        return audit(self, ledger=ledger)
 
     def pause(self) -> BatchStatus:
         """Begin no further call; those in flight finish and are kept. What is paused stays so, and waits for you.
@@ -142,15 +154,16 @@ class Batch:
         it was broken off, it takes up the rest.
 
         Args:
-            only: `errored`, `expired` or `canceled`, or several; errored and expired when None.
+            only: `errored`, `expired` or `canceled`, or a kind of error such as `server_failed` for the jobs that
+                errored of it, or several; errored and expired when None.
 
         Raises:
             InvalidInput: `only` names something else; `succeeded` too, because it would be paid for twice.
             InvalidTransition: it is being canceled, is not whole yet, or its deadline has passed.
         """
-        states = outcomes_of(only)
+        which = retried_by(only)
         with open_database(self.settings) as database:
-            retried = _retry(database, self.id, states)
+            retried = _retry(database, self.id, which)
         if retried:
             tell_dispatcher(self.settings)
         return retried
@@ -172,10 +185,12 @@ class Batch:
             deadline: `"24h"` from now, a timedelta, or an aware datetime; `"none"` for no deadline.
 
         Raises:
-            InvalidInput: a word has no meaning, the deadline is over already, or a budget is to be kept of calls whose
+            InvalidInput: nothing is to be changed, a word has no meaning, the deadline is over already, or a budget is to be kept of calls whose
                 price is unknown.
             InvalidTransition: it is being canceled.
         """
+        if budget is None and priority is None and deadline is None:
+            raise InvalidInput("say what to change: budget, priority or deadline")
         with open_database(self.settings) as database:
             with database.begin() as connection:
                 now = database_now(connection)
@@ -259,12 +274,15 @@ def _cancel_the_rest(database: Database) -> None:
             ended = jobs.expire_overdue(connection, database_now(connection))
 
 
-def _retry(database: Database, batch_id: str, states: Collection[JobState]) -> int:
+def _retry(database: Database, batch_id: str, which: Retried) -> int:
     """Page by page, each in a short transaction: workers go on meanwhile, also with what was just retried."""
     retried, after_seq = 0, -1
+    states = {*which.states, JobState.ERRORED} if which.kinds else set(which.states)
     while True:
         with database.read() as connection:
-            page = retrying.page_to_retry(connection, batch_id, states, after_seq=after_seq)
+            page = retrying.page_to_retry(
+                connection, batch_id, which.states, kinds=which.kinds, after_seq=after_seq
+            )
         if page is None:
             return retried
         after_seq = page.last_seq

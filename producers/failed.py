@@ -10,6 +10,7 @@ from typing import Any
 
 from producers.wording import several
 from promptmill.advice import advice_for
+from promptmill.retries import TRUNCATED
 from promptmill.states import JobState
 from promptmill.store import Connection
 from promptmill.store import failures as stored
@@ -51,11 +52,13 @@ def failure_lines(failures: Failures, batch: BatchRow) -> Iterator[str]:
         yield f"  do: {_for(batch, group.advice)}"
     if batch.canceled:
         yield f"not answered: {batch.canceled:,} canceled"
+        yield f"  do: {_for(batch, advice_for('canceled'))}"
     for reason, count in failures.not_whole.items():
         one, many = _NOT_WHOLE.get(reason, (f"ended with {reason}",) * 2)
         yield f"{several(count, 'answer')} {one if count == 1 else many}"
         if reason in _NOT_WHOLE:
-            yield f"  do: {_for(batch, advice_for(reason))}"
+            kind = "cut_at_the_cap" if reason == "max_tokens" and TRUNCATED in batch.options else reason
+            yield f"  do: {_for(batch, advice_for(kind))}"
 
 
 def failures_document(failures: Failures) -> dict[str, Any]:

@@ -133,7 +133,8 @@ def options_for(
         InvalidInput: a word has no meaning; names the option.
     """
     if ask_again_up_to is not None:
-        check_truncation(ask_again_up_to, max_tokens=max_tokens, model=same.get("model"))
+        named = max_tokens or (params or {}).get("max_tokens")
+        check_truncation(ask_again_up_to, max_tokens=named, model=same.get("model"))
     return SubmitOptions(
         max_tokens=max_tokens,
         params=params or {},

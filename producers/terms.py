@@ -4,10 +4,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
-from typing import Any
+from typing import Any, NamedTuple
 
+from promptmill.advice import ERROR_KINDS
 from promptmill.catalogue import find_model
 from promptmill.errors import InvalidInput
+from promptmill.intake.options import DEFAULT_MAX_TOKENS
 from promptmill.pricing import PriceBook
 from promptmill.states import JobState, Lane
 from promptmill.usage import Usage
@@ -75,6 +77,8 @@ def priority_of(value: str | float) -> float:
 def budget_of(value: str | float | Decimal) -> int:
     """The nano-dollars of an amount in dollars: `50`, `"$0.25"`; what is finer than a nano-dollar is refused.
 
+    A float is rounded to nano-dollars: 0.1 + 0.2 is $0.30.
+
     Raises:
         InvalidInput: it is no amount above zero.
     """
@@ -82,6 +86,7 @@ def budget_of(value: str | float | Decimal) -> int:
     text = str(value).strip().removeprefix("$")
     try:
         nanos = Decimal(text) * NANOS_PER_DOLLAR
+        nanos = round(nanos, 0) if isinstance(value, float) else nanos
         exact = 0 < nanos <= MOST_DOLLARS * NANOS_PER_DOLLAR and nanos == int(nanos)
     except (DecimalException, ValueError):
         exact = False
@@ -100,14 +105,24 @@ def check_prices(models: Iterable[str], prices: PriceBook) -> None:
             )
 
 
-def outcomes_of(only: str | Collection[str] | None) -> tuple[JobState, ...]:
-    """The outcomes whose jobs are to be retried.
+class Retried(NamedTuple):
+    """Which jobs are to be retried: those that ended so, and those that errored of such a kind."""
+
+    states: tuple[JobState, ...]
+    kinds: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return " or ".join([*self.states, *(f"errored with {kind}" for kind in sorted(self.kinds))])
+
+
+def retried_by(only: str | Collection[str] | None) -> Retried:
+    """The jobs that outcomes (`errored`) and kinds of errors (`server_failed`) name.
 
     Raises:
         InvalidInput: it is none that can be retried.
     """
     if only is None:
-        return RETRIED_BY_DEFAULT
+        return Retried(RETRIED_BY_DEFAULT)
     names = [only] if isinstance(only, str) else list(only)
     for name in names:
         if name == JobState.SUCCEEDED:
@@ -115,17 +130,22 @@ def outcomes_of(only: str | Collection[str] | None) -> tuple[JobState, ...]:
                 "succeeded jobs are not retried, because they would be paid for twice; submit them with --new"
             )
             raise InvalidInput(why, field="only")
-        if name not in RETRIABLE:
-            raise InvalidInput(f"{name} is none of {', '.join(RETRIABLE)}", field="only")
-    return tuple(state for state in RETRIABLE if state in names)
+        if name not in RETRIABLE and name not in ERROR_KINDS:
+            choices = f"{', '.join(RETRIABLE)}, nor a kind of error: {', '.join(sorted(ERROR_KINDS))}"
+            raise InvalidInput(f"{name} is none of {choices}", field="only")
+    states = tuple(state for state in RETRIABLE if state in names)
+    kinds = frozenset() if JobState.ERRORED in states else ERROR_KINDS.intersection(names)
+    return Retried(states, kinds)
 
 
 def check_truncation(ask_again_up_to: int, *, max_tokens: int | None, model: str | None) -> None:
     """Raise InvalidInput for a cap that no answer could grow to, or that the model does not allow."""
     field = "ask-again-up-to"
-    if ask_again_up_to <= (max_tokens or 0):
+    if ask_again_up_to <= (max_tokens or DEFAULT_MAX_TOKENS):
+        which = "" if max_tokens else ", which holds where none is named"
         raise InvalidInput(
-            f"{ask_again_up_to:,} is not above the {max_tokens or 0:,} of max_tokens", field=field
+            f"{ask_again_up_to:,} is not above the {max_tokens or DEFAULT_MAX_TOKENS:,} of max_tokens{which}",
+            field=field,
         )
     facts = find_model(model) if model else None
     if facts is not None and ask_again_up_to > facts.max_output_tokens:

@@ -5,7 +5,7 @@ The one idea: whoever reads that something failed also reads what would help, an
 
 from http import HTTPStatus
 
-_RETRY = "try them again with: promptmill retry BATCH"
+_RETRY = "try them again with: promptmill retry BATCH --only KIND"
 
 _ADVICE = {
     "prompt_rejected": "the API refuses this request as it is: change the prompt or its parameters as the message says, and submit it anew",
@@ -27,6 +27,7 @@ _ADVICE = {
     "canceled": "somebody canceled the batch; promptmill retry BATCH --only canceled takes it up again",
     "refusal": "Claude declined to answer: the answer is kept as it is; rephrase the prompt if it should be answered",
     "max_tokens": "the answer was cut off at max_tokens and is kept as it is: submit with a higher --max-tokens, or with --ask-again-up-to",
+    "cut_at_the_cap": "the answer was cut off at the most that --ask-again-up-to allows and is kept as it is: submit with a higher --ask-again-up-to",
 }
 
 _BY_CODE = {
@@ -49,10 +50,22 @@ _BY_STATUS: dict[tuple[str, int | None], str] = {
     ): f"the key may not use this model: use a key of a workspace that may, then {_RETRY}",
 }
 
-_UNKNOWN = f"the message says what is known; {_RETRY}"
+_UNKNOWN = "the message says what is known; try them again with: promptmill retry BATCH"
 
 KINDS = frozenset(_ADVICE)
 """Every kind that has a sentence of its own."""
+ERROR_KINDS = KINDS - {
+    "budget",
+    "canceled",
+    "cut_at_the_cap",
+    "expired",
+    "interrupted",
+    "max_tokens",
+    "orphaned",
+    "refusal",
+    "truncated",
+}
+"""Those of a job that errored; with them `promptmill retry BATCH --only KIND` names its jobs."""
 
 
 def advice_for(kind: str, *, status: int | None = None, error_code: str | None = None) -> str:
@@ -64,5 +77,7 @@ def advice_for(kind: str, *, status: int | None = None, error_code: str | None =
         error_code: `error.details.error_code`, where there was one.
     """
     if error_code is not None and error_code in _BY_CODE:
-        return _BY_CODE[error_code]
-    return _BY_STATUS.get((kind, status)) or _ADVICE.get(kind, _UNKNOWN)
+        said = _BY_CODE[error_code]
+    else:
+        said = _BY_STATUS.get((kind, status)) or _ADVICE.get(kind, _UNKNOWN)
+    return said.replace("KIND", kind)

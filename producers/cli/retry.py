@@ -17,29 +17,30 @@ def retry(
         list[str] | None,
         typer.Option(
             "--only",
-            metavar="errored|expired|canceled",
-            help="Only jobs that ended so; may be repeated. errored and expired by default.",
+            metavar="OUTCOME|KIND",
+            help="Only jobs that ended so: errored, expired or canceled, or errored of such a kind, as "
+            "server_failed; may be repeated. errored and expired by default.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Try anew what ended without an answer; what succeeded stays."""
     from producers.documents import status_document  # noqa: PLC0415  # the database layer takes 0.5 s
-    from producers.terms import outcomes_of  # noqa: PLC0415  # likewise
+    from producers.terms import retried_by  # noqa: PLC0415  # likewise
     from producers.wording import several  # noqa: PLC0415  # likewise
     from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
 
     try:
-        states = outcomes_of(only)
+        which = retried_by(only)
     except InvalidInput as error:
         raise typer.BadParameter(error.why, param_hint="--only") from error
     handle = producers.batch(batch)
-    retried = handle.retry(only=states)
+    retried = handle.retry(only=only)
     if as_json:
         log_to_stderr()
         put_json({"retried": retried, **status_document(handle.look())})
     elif not retried:
-        say(f"{handle.name}: nothing to retry: no job is {' or '.join(states)}")
+        say(f"{handle.name}: nothing to retry: no job is {which}")
     else:
         say(f"{handle.name}: {several(retried, 'job')} will be tried again{_unless_stopped(handle.look())}")
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, bindparam, select, update
+from sqlalchemy import Connection, Select, Update, and_, bindparam, or_, select, update
 
 from promptmill.errors import InvalidTransition
 from promptmill.states import BatchState, JobState
@@ -36,11 +36,19 @@ class Page:
 
 
 def page_to_retry(
-    conn: Connection, batch_id: str, states: Collection[JobState], *, after_seq: int = -1
+    conn: Connection,
+    batch_id: str,
+    states: Collection[JobState],
+    *,
+    kinds: Collection[str] = (),
+    after_seq: int = -1,
 ) -> Page | None:
-    """The next jobs of a batch that ended in one of those states; None when there is none behind `after_seq`."""
+    """The next jobs of a batch that ended in one of those states, or errored of one of those kinds.
+
+    None when there is none behind `after_seq`.
+    """
     values = {"of_batch": batch_id, "after": after_seq}
-    rows = conn.execute(_ended(frozenset(states)), values).all()
+    rows = conn.execute(_ended(frozenset(states), frozenset(kinds)), values).all()
     return Page(tuple(row.id for row in rows), rows[-1].seq) if rows else None
 
 
@@ -89,10 +97,13 @@ _IDS = Rowset(job.c.id)
 
 
 @cache
-def _ended(states: frozenset[JobState]) -> Select[Any]:
+def _ended(states: frozenset[JobState], kinds: frozenset[str]) -> Select[Any]:
+    wanted = is_in(*states)
+    if kinds:
+        wanted = or_(wanted, and_(is_in(JobState.ERRORED), job.c.error_kind.in_(kinds)))
     return (
         select(job.c.seq, job.c.id)
-        .where(job.c.batch_id == bindparam("of_batch"), job.c.seq > bindparam("after"), is_in(*states))
+        .where(job.c.batch_id == bindparam("of_batch"), job.c.seq > bindparam("after"), wanted)
         .order_by(job.c.seq)
         .limit(MOST_AT_ONCE)
     )

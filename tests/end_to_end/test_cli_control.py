@@ -25,6 +25,7 @@ def test_what_was_canceled_is_taken_up_again_when_asked_for(three: Any) -> None:
     said = three("retry", "three")
     assert (said.returncode, said.stdout) == (0, "")
     assert "nothing to retry: no job is errored or expired" in said.stderr
+    assert "no job is errored with lost" in three("retry", "three", "--only", "lost").stderr
     document = three.json("retry", "three", "--only", "canceled")
     assert (document["retried"], document["state"], document["ended_at"]) == (3, "active", None)
     assert document["jobs"]["pending"] == 3
@@ -34,7 +35,10 @@ def test_what_was_canceled_is_taken_up_again_when_asked_for(three: Any) -> None:
     ("words", "why"),
     [
         (["retry", "three", "--only", "succeeded"], "paid for twice"),
-        (["retry", "three", "--only", "lost"], "lost is none of errored, expired, canceled"),
+        (
+            ["retry", "three", "--only", "gone"],
+            "gone is none of errored, expired, canceled, nor a kind of error",
+        ),
         (["set", "three"], "say what to change"),
         (["set", "three", "--budget", "ten"], "no amount in dollars"),
         (["set", "three", "--budget", "-1"], "no amount in dollars"),

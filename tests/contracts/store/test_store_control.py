@@ -73,6 +73,19 @@ def test_only_the_outcomes_that_were_named_are_retried(world: Any) -> None:
     assert world.row(made).state is BatchState.ENDED
 
 
+def test_only_the_jobs_that_errored_of_a_kind_are_retried(world: Any) -> None:
+    made = world.batch(3)
+    kinds = ("lost", "server_failed", "lost")
+    failures = [world.failure(lease, kind) for lease, kind in zip(world.running(made), kinds, strict=True)]
+    with world.database.begin() as conn:
+        jobs.fail(conn, failures, world.now)
+    with world.database.read() as conn:
+        found = retrying.page_to_retry(conn, made.id, (), kinds={"lost"})
+        none = retrying.page_to_retry(conn, made.id, (JobState.EXPIRED,), kinds={"overloaded"})
+    assert found is not None
+    assert (len(found.ids), found.last_seq, none) == (2, 2, None)
+
+
 def test_jobs_that_were_canceled_can_be_taken_up_again(world: Any) -> None:
     made = world.batch(3)
     with world.database.begin() as conn:

@@ -14,6 +14,7 @@ from producers.progress import Lines, line_of, view_for_terminal
 from producers.summary import summary_lines
 from producers.watch import PATIENCE_S, Moment
 from producers.wording import duration
+from promptmill.retries import truncation_policy
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.batches import BatchRow
 from promptmill.store.failures import FailureGroup
@@ -187,6 +188,22 @@ def test_refusals_and_answers_that_were_cut_off_are_named_with_what_to_do() -> N
     assert "2 answers ended with pause_turn\n" in text
 
 
+def test_advice_knows_whether_cut_answers_were_asked_for_again_already() -> None:
+    batch = replace(MOMENT.status.batch, options=truncation_policy(8000))
+
+    [_, advice] = failure_lines(Failures(not_whole={"max_tokens": 5}), batch)
+
+    assert "a higher --ask-again-up-to" in advice
+    assert "--max-tokens" not in advice
+
+
+def test_what_was_canceled_says_how_it_is_taken_up_again() -> None:
+    lines = [*failure_lines(Failures(), replace(MOMENT.status.batch, canceled=3))]
+
+    assert lines[0] == "not answered: 3 canceled"
+    assert "promptmill retry sums --only canceled" in lines[1]
+
+
 def test_advice_names_the_batch_it_is_about() -> None:
     batch = replace(MOMENT.status.batch, name="my batch")
 
@@ -194,7 +211,7 @@ def test_advice_names_the_batch_it_is_about() -> None:
 
     assert lines == [
         "not answered: 1 overloaded (400 invalid_request_error), as row-3 (1 attempt)",
-        "  do: the API was overloaded, which passes: try them again with: promptmill retry 'my batch'",
+        "  do: the API was overloaded, which passes: try them again with: promptmill retry 'my batch' --only overloaded",
     ]
 
 

@@ -11,8 +11,8 @@ from producers.terms import (
     check_truncation,
     deadline_of,
     lane_of,
-    outcomes_of,
     priority_of,
+    retried_by,
     schema_of,
     tags_of,
 )
@@ -92,6 +92,7 @@ def test_tags_are_pairs() -> None:
         (50, 50_000_000_000),
         ("$0.25", 250_000_000),
         (0.1, 100_000_000),
+        (0.1 + 0.2, 300_000_000),
         (Decimal("0.000000001"), 1),
         ("9000000000", 9 * 10**18),
     ],
@@ -112,9 +113,16 @@ def test_a_deadline_beyond_the_calendar_is_a_fault_of_input() -> None:
 
 
 def test_what_failed_is_retried_where_nothing_is_said() -> None:
-    assert outcomes_of(None) == (JobState.ERRORED, JobState.EXPIRED)
-    assert outcomes_of("canceled") == (JobState.CANCELED,)
-    assert outcomes_of(["canceled", "errored"]) == (JobState.ERRORED, JobState.CANCELED)
+    assert retried_by(None) == ((JobState.ERRORED, JobState.EXPIRED), frozenset())
+    assert retried_by("canceled").states == (JobState.CANCELED,)
+    assert retried_by(["canceled", "errored"]).states == (JobState.ERRORED, JobState.CANCELED)
+
+
+def test_a_kind_of_error_names_the_jobs_that_errored_of_it() -> None:
+    assert retried_by("server_failed") == ((), {"server_failed"})
+    assert retried_by(["lost", "expired"]) == ((JobState.EXPIRED,), {"lost"})
+    assert retried_by(["lost", "errored"]) == ((JobState.ERRORED,), frozenset())
+    assert str(retried_by(["lost", "expired"])) == "expired or errored with lost"
 
 
 @pytest.mark.parametrize(
@@ -122,14 +130,14 @@ def test_what_failed_is_retried_where_nothing_is_said() -> None:
 )
 def test_what_succeeded_or_has_not_ended_is_not_retried(name: str, why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
-        outcomes_of(name)
+        retried_by(name)
 
 
 @pytest.mark.parametrize(
     ("cap", "max_tokens", "why"),
     [
         (1000, 1000, "not above the 1,000"),
-        (0, None, "not above"),
+        (4096, None, "not above the 4,096 of max_tokens, which holds where none is named"),
         (10**7, None, "above the .* of claude-haiku-5-5"),
     ],
 )
