@@ -115,11 +115,12 @@ def _nobody(url: str, error: Exception) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the audit says of a simulator's book."""
+    """What the audit says of a simulator's book; `unread`: why one that was asked for could not be read."""
 
     checks: tuple[Check, ...] = ()
     notes: tuple[Note, ...] = ()
     remarks: tuple[str, ...] = ()
+    unread: str | None = None
 
 
 def compare_with(reader: Reader, database: Database, batch_id: str) -> Comparison:

@@ -30,9 +30,10 @@ def verdict(report: AuditReport) -> str:
     """The audit in a sentence."""
     batch = report.batch
     name = f"{batch.name} ({batch.state.value}{', simulated' if batch.simulated else ''})"
-    if report.ok:
-        return f"{name}: all {len(report.checks)} checks hold"
-    return f"{name}: {len(report.broken)} of {len(report.checks)} checks DO NOT HOLD"
+    if report.broken:
+        return f"{name}: {len(report.broken)} of {len(report.checks)} checks DO NOT HOLD"
+    but = ", but the simulator's book was not read" if report.unread else ""
+    return f"{name}: all {len(report.checks)} checks hold{but}"
 
 
 def audit_document(report: AuditReport) -> dict[str, Any]:

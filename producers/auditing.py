@@ -7,13 +7,14 @@ assert audit("my-batch").ok
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from producers import audit_checks
 from producers.audit_checks import Check, Note
 from producers.audit_ledger import Comparison, Reader, compare_with
 from producers.audit_leftovers import leftovers
 from producers.batches import Batch
-from promptmill.errors import ConfigurationError
+from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import REAL_API, Settings, load
@@ -30,7 +31,7 @@ NOT_COMPARED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AuditReport:
     """What was found of one batch at one moment.
 
@@ -40,6 +41,7 @@ class AuditReport:
         checks: what must hold.
         notes: what is good to know and breaks nothing.
         remarks: sentences about what was not looked at, and why.
+        unread: why a book that was asked for by its address could not be read; None where nothing was missed.
     """
 
     batch: BatchRow
@@ -47,11 +49,16 @@ class AuditReport:
     checks: tuple[Check, ...]
     notes: tuple[Note, ...]
     remarks: tuple[str, ...] = ()
+    unread: str | None = None
+
+    def __repr__(self) -> str:
+        broken = ", ".join(check.name for check in self.broken) or "none"
+        return f"AuditReport({self.batch.name!r}, ok={self.ok}, checks={len(self.checks)}, broken: {broken})"
 
     @property
     def ok(self) -> bool:
-        """Whether all of it holds."""
-        return all(check.ok for check in self.checks)
+        """Whether all of it holds, and all that was asked for could be looked at."""
+        return self.unread is None and all(check.ok for check in self.checks)
 
     @property
     def broken(self) -> tuple[Check, ...]:
@@ -66,13 +73,17 @@ def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | No
 
     Args:
         of: a batch, its name or its id.
-        ledger: the address of the simulator; that of ANTHROPIC_BASE_URL when None.
+        ledger: the address of the simulator; that of ANTHROPIC_BASE_URL when None. One that is named and cannot be
+            read makes the audit fail, with all other checks done.
         settings: where the database is; those of the surroundings when None.
 
     Raises:
         NotFound: there is no such batch.
-        ConfigurationError: `ledger` is named, and no simulator answers there.
+        InvalidInput: `ledger` is no URL.
+        ConfigurationError: `ledger` is named, and the batch is no rehearsal.
     """
+    if ledger is not None:
+        _check_url(ledger)
     settings = settings or (of.settings if isinstance(of, Batch) else load())
     name_or_id = of.id if isinstance(of, Batch) else of
     with open_database(settings) as database:
@@ -86,6 +97,7 @@ def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | No
         checks=(*audit_checks.checks(batch, counted), priced, *book.checks),
         notes=(*audit_checks.notes(counted), *unpriced, *book.notes, *left),
         remarks=book.remarks,
+        unread=book.unread,
     )
 
 
@@ -101,9 +113,14 @@ def _compare(database: Database, batch: BatchRow, ledger: str | None, settings: 
     try:
         return compare_with(Reader(url), database, batch.id)
     except ConfigurationError as error:
-        if ledger is not None:
-            raise
-        return Comparison(remarks=(f"not compared with the simulator's book: {error}",))
+        why = f"not compared with the simulator's book: {error}"
+        return Comparison(remarks=(why,), unread=None if ledger is None else why)
+
+
+def _check_url(ledger: str) -> None:
+    parts = urlsplit(ledger)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput(f"{ledger} is no URL such as http://127.0.0.1:8787", field="ledger")
 
 
 def _count(database: Database, name_or_id: str, fresh_for: timedelta) -> "tuple[BatchRow, Counted, datetime]":

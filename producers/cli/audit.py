@@ -22,9 +22,13 @@ def audit(
 ) -> None:
     """Count a batch anew from its rows, and say whether everything adds up."""
     from producers import audit_tables  # noqa: PLC0415  # the database layer takes 0.5 s
+    from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
 
     log_to_stderr()
-    report = producers.audit(producers.batch(batch), ledger=ledger)
+    try:
+        report = producers.audit(producers.batch(batch), ledger=ledger)
+    except InvalidInput as error:
+        raise typer.BadParameter(error.why, param_hint=f"--{error.field}") from error
     if as_json:
         put_json(audit_tables.audit_document(report))
     else:

@@ -50,13 +50,20 @@ def test_what_does_not_add_up_is_named_and_the_exit_code_is_1(cli: Any) -> None:
     assert _broken(json.loads(told.stdout)) == {"cost", "succeeded", "still_open"}
 
 
-def test_a_book_that_was_asked_for_and_cannot_be_read_is_an_error(cli: Any) -> None:
+def test_a_book_that_was_asked_for_and_cannot_be_read_is_said_beside_all_other_checks(cli: Any) -> None:
     cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
 
     done = cli("audit", "mine", "--ledger", "http://127.0.0.1:1")
 
     assert done.returncode == 1
-    assert "no simulator of this version answers at http://127.0.0.1:1" in done.stderr
+    assert "WHAT" in done.stdout
+    assert (
+        "not compared with the simulator's book: no simulator of this version answers at http://127.0.0.1:1"
+        in (" ".join(done.stdout.split()))
+    )
+    assert done.stdout.splitlines()[-1].endswith("checks hold, but the simulator's book was not read")
+    wrong = cli("audit", "mine", "--ledger", "bla")
+    assert (wrong.returncode, "bla is no URL" in wrong.stderr) == (2, True)
 
 
 def test_jobs_that_failed_are_shown_in_groups_with_what_to_do(cli: Any, claude: Any) -> None:
