@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from promptmill.pricing import PriceBook
+from promptmill.retries import TRUNCATED
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
 from promptmill.store.audit import Counted, Sums
 from promptmill.store.batches import BatchRow
@@ -107,7 +108,9 @@ def _end(batch: BatchRow, counted: Counted) -> Iterator[Check]:
 def _replies(counted: Counted) -> Iterator[Check]:
     succeeded = counted.jobs[JobState.SUCCEEDED]
     of_succeeded = counted.replies[JobState.SUCCEEDED]
-    elsewhere = counted.replies.total() - of_succeeded
+    # An open job may keep an answer that was cut off, in case no longer one comes.
+    meanwhile = sum(number for state, number in counted.replies_cut.items() if not state.is_terminal)
+    elsewhere = counted.replies.total() - of_succeeded - meanwhile
     yield Check("replies", "one reply for each job that succeeded", succeeded, of_succeeded)
     yield Check("replies_elsewhere", "replies of jobs that did not succeed", 0, elsewhere)
     without = counted.replies_without_attempt
@@ -155,15 +158,19 @@ def _notes(counted: Counted) -> Iterator[Note]:
         what = f"attempts of unknown cost, {outcome}: perhaps billed and lost; set aside for them"
         yield Note(f"unknown_{outcome}", what, sums.attempts, sums.reserved_nanos)
     answered = counted.closed.get(SUCCEEDED, Sums())
-    kept = counted.replies.total() - counted.replies_without_attempt
+    cut = counted.replies_cut.total()
+    kept = counted.replies.total() - counted.replies_without_attempt - cut
     if not_kept := answered.attempts - kept:
-        cost = answered.cost_nanos - counted.replies_cost_nanos
+        cost = answered.cost_nanos - (counted.replies_cost_nanos - counted.replies_cut_nanos)
         yield Note("paid_not_kept", "answers paid for that are not the reply of their job", not_kept, cost)
     jobs, beyond = counted.answered_again
     if jobs:
         yield Note("answered_again", "jobs answered more than once; one answer of each was kept", jobs)
         yield Note("paid_again", "answers paid beyond the first of their job", beyond)
     for outcome, sums in sorted(counted.closed.items()):
-        if outcome != SUCCEEDED and sums.cost_nanos:
+        number, cost = sums.attempts, sums.cost_nanos
+        if outcome == TRUNCATED:
+            number, cost = number - cut, cost - counted.replies_cut_nanos
+        if outcome != SUCCEEDED and cost:
             what = f"attempts without an answer that cost money, {outcome}"
-            yield Note(f"paid_{outcome}", what, sums.attempts, sums.cost_nanos)
+            yield Note(f"paid_{outcome}", what, number, cost)

@@ -102,28 +102,36 @@ class Outcomes:
         max_tokens = compose(job).max_tokens
         if asks_again(reply.stop_reason, max_tokens, job.options):
             await self._ask_again(job, lease, reply, max_tokens)
-        completion = Completion(
+        completion = self._completion(job, lease, reply, SUCCEEDED)
+        if not await self.writer.put(Write.COMPLETE, completion):
+            log.warning("late_answer_not_taken", job_id=job.id, attempt=lease.number)
+
+    async def _ask_again(self, job: LoadedJob, lease: Lease, reply: Reply, max_tokens: int) -> NoReturn:
+        kept = self._completion(job, lease, reply, TRUNCATED)
+        await self.writer.put(
+            Write.DEFER,
+            Deferral(
+                job_id=job.id,
+                token=lease.token,
+                attempt=kept.attempt,
+                error_kind=TRUNCATED,
+                not_before=None,
+                kept=kept,
+            ),
+        )
+        raise Deferred(f"cut off at {max_tokens} tokens, asked again with more room")
+
+    def _completion(self, job: LoadedJob, lease: Lease, reply: Reply, outcome: str) -> Completion:
+        return Completion(
             job_id=job.id,
             token=lease.token,
-            attempt=self._answered(job, lease, reply, SUCCEEDED),
+            attempt=self._answered(job, lease, reply, outcome),
             message=reply.message,
             text=reply.text,
             stop_reason=reply.stop_reason,
             model=reply.model or job.prompt.model,
             simulated=reply.simulated,
         )
-        if not await self.writer.put(Write.COMPLETE, completion):
-            log.warning("late_answer_not_taken", job_id=job.id, attempt=lease.number)
-
-    async def _ask_again(self, job: LoadedJob, lease: Lease, reply: Reply, max_tokens: int) -> NoReturn:
-        attempt = self._answered(job, lease, reply, TRUNCATED)
-        await self.writer.put(
-            Write.DEFER,
-            Deferral(
-                job_id=job.id, token=lease.token, attempt=attempt, error_kind=TRUNCATED, not_before=None
-            ),
-        )
-        raise Deferred(f"cut off at {max_tokens} tokens, asked again with more room")
 
     def _answered(self, job: LoadedJob, lease: Lease, reply: Reply, outcome: str) -> ClosedAttempt:
         """The attempt of a call that was answered, with its exact cost."""

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, literal, select, text
 
+from promptmill.retries import TRUNCATED
 from promptmill.states import JobState
 from promptmill.store.guards import is_in
 from promptmill.store.ledger import OPEN, SUCCEEDED
@@ -50,6 +51,8 @@ class Counted:
         replies: by the state of their job.
         replies_without_attempt: replies whose attempt is not there, is of another job, or did not succeed.
         replies_cost_nanos: what the attempts of the replies cost.
+        replies_cut: of the replies, those that were cut off and kept while a longer one is, or was, asked for; by state.
+        replies_cut_nanos: what their attempts cost.
         attempts_of_jobs: the sum of what each job says of the number of its attempts.
         open: attempts that are not closed; what was set aside for them is reserved.
         closed: all others, by outcome, with what those of known cost add up to.
@@ -66,6 +69,8 @@ class Counted:
     replies: Counter[JobState] = field(default_factory=Counter)
     replies_without_attempt: int = 0
     replies_cost_nanos: int = 0
+    replies_cut: Counter[JobState] = field(default_factory=Counter)
+    replies_cut_nanos: int = 0
     attempts_of_jobs: int = 0
     open: Sums = field(default_factory=Sums)
     closed: dict[str, Sums] = field(default_factory=dict)
@@ -124,12 +129,15 @@ def queued_among(conn: Connection, job_ids: Iterable[str]) -> int:
 _IDS = Rowset(job.c.id)
 _IN_BATCH = job.c.batch_id == bindparam("of_batch")
 _HAS_REPLY = case((reply.c.job_id.is_not(None), 1), else_=0)
-_HAS_ATTEMPT = case((and_(attempt.c.job_id == job.c.id, attempt.c.outcome == SUCCEEDED), 1), else_=0)
+_ANSWERED = attempt.c.outcome.in_([SUCCEEDED, TRUNCATED])
+_HAS_ATTEMPT = case((and_(attempt.c.job_id == job.c.id, _ANSWERED), 1), else_=0)
+_IS_CUT = case((and_(attempt.c.job_id == job.c.id, attempt.c.outcome == TRUNCATED), 1), else_=0)
 _JOBS = (
     select(
         job.c.state,
         _HAS_REPLY.label("has_reply"),
         _HAS_ATTEMPT.label("has_attempt"),
+        _IS_CUT.label("is_cut"),
         func.count().label("jobs"),
         func.sum(job.c.attempts).label("attempts"),
         func.sum(attempt.c.cost_nanos).label("cost_nanos"),
@@ -138,7 +146,7 @@ _JOBS = (
     .outerjoin(reply, reply.c.job_id == job.c.id)
     .outerjoin(attempt, attempt.c.id == reply.c.attempt_id)
     .where(_IN_BATCH)
-    .group_by(job.c.state, _HAS_REPLY, _HAS_ATTEMPT)
+    .group_by(job.c.state, _HAS_REPLY, _HAS_ATTEMPT, _IS_CUT)
 )
 _IN_HAND = case((and_(job.c.state == JobState.RUNNING, job.c.token == attempt.c.token), 1), else_=0)
 _PRICED = case((attempt.c.cost_nanos.is_not(None), 1), else_=0)
@@ -206,6 +214,9 @@ def _add_jobs(counted: Counted, row: Row[tuple[object, ...]]) -> None:
         counted.replies[state] += row.jobs
         counted.replies_without_attempt += 0 if row.has_attempt else row.jobs
         counted.replies_cost_nanos += int(row.cost_nanos or 0)
+        if row.is_cut:
+            counted.replies_cut[state] += row.jobs
+            counted.replies_cut_nanos += int(row.cost_nanos or 0)
 
 
 def _add_attempts(counted: Counted, row: Row[tuple[object, ...]]) -> int:

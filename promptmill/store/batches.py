@@ -313,8 +313,7 @@ def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     # One that is still being read takes no further job.
     sealed_at = func.coalesce(batch.c.sealed_at, bindparam("sealed", now, UTCDateTime()))
     _change(conn, batch_id, BatchState.CANCELING, **_NOT_PAUSED, sealed_at=sealed_at)
-    canceled = end_waiting(conn, batch_id, JobState.CANCELED, now)
-    return _settled(conn, batch_id, Tally(canceled=canceled), now)
+    return _settled(conn, batch_id, end_waiting(conn, batch_id, JobState.CANCELED, now), now)
 
 
 _HINTS = 5

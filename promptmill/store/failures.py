@@ -3,6 +3,7 @@
 One pass over the narrow rows of the jobs, and only in a batch whose counters say that there are such jobs.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, func, select, text
 
 from promptmill.advice import advice_for
+from promptmill.retries import TRUNCATED
 from promptmill.states import JobState
-from promptmill.store.tables import ANSWERED, attempt, job
+from promptmill.store.tables import ANSWERED, FAILED, attempt, job, reply
 
 MOST_GROUPS = 20
 
@@ -58,7 +60,11 @@ def groups(conn: Connection, batch_id: str) -> Sequence[FailureGroup]:
 
 def stop_reasons(conn: Connection, batch_id: str) -> dict[str, int]:
     """How many answers ended otherwise than by being complete: by `refusal`, `max_tokens` or another word."""
-    return dict(conn.execute(_STOPPED, {"of_batch": batch_id}).all())
+    found = Counter[str]()
+    for statement in (_STOPPED, _KEPT):
+        for reason, number in conn.execute(statement, {"of_batch": batch_id}):
+            found[reason] += number
+    return dict(found)
 
 
 _COMPLETE = ("end_turn", "stop_sequence", "tool_use")
@@ -69,6 +75,19 @@ _STOPPED = (
     )
     .group_by(attempt.c.stop_reason)
     .order_by(attempt.c.stop_reason)
+)
+# Answers that were cut off, asked again with more room, and kept because no longer one came.
+_KEPT = (
+    select(reply.c.stop_reason, func.count())
+    .join_from(attempt, reply, and_(reply.c.job_id == attempt.c.job_id, reply.c.attempt_id == attempt.c.id))
+    .join(job, job.c.id == reply.c.job_id)
+    .where(
+        attempt.c.batch_id == bindparam("of_batch"),
+        text(FAILED),
+        attempt.c.outcome == TRUNCATED,
+        job.c.state == JobState.SUCCEEDED,
+    )
+    .group_by(reply.c.stop_reason)
 )
 _LAST = and_(attempt.c.job_id == job.c.id, attempt.c.number == job.c.attempts)
 _WORDS = (job.c.state, job.c.error_kind, attempt.c.status, attempt.c.error_type, attempt.c.error_code)

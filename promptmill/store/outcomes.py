@@ -31,7 +31,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.states import BatchState, JobState
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.guards import PENDING_OR_CANCELED, is_in
+from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import SERVED, batch, job, reply
@@ -61,7 +61,8 @@ class Completion:
 class Deferral:
     """Try again later: back to `pending`, not to be dispatched before `not_before`.
 
-    With `token` (and the attempt to close) for a running job, with `dispatch` for one still queued.
+    With `token` (and the attempt to close) for a running job, with `dispatch` for one still queued. `kept` is an
+    answer that was cut off: the job ends with it unless a longer one comes.
     """
 
     job_id: str
@@ -70,11 +71,12 @@ class Deferral:
     dispatch: int | None = None
     attempt: ClosedAttempt | None = None
     error_kind: str | None = None
+    kept: Completion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Given up: `errored`, or `expired` when the deadline passed.
+    """Given up: `errored`, or `expired` when the deadline passed; `succeeded` with an answer that was kept.
 
     With `token` (and the attempt to close) for a job that was begun, with `dispatch` for one still queued.
     """
@@ -112,26 +114,38 @@ def fail(conn: Connection, failures: Sequence[Failure], now: datetime) -> set[st
     """End jobs without an answer; the ids of the jobs that were."""
     tallies = _record(conn, failures)
     given = ((each.job_id, each.token, each.dispatch, each.error_kind, each.state) for each in failures)
-    ended = conn.execute(_end(conn.dialect.name), _FAILURES.parameters(given, now=now)).all()
-    for row in ended:
-        tallies[row.batch_id].count(JobState(row.state))
+    found = conn.execute(_end(conn.dialect.name), _FAILURES.parameters(given, now=now)).all()
+    for row in found:
+        tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
     add(conn, tallies, now)
-    return {row.id for row in ended}
+    return {row.id for row in found}
 
 
 def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set[str]:
     """Send jobs back to `pending`; the ids of the jobs that went.
 
-    In a batch that is being canceled such a job is canceled instead, and its id is in the answer too.
+    In a batch that is being canceled such a job ends instead, `canceled` or with what was kept, and its id is in
+    the answer too.
     """
     tallies = _record(conn, deferrals)
+    _keep(conn, [each.kept for each in deferrals if each.kept is not None], now)
     given = ((each.job_id, each.token, each.dispatch, each.error_kind, each.not_before) for each in deferrals)
     gone = conn.execute(_send_back(conn.dialect.name), _DEFERRALS.parameters(given, now=now)).all()
     for row in gone:
-        if row.state == JobState.CANCELED:
-            tallies[row.batch_id].canceled += 1
+        if row.state != JobState.PENDING:
+            tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
     add(conn, tallies, now)
     return {row.id for row in gone}
+
+
+def _keep(conn: Connection, cut: Sequence[Completion], now: datetime) -> None:
+    """Store answers that were cut off, of the jobs that are still the writer's; the batches are locked."""
+    if not cut:
+        return
+    given = _TOKENS.parameters((each.job_id, each.token) for each in cut)
+    open_ = {(row.id, row.token) for row in conn.execute(_still_open(conn.dialect.name), given)}
+    if replies := [_reply_values(each, now) for each in cut if (each.job_id, each.token) in open_]:
+        conn.execute(_store_reply(conn.dialect.name), replies)
 
 
 def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]) -> Tallies:
@@ -156,11 +170,12 @@ def expire_overdue(conn: Connection, now: datetime) -> int:
     """
     for row in conn.execute(_OVERDUE, {"now": now}).all():
         state = JobState.CANCELED if row.state == BatchState.CANCELING else JobState.EXPIRED
-        if ended := end_waiting(conn, row.id, state, now):
+        tally = end_waiting(conn, row.id, state, now)
+        if tally.done:
             tallies = Tallies()
-            tallies[row.id].count(state, ended)
+            tallies[row.id] = tally
             add(conn, tallies, now)
-            return ended
+            return tally.done
     return 0
 
 
@@ -206,10 +221,18 @@ def _succeed_where(dialect: str, may: ColumnElement[bool]) -> ReturningUpdate[An
 
 
 @cache
+def _still_open(dialect: str) -> Select[tuple[str, int]]:
+    given = _TOKENS.on(dialect)
+    return select(job.c.id, job.c.token).where(
+        job.c.id == given.c.id, job.c.token == given.c.token, is_in(*_OPEN_STATES)
+    )
+
+
+@cache
 def _end(dialect: str) -> ReturningUpdate[Any]:
     given = _FAILURES.on(dialect)
     return (
-        _free(state=given.c.end_state, not_before=None, error_kind=given.c.error_kind)
+        _free(state=ended(given.c.end_state), not_before=None, error_kind=given.c.error_kind)
         .where(
             job.c.id == given.c.id,
             or_(
@@ -222,7 +245,7 @@ def _end(dialect: str) -> ReturningUpdate[Any]:
                 and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
-        .returning(job.c.id, job.c.batch_id, job.c.state)
+        .returning(job.c.id, job.c.batch_id, job.c.state, job.c.estimated_input_tokens)
     )
 
 
@@ -238,7 +261,7 @@ def _send_back(dialect: str) -> ReturningUpdate[Any]:
                 and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
-        .returning(job.c.id, job.c.batch_id, job.c.state)
+        .returning(job.c.id, job.c.batch_id, job.c.state, job.c.estimated_input_tokens)
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, select
 
 from promptmill.advice import advice_for
 from promptmill.states import JobState
@@ -146,7 +146,8 @@ _PAGE: Select[Any] = (
     )
     .join_from(_JOBS, batch, batch.c.id == _JOBS.c.batch_id)
     .join(prompt, prompt.c.job_id == _JOBS.c.id)
-    .outerjoin(reply, reply.c.job_id == _JOBS.c.id)
+    # What an open job has is cut off and kept in case no longer one comes.
+    .outerjoin(reply, and_(reply.c.job_id == _JOBS.c.id, _JOBS.c.state == JobState.SUCCEEDED))
     .order_by(_JOBS.c.seq)
 )
 _IDS = Rowset(job.c.id)

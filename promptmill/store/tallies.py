@@ -66,6 +66,17 @@ class Tally:
         """So many more jobs have ended in a terminal state."""
         setattr(self, state.value, getattr(self, state.value) + number)
 
+    def end(self, state: JobState, formula_tokens: int) -> None:
+        """One more job has ended; `formula_tokens` is its input by formula."""
+        self.count(state)
+        if state is JobState.SUCCEEDED:
+            self.formula_tokens_answered += formula_tokens
+
+    @property
+    def done(self) -> int:
+        """Jobs that have ended, whatever their outcome."""
+        return self.succeeded + self.errored + self.canceled + self.expired
+
     def use(self, usage: Usage) -> None:
         """Add the tokens of one attempt."""
         self.input_tokens += usage.input_tokens

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from promptmill.retries import GiveUp, Retry
 from promptmill.states import JobState
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.guards import PENDING_OR_CANCELED, is_in
+from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, OPEN, ORPHANED, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import RUNNING, attempt, job, worker
@@ -128,9 +128,7 @@ def running_of(conn: Connection, worker_id: str) -> Mapping[str, int]:
     return {row.id: row.token for row in conn.execute(select(job.c.id, job.c.token).where(*mine))}
 
 
-def take_back(
-    conn: Connection, worker_id: str, leases: Mapping[str, int], now: datetime
-) -> Sequence[str]:
+def take_back(conn: Connection, worker_id: str, leases: Mapping[str, int], now: datetime) -> Sequence[str]:
     """Take back jobs of a live process that it knows nothing of, if their leases are still these; their ids.
 
     They go back at once, and it does not count as a loss: no process has ended.
@@ -163,8 +161,8 @@ def _take_back(
     tallies = Tallies()
     close(conn, _unheard(conn, [row.id for row in reaped], now, outcome), tallies)
     for row in reaped:
-        if row.state == JobState.CANCELED:
-            tallies[row.batch_id].canceled += 1
+        if row.state != JobState.PENDING:
+            tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
     again = [row.id for row in reaped if row.state == JobState.PENDING]
     if after_loss is not None:
         _follow_losses(conn, again, now, after_loss, tallies)
@@ -188,7 +186,7 @@ def _follow_losses(
     if ending:
         is_one = _IDS.among(conn.dialect.name, job.c.id)
         for row in conn.execute(_GIVE_UP.where(is_one), _IDS.parameters(ending)).all():
-            tallies[row.batch_id].count(JobState.ERRORED)
+            tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
 
 
 def _losses(conn: Connection, job_ids: Sequence[str]) -> Mapping[str, int]:
@@ -219,13 +217,13 @@ _TAKE_BACK = (
         error_kind=bindparam("outcome"),
         changed_at=bindparam("now", type_=UTCDateTime()),
     )
-    .returning(job.c.id, job.c.batch_id, job.c.state)
+    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.estimated_input_tokens)
 )
 _GIVE_UP = (
     update(job)
-    .values(state=JobState.ERRORED)
+    .values(state=ended(JobState.ERRORED))
     .where(is_in(JobState.PENDING))
-    .returning(job.c.id, job.c.batch_id)
+    .returning(job.c.state, job.c.batch_id, job.c.estimated_input_tokens)
 )
 _IDS = Rowset(job.c.id)
 _RESTS = Rowset(job.c.id, job.c.not_before)

@@ -541,6 +541,8 @@ async def test_an_answer_that_was_cut_off_is_paid_for_and_asked_again_with_more_
     attempt = bench.rows.only(Write.DEFER).attempt
     assert (attempt.outcome, attempt.cost_nanos) == ("truncated", 10 * 2000 + 5 * 10_000)
     assert (attempt.usage, attempt.stop_reason) == (REPLY.usage, "max_tokens")
+    kept = bench.rows.only(Write.DEFER).kept
+    assert (kept.text, kept.attempt, kept.stop_reason) == ("4", attempt, "max_tokens")
     bench.rows.job = replace(JOB, prompt=prompt, options=options, attempts=1, failures={"truncated": 1})
     await bench.start()  # at the cap the answer is kept
     assert bench.claude.asked[-1].max_tokens == 15
