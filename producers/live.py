@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producers.watch import Moment
-from producers.wording import duration, money, several
+from producers.wording import duration, money, resting, several
 from promptmill.states import JobState
 
 _STYLES = {
@@ -100,4 +100,6 @@ def _figures(moment: Moment) -> Text:
     ]
     if moment.bound_by:
         parts.append(f"bound by {moment.bound_by.replace('_', ' ')}")
+    if moment.resting:
+        parts.append(f"resting: {resting(moment.resting)}")
     return Text("  ".join(parts))

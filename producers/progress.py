@@ -79,6 +79,8 @@ def line_of(moment: Moment) -> str:
     }
     if moment.bound_by:
         facts["bound_by"] = moment.bound_by
+    if moment.resting:
+        facts["resting"], facts["next_in_s"] = moment.resting[0], f"{moment.resting[1]:.0f}"
     if moment.eta_s is not None:
         facts["eta_s"] = f"{moment.eta_s:.0f}"
     if batch.simulated:

@@ -1,7 +1,9 @@
 """The summary of a batch: what a person wants to know when it has ended."""
 
+import textwrap
+
 from producers.failed import Failures, failure_lines
-from producers.wording import budget, duration, money, several
+from producers.wording import WIDTH, budget, duration, money, several
 from promptmill.store.stats import BatchStatus
 
 
@@ -25,9 +27,14 @@ def summary_lines(status: BatchStatus, failures: Failures) -> list[str]:
         + (cache if batch.cache_read_tokens or batch.cache_write_tokens else ""),
         f"cost: {money(batch)}" + (" (nothing was paid: simulated)" if batch.simulated else ""),
         *([f"budget: {said}"] if (said := budget(batch)) else []),
-        f"calls: {several(batch.attempts, 'attempt')}, {status.failures.get('rate_limited', 0):,} refused with 429"
-        + _other_failures(status),
+        *textwrap.wrap(_calls(status), WIDTH, subsequent_indent="  ", break_long_words=False),
     ]
+
+
+def _calls(status: BatchStatus) -> str:
+    refused = status.failures.get("rate_limited", 0)
+    attempts = several(status.batch.attempts, "attempt")
+    return f"calls: {attempts}, {refused:,} refused with 429{_other_failures(status)}"
 
 
 def _other_failures(status: BatchStatus) -> str:

@@ -1,18 +1,22 @@
 """Tables for people: plain columns that a terminal, a pipe and a log show alike."""
 
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from producers.failed import failure_lines
 from producers.prediction import Prediction
 from producers.watch import Moment
-from producers.wording import budget, duration, money, several
+from producers.wording import WIDTH, budget, duration, money, resting, several
 from promptmill.pricing import usd
 from promptmill.states import JobState
 from promptmill.store.batches import BatchRow
 
 if TYPE_CHECKING:
     from producers.doctor import Check, Value
+
+_LISTS = ("jobs", "attempts")
+"""Facts that grow; the others may hold a command, which must stay whole."""
 
 
 def batches(rows: Sequence[BatchRow]) -> str:
@@ -60,16 +64,22 @@ def status(moment: Moment) -> str:
         facts["left"] = duration(moment.eta_s)
     if moment.bound_by:
         facts["bound by"] = moment.bound_by.replace("_", " ")
+    if moment.resting:
+        facts["resting"] = resting(moment.resting)
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
         facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
     if moment.what_to_do:
         facts["hint"] = moment.what_to_do
-    lines = [f"{name:<9} {fact}" for name, fact in facts.items()]
+    lines = [_wrapped(name, fact) if name in _LISTS else f"{name:<9} {fact}" for name, fact in facts.items()]
     if moment.failures and (failed := [*failure_lines(moment.failures, batch)]):
         lines += ["", *failed]
     if moment.prediction and moment.prediction.jobs:
         lines += ["", _prediction(moment.prediction)]
     return "\n".join(lines)
+
+
+def _wrapped(name: str, fact: str) -> str:
+    return textwrap.fill(f"{name:<9} {fact}", WIDTH, subsequent_indent=" " * 10, break_long_words=False)
 
 
 def _prediction(prediction: Prediction) -> str:

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from producers.bottleneck import Bottleneck
 from producers.failed import Failures, failures_of
@@ -33,7 +34,8 @@ DATABASE_PATIENCE_S = 120.0
 """Seconds for which a database may be away before watching ends."""
 PATIENCE_S = 15.0
 """Seconds without a worker before that is worth a word: one that was started with us takes a few to come up."""
-
+MOST_COUNTED = 1_000
+"""Waiting jobs up to which those that rest are counted: it is the end of a batch that has people wonder."""
 
 _PRICE_UNKNOWN = Budget(limit=0).why_stopped(None).rpartition("; ")[2]
 
@@ -51,6 +53,8 @@ class Moment:
         tokens_per_s: tokens read and written per second, of late.
         eta_s: seconds that are left at this pace; None while nobody can tell.
         bound_by: what keeps it from going faster: a limit's dimension, `concurrency`, or None.
+        resting: how many jobs rest after failures, and seconds until the first goes on; None where nothing rests, or
+            where too many jobs wait to count them.
         prediction: how well it was predicted; None in the moments of a stream, but for one that its budget has stopped.
         failures: what went wrong so far; None in the moments of a stream.
     """
@@ -63,6 +67,7 @@ class Moment:
     tokens_per_s: float
     eta_s: float | None
     bound_by: str | None
+    resting: tuple[int, float] | None = None
     prediction: Prediction | None = None
     failures: Failures | None = None
 
@@ -192,6 +197,7 @@ class _Seen:
     status: BatchStatus
     serving: list[WorkerRow]
     strangers: tuple[str, ...]
+    resting: tuple[int, float] | None
 
     @property
     def tokens(self) -> int:
@@ -217,12 +223,23 @@ def _see(database: Database, batch_id: str) -> _Seen:
         now = database_now(connection)
         status = stats.status(connection, batch_id, now)
         alive = workers.live(connection, now)
+        resting = _resting(connection, status, now)
     endpoint = status.batch.endpoint
     return _Seen(
         status=status,
         serving=[worker for worker in alive if worker.endpoint == endpoint],
         strangers=tuple(sorted({str(worker.endpoint) for worker in alive} - {endpoint})),
+        resting=resting,
     )
+
+
+def _resting(connection: Connection, status: BatchStatus, now: datetime) -> tuple[int, float] | None:
+    if not 0 < status.jobs[JobState.PENDING] <= MOST_COUNTED:
+        return None
+    found = stats.resting(connection, status.batch.id, now)
+    if found is None:
+        return None
+    return found.jobs, max(0.0, (found.until - now).total_seconds())
 
 
 def _predict(database: Database, batch: BatchRow, settings: Settings) -> Prediction:
@@ -257,6 +274,7 @@ def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) 
         tokens_per_s=pace.tokens_per_s,
         eta_s=pace.seconds_for(batch.total - batch.done) if moves else None,
         bound_by=_bound_by(seen, bottleneck) if moves else None,
+        resting=seen.resting if moves else None,
     )
 
 
@@ -264,7 +282,7 @@ def _bound_by(seen: _Seen, bottleneck: Bottleneck) -> str | None:
     jobs = seen.status.jobs
     return bottleneck.of(
         seen.status.batch,
-        waiting=jobs[JobState.PENDING] + jobs[JobState.QUEUED],
+        waiting=jobs[JobState.PENDING] + jobs[JobState.QUEUED] - (seen.resting[0] if seen.resting else 0),
         running=jobs[JobState.RUNNING],
         slots=sum(worker.slots for worker in seen.serving),
     )

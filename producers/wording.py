@@ -4,6 +4,8 @@ from promptmill.budgets import Budget, dollars
 from promptmill.pricing import usd
 from promptmill.store.batches import BatchRow
 
+WIDTH = 80
+"""Columns of a terminal, at which lists are wrapped."""
 _MINUTE_S = 60
 _HOUR_S = 3600
 
@@ -37,6 +39,12 @@ def budget(batch: BatchRow) -> str | None:
         gone.append(f"{dollars(left.unknown)} for calls of unknown cost")
     said = f"{dollars(left.room)} left" if left.room >= 0 else f"{dollars(-left.room)} over"
     return f"{dollars(left.limit)}: {', '.join(gone)}, {said}"
+
+
+def resting(found: tuple[int, float]) -> str:
+    """Jobs that rest, and when the first of them goes on."""
+    jobs, seconds = found
+    return f"{several(jobs, 'job')} after failures, the next goes on in {duration(seconds)}"
 
 
 def several(count: int, one: str, many: str | None = None) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, select, text
 from promptmill.states import TERMINAL_JOB_STATES, JobState
 from promptmill.store.batches import BatchRow, get
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.tables import FAILED, OUT, attempt, job
+from promptmill.store.tables import FAILED, OUT, PENDING_DEFERRED, attempt, job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,20 @@ def status(conn: Connection, batch_id: str, now: datetime) -> BatchStatus:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """Jobs of a batch that rest after a failure, and when the first of them goes on."""
+
+    jobs: int
+    until: datetime
+
+
+def resting(conn: Connection, batch_id: str, now: datetime) -> Resting | None:
+    """What rests; None where nothing does. It counts what rests one by one, so it is for small numbers."""
+    row = conn.execute(_RESTING, {"batch_id": batch_id, "now": now}).one()
+    return Resting(row.jobs, row.until) if row.jobs else None
+
+
 def window_counts(conn: Connection, now: datetime) -> Mapping[str, GroupCount]:
     """Per model group what is queued and running over all batches, and starts of the last 10 seconds."""
     counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -82,6 +96,12 @@ _FAILURES = (
     select(attempt.c.outcome, func.count())
     .where(attempt.c.batch_id == bindparam("batch_id"), text(FAILED))
     .group_by(attempt.c.outcome)
+)
+_RESTING = select(func.count().label("jobs"), func.min(job.c.not_before).label("until")).where(
+    job.c.batch_id == bindparam("batch_id"),
+    text(PENDING_DEFERRED),
+    job.c.not_before > bindparam("now", type_=UTCDateTime()),
+    job.c.error_kind.is_not(None),
 )
 _OUT_OF_BATCH = (
     select(job.c.state, func.count())

@@ -1,5 +1,6 @@
 """`status` and the dispatcher's window are answered from kept counters and small indexes."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,24 @@ def test_failures_are_counted_by_kind(world: Any) -> None:
     found = _status(world, made)
     assert found.failures == {"overloaded": 2, "prompt_rejected": 1}
     assert found.batch.attempts == 3
+
+
+def test_what_rests_after_a_failure_is_counted_until_its_time_has_come(world: Any) -> None:
+    made = world.batch(4)
+    first, second, *_ = world.running(made)
+    world.defer(first, after=20)
+    until = world.tick(1) + timedelta(seconds=19)
+    world.defer(second, after=60)
+
+    def resting() -> Any:
+        with world.database.read() as conn:
+            return stats.resting(conn, made.id, world.now)
+
+    assert resting() == stats.Resting(2, until)
+    world.tick(30)
+    assert resting().jobs == 1
+    world.tick(60)
+    assert resting() is None
 
 
 def test_time_runs_from_the_first_attempt_to_the_end(world: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from producers import tables
 from producers.failed import Failures, failure_lines
 from producers.live import LiveView, live_view
 from producers.progress import Lines, line_of, view_for_terminal
@@ -202,6 +203,24 @@ def test_what_was_canceled_says_how_it_is_taken_up_again() -> None:
 
     assert lines[0] == "not answered: 3 canceled"
     assert "promptmill retry sums --only canceled" in lines[1]
+
+
+def test_jobs_that_rest_after_failures_are_told_with_when_they_go_on() -> None:
+    moment = replace(MOMENT, bound_by=None, resting=(4, 23.4))
+
+    assert "resting   4 jobs after failures, the next goes on in 23.4 s" in tables.status(moment)
+    assert "resting=4 next_in_s=23" in line_of(moment)
+
+
+def test_lists_are_wrapped_at_eighty_columns() -> None:
+    kinds = ("connection_failed", "interrupted", "key_rejected", "lost", "overloaded", "rate_limited")
+    status = replace(MOMENT.status, failures=dict.fromkeys(kinds, 12_345))
+
+    told = [line for line in summary_lines(status, Failures()) if not line.startswith("sums:")]
+    shown = tables.status(replace(MOMENT, status=status)).splitlines() + told
+
+    assert all(len(line) <= 80 for line in shown)
+    assert any(line.startswith("          ") for line in shown)
 
 
 def test_advice_names_the_batch_it_is_about() -> None:
