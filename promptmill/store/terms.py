@@ -67,7 +67,7 @@ def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> B
     if row.paused_by is PausedBy.BUDGET:
         return batches.resume(conn, batch_id, now) if _has_room(row) else _still_paused(conn, row)
     budget = budget_of(row)
-    if budget is not None and budget.is_used_up:
+    if budget is not None and budget.is_used_up and not budget.reserved:
         batches.hold(conn, batch_id, budget.why_used_up(), now, by=PausedBy.BUDGET)
         return batches.get(conn, batch_id)
     return row
