@@ -73,7 +73,9 @@ def _sentence(row: "BatchRow") -> str:
     terms = f"{row.name} has priority {_weight(row.priority)}, {budget} and {deadline}"
     if row.state == "paused":
         return f"{terms}; it is paused: {row.reason}"
+    used_up = "; the budget is used up already" if (left := budget_of(row)) and left.is_used_up else ""
     if row.state == "ended":
-        used_up = "; the budget is used up already" if (left := budget_of(row)) and left.is_used_up else ""
         return f"{terms}; it has ended, so they hold for what is retried{used_up}"
-    return terms
+    return terms + (
+        f"{used_up}, so the batch pauses when the calls in flight have finished" if used_up else ""
+    )
