@@ -66,5 +66,7 @@ def test_what_is_so_already_may_be_asked_for_again(three: producers.Batch) -> No
     assert [three.pause().batch.state for _ in range(2)] == ["paused", "paused"]
     assert [three.resume().batch.state for _ in range(2)] == ["active", "active"]
     assert [three.cancel().batch.state for _ in range(2)] == ["ended", "ended"]
-    with pytest.raises(InvalidTransition, match=r"three has ended: .* promptmill retry three --only canceled"):
+    with pytest.raises(
+        InvalidTransition, match=r"three has ended: .* promptmill retry three --only canceled"
+    ):
         three.pause()

@@ -24,7 +24,11 @@ def test_jobs_are_grouped_by_what_they_failed_of_the_largest_group_first(world: 
     made = world.batch(4)
     first, second, third, fourth = world.running(made)
     _fail(world, first, "server_failed", status=500, error_type="api_error", request_id="req_1")
-    refused: dict[str, Any] = {"status": 400, "error_type": "invalid_request_error", "error_message": "too long"}
+    refused: dict[str, Any] = {
+        "status": 400,
+        "error_type": "invalid_request_error",
+        "error_message": "too long",
+    }
     _fail(world, second, "prompt_rejected", request_id="req_2", **refused)
     _fail(world, third, "prompt_rejected", request_id="req_3", **refused)
     world.complete(fourth)
