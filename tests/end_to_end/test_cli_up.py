@@ -75,6 +75,7 @@ def test_run_uses_the_workers_that_are_there(cli: Any, wait_until: Callable[...,
     assert "using 1 worker process" in done.stderr
 
 
+@pytest.mark.chaos
 def test_run_goes_on_with_workers_of_its_own_when_those_it_used_have_gone(
     cli: Any, wait_until: Callable[..., None]
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_worker_that_dies_at_once_shows_its_last_words(cli: Any) -> None:
     assert "PROMPTMILL_KEYS_FILE" in said
 
 
+@pytest.mark.chaos
 def test_a_killed_worker_is_started_again(
     cli: Any, claude: SimulatorHandle, wait_until: Callable[..., None]
 ) -> None:

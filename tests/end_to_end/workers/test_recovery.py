@@ -45,7 +45,7 @@ def _attempts(mill: Any, batch_id: str) -> list[ledger.AttemptRow]:
     ("killed", "database_url"),
     [
         ("the leader", "postgres"),
-        ("a follower", "sqlite"),
+        pytest.param("a follower", "sqlite", marks=pytest.mark.chaos),
         pytest.param("the leader", "sqlite", marks=pytest.mark.chaos),
         pytest.param("a follower", "postgres", marks=pytest.mark.chaos),
     ],

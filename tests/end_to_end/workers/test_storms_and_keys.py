@@ -21,6 +21,7 @@ SPAN_S, MOST_IN_SPAN = 6, 3
 """While everything is refused: a call every three seconds, of both workers together."""
 
 
+@pytest.mark.chaos
 def test_a_total_outage_all_but_stops_the_whole_group_and_it_recovers(
     start_mill: Start, sqlite_url: str
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_worker_that_is_connected_and_takes_nothing_connects_anew(
         assert redis.hget(PUT_RIGHT, "consumers_that_took_nothing") == b"1"
 
 
+@pytest.mark.chaos
 def test_a_worker_that_stays_deaf_ends_so_that_it_is_started_again(
     start_mill: Start, sqlite_url: str
 ) -> None:

@@ -35,6 +35,7 @@ def test_every_prompt_is_answered_once_and_the_cost_is_the_ledgers(
         assert ledger.costs(connection, batch.id).cost_nanos == status.batch.cost_nanos
 
 
+@pytest.mark.chaos
 def test_kill_9_of_one_of_three_workers_loses_no_job_and_answers_none_twice(
     start_mill: Start, postgres_first_url: str
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_batch_for_the_real_claude_is_not_answered_by_a_simulated_one(
         assert claude.ledger()["requests"] == 3
 
 
+@pytest.mark.chaos
 def test_a_configured_limit_is_never_exceeded_by_three_processes(start_mill: Start, sqlite_url: str) -> None:
     with simulated_claude(rpm=1200, burst_s=1) as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_RPM="1200")
