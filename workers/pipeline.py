@@ -152,8 +152,9 @@ class Pipeline:
         """A job that could not begin is seldom the only one: its batch may be paused, and the others of it too late."""
         with self._waiting.checked(batch_id) as waiting:
             queued = await asyncio.gather(*(self.outcomes.is_queued(job) for job in waiting))
-            stale = {job.id for job, still in zip(waiting, queued, strict=True) if not still}
-            self._waiting.call_off(lambda job: job.id in stale)
+            # By dispatch too: a job that was sent out anew waits here twice, and only its older message is stale.
+            stale = {(job.id, job.dispatch) for job, still in zip(waiting, queued, strict=True) if not still}
+            self._waiting.call_off(lambda job: (job.id, job.dispatch) in stale)
 
     async def _call(self, begun: "_Begun", prompt: Prompt) -> None:
         """The one call, and whatever comes of it: every way out of here closes the attempt.

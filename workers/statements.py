@@ -18,7 +18,7 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
 
     def look(connection: Connection, places: Sequence[tuple[str, int]]) -> list[bool]:
         queued = jobs.queued_under(connection, places)
-        return [job_id in queued for job_id, _ in places]
+        return [place in queued for place in places]
 
     def begin(connection: Connection, claims: Sequence[Claim]) -> list[Lease | NoRoom | None]:
         granted = leases.begin(connection, claims, worker_id, clock.now())

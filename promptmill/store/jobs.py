@@ -127,9 +127,10 @@ def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
     return {row.id: _loaded(row, batches[row.batch_id], histories[row.id]) for row in rows}
 
 
-def queued_under(conn: Connection, dispatched: Iterable[tuple[str, int]]) -> set[str]:
-    """The ids of those that are `queued` under their dispatch number, of (id, dispatch) pairs."""
-    return set(conn.scalars(_queued_under(conn.dialect.name), _PLACES.parameters(dispatched)))
+def queued_under(conn: Connection, dispatched: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Of (id, dispatch) pairs those whose job is `queued` under that dispatch number."""
+    rows = conn.execute(_queued_under(conn.dialect.name), _PLACES.parameters(dispatched))
+    return {(row.id, row.dispatch) for row in rows}
 
 
 def model_groups_pending(conn: Connection, batch_id: str, now: datetime) -> Sequence[str]:
@@ -216,9 +217,9 @@ def _load(dialect: str) -> Select[Any]:
 
 
 @cache
-def _queued_under(dialect: str) -> Select[tuple[str]]:
+def _queued_under(dialect: str) -> Select[tuple[str, int]]:
     given = _PLACES.on(dialect)
-    return select(job.c.id).where(
+    return select(job.c.id, job.c.dispatch).where(
         job.c.id == given.c.id, job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)
     )
 

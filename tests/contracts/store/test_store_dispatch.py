@@ -192,3 +192,15 @@ def test_own_fields_of_a_job_win_over_those_of_its_batch(world: Any) -> None:
         new = world.new_job(0, body={"max_tokens": 9, "messages": []})
         jobs.insert_many(conn, made.id, [new], world.now)
         assert jobs.load(conn, [new.id])[new.id].prompt.max_tokens == 9
+
+
+def test_of_two_messages_of_one_job_only_the_newer_may_begin_it(world: Any) -> None:
+    made = world.batch(1)
+    [old] = world.dispatch(made)
+    with world.database.begin() as conn:
+        batches.pause(conn, made.id, "for a moment", world.now)
+        batches.resume(conn, made.id, world.now)
+    [new] = world.dispatch(made)
+    places = [(old.job_id, old.dispatch), (new.job_id, new.dispatch)]
+    with world.database.read() as conn:
+        assert jobs.queued_under(conn, places) == {places[1]}

@@ -607,6 +607,23 @@ async def test_those_who_wait_are_looked_up_once_however_many_are_refused_at_onc
     await cancelled(waiting)
 
 
+async def test_a_job_that_was_sent_out_anew_keeps_its_place_when_its_older_message_is_called_off(
+    bench: Bench,
+) -> None:
+    first, old = await waiting_behind_one_that_begins(bench, 1)
+    bench.rows.refuse = True
+    bench.rows.job = replace(JOB, dispatch=2)  # taken back and sent out again, while the old message waits
+    new = asyncio.create_task(bench.pipeline.answer("job", 2))
+    while len(bench.pipeline._waiting.of("batch")) < 2:  # noqa: ASYNC110  # no event tells it
+        await asyncio.sleep(0)
+    bench.rows.gates[Write.BEGIN].set()
+    await first
+    await asyncio.wait([old])
+    assert isinstance(old.exception(), Deferred)
+    assert not new.done()
+    await cancelled([new])
+
+
 async def cancelled(tasks: "list[asyncio.Task[None]]") -> None:
     for each in tasks:
         each.cancel()
