@@ -1,6 +1,7 @@
 """What was learned is shared and outlives the process: seen in what a new worker reserves from its first call on."""
 
 from collections.abc import Callable
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -55,8 +56,8 @@ def test_a_new_worker_reserves_what_others_have_learned_from_its_first_call_on(
     assert learned.reserved_nanos
     assert guessed.reserved_nanos > 400 * OUTPUT_NANOS
     learned_output = (learned.reserved_nanos - learned.usage.total_input_tokens * 2_000) / OUTPUT_NANOS
-    mean = sum(used) / len(used)
-    assert mean < learned_output < 2 * mean  # what nearly all calls cost at most is set aside, not their mean
+    # What about one call in forty exceeds is set aside: two deviations above the mean, both as they were seen.
+    assert learned_output == pytest.approx(mean(used) + 2 * stdev(used), rel=0.1)
 
 
 def test_a_cached_prefix_is_charged_when_it_is_written_and_not_when_it_is_read(
