@@ -119,3 +119,29 @@ def start_mill(clean_redis: str, tmp_path: Path, wait_until: WaitUntil) -> Itera
     for mill in mills:
         mill.stop()
         mill.database.close()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A keys file with two keys, and the organizations of a simulator that knows them: one key each."""
+
+    file: str
+    organizations: dict[str, list[str]]
+
+
+@pytest.fixture
+def write_keys(tmp_path: Path) -> Callable[..., Keys]:
+    """`write_keys()`: two keys of two accounts; `write_keys(account="default")`: of one."""
+
+    def write(account: str | None = None) -> Keys:
+        entries = [("main", "research", "sk-simulated-one"), ("second", "product", "sk-simulated-two")]
+        (tmp_path / "keys.toml").write_text(
+            "".join(
+                f'[[key]]\nlabel = "{label}"\naccount = "{account or own}"\nkey = "{secret}"\n'
+                for label, own, secret in entries
+            )
+        )
+        organizations = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
+        return Keys(str(tmp_path / "keys.toml"), organizations)
+
+    return write

@@ -13,27 +13,13 @@ from promptmill.testing import a_batch, simulated_claude
 Start = Callable[..., Any]
 pytestmark = pytest.mark.timeout(180)
 
-KEYS = """
-[[key]]
-label = "main"
-key = "sk-simulated-one"
-account = "research"
-
-[[key]]
-label = "second"
-key = "sk-simulated-two"
-account = "product"
-"""
-
 
 def test_two_accounts_share_a_batch_and_neither_is_refused(
-    start_mill: Start, sqlite_url: str, tmp_path: Any
+    start_mill: Start, sqlite_url: str, write_keys: Callable[..., Any]
 ) -> None:
-    keys = tmp_path / "keys.toml"
-    keys.write_text(KEYS)
-    accounts = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
-    with simulated_claude(rpm=1800, organizations=accounts, only_known_keys=True) as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_RPM="1800")
+    keys = write_keys()
+    with simulated_claude(rpm=1800, organizations=keys.organizations, only_known_keys=True) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=keys.file, PROMPTMILL_RPM="1800")
         batch = a_batch(mill.database, 200)
         mill.start_worker()
         status = mill.wait_for_end(batch.id)
@@ -46,13 +32,12 @@ def test_two_accounts_share_a_batch_and_neither_is_refused(
 
 
 def test_limits_for_an_account_that_no_key_has_are_said_by_a_worker_at_its_start(
-    start_mill: Start, sqlite_url: str, tmp_path: Any
+    start_mill: Start, sqlite_url: str, tmp_path: Any, write_keys: Callable[..., Any]
 ) -> None:
-    keys = tmp_path / "keys.toml"
-    keys.write_text(KEYS)
+    keys = write_keys()
     (tmp_path / "promptmill.toml").write_text("[limits.accounts.reserch]\nrpm = 50\n")
     with simulated_claude() as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_LOG_FORMAT="json")
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=keys.file, PROMPTMILL_LOG_FORMAT="json")
         mill.start_worker()
         mill.wait_until(lambda: "limits_of_no_account" in mill.logs(), timeout=30)
     [line] = [line for line in mill.logs().splitlines() if "limits_of_no_account" in line]

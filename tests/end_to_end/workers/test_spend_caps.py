@@ -18,19 +18,6 @@ from promptmill.testing import a_batch, simulated_claude
 Start = Callable[..., Any]
 pytestmark = pytest.mark.timeout(180)
 
-KEYS = """
-[[key]]
-label = "main"
-key = "sk-simulated-one"
-account = "research"
-
-[[key]]
-label = "second"
-key = "sk-simulated-two"
-account = "product"
-"""
-ACCOUNTS = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
-
 
 def cap(organization: str | None = None, form: str = "enforced") -> dict[str, Any]:
     where = {} if organization is None else {"organization": organization}
@@ -55,12 +42,13 @@ def succeeded(mill: Any, of: BatchRow) -> int:
 
 
 def test_another_account_takes_over_and_no_batch_is_paused(
-    start_mill: Start, sqlite_url: str, tmp_path: Any
+    start_mill: Start, sqlite_url: str, write_keys: Callable[..., Any]
 ) -> None:
-    keys = tmp_path / "keys.toml"
-    keys.write_text(KEYS)
-    with simulated_claude(organizations=ACCOUNTS, only_known_keys=True, first_token_s=0.2) as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_CONCURRENCY="5")
+    keys = write_keys()
+    with simulated_claude(
+        organizations=keys.organizations, only_known_keys=True, first_token_s=0.2
+    ) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=keys.file, PROMPTMILL_CONCURRENCY="5")
         made = a_batch(mill.database, 150)
         mill.start_worker()
         mill.wait_until(lambda: succeeded(mill, made) >= 30, timeout=60)

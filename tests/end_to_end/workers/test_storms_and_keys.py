@@ -64,25 +64,14 @@ def _return(mill: Any, batch_id: str) -> tuple[float, float]:
     return first - ended, sum(each <= first + 4 for each in later) / 4
 
 
-KEYS = """
-[[key]]
-label = "main"
-key = "sk-simulated-one"
-
-[[key]]
-label = "second"
-key = "sk-simulated-two"
-"""
-
-
 def test_a_revoked_key_is_retired_and_another_takes_over(
-    start_mill: Start, sqlite_url: str, tmp_path: Any
+    start_mill: Start, sqlite_url: str, write_keys: Callable[..., Any]
 ) -> None:
-    keys = tmp_path / "keys.toml"
-    keys.write_text(KEYS)
-    accounts = {"one": ["sk-simulated-one"], "two": ["sk-simulated-two"]}
-    with simulated_claude(organizations=accounts, only_known_keys=True, first_token_s=0.2) as claude:
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_CONCURRENCY="5")
+    keys = write_keys(account="default")
+    with simulated_claude(
+        organizations=keys.organizations, only_known_keys=True, first_token_s=0.2
+    ) as claude:
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=keys.file, PROMPTMILL_CONCURRENCY="5")
         made = a_batch(mill.database, 100)
         mill.start_worker()
         mill.wait_until(lambda: mill.status(made.id).jobs[JobState.SUCCEEDED] >= 20, timeout=60)
