@@ -58,6 +58,10 @@ class Worker:
         return self._process.wait(timeout)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 

@@ -42,7 +42,7 @@ def _ready(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _shutting_down(how: str, **_: Any) -> None:
-    note("shutting_down", how)
+    note(f"{os.getpid()}:shutting_down", how)
 
 
 @on_loop_start

@@ -18,12 +18,17 @@ def _worker_with_four_of_ten_begun(start_worker: Start, subject: str, wait_until
     return worker
 
 
+def _wait_until_it_drains(worker: Worker, wait_until: Wait) -> None:
+    """Until then a second signal of the same kind may be one with the first: the kernel keeps no count."""
+    wait_until(lambda: "Warm" in worker.notes(f"{worker.pid}:shutting_down"))
+
+
 def test_sigterm_lets_running_jobs_finish_and_leaves_the_rest_in_the_queue(
     start_worker: Start, subject: str, wait_until: Wait
 ) -> None:
     worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
     worker.signal(signal.SIGTERM)
-    wait_until(lambda: "Warm" in worker.notes("shutting_down"))
+    _wait_until_it_drains(worker, wait_until)
     worker.open_gate(subject)
     assert worker.wait() == 0
     assert len(worker.notes(f"{subject}:begun")) == len(worker.notes(f"{subject}:done")) == 4
@@ -43,7 +48,7 @@ def test_sigquit_cancels_running_jobs_which_put_their_things_in_order(
 def test_sigquit_cuts_a_drain_short(start_worker: Start, subject: str, wait_until: Wait) -> None:
     worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
     worker.signal(signal.SIGTERM)
-    wait_until(lambda: "Warm" in worker.notes("shutting_down"))
+    _wait_until_it_drains(worker, wait_until)
     worker.signal(signal.SIGQUIT)
     worker.wait()
     assert len(worker.notes(f"{subject}:cancelled")) == 4
@@ -56,7 +61,7 @@ def test_a_second_signal_of_any_kind_cuts_a_drain_short(
 ) -> None:
     worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
     worker.signal(signal.SIGTERM)
-    wait_until(lambda: "Warm" in worker.notes("shutting_down"))
+    _wait_until_it_drains(worker, wait_until)
     worker.signal(second)
     worker.wait(5)
     assert len(worker.notes(f"{subject}:cancelled")) == 4
