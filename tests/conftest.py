@@ -6,9 +6,11 @@ servers to use instead of the embedded ones; that Redis is emptied, and database
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import psycopg
@@ -16,6 +18,8 @@ import pytest
 from redis import Redis
 
 from promptmill.embedded import throwaway_postgres, throwaway_redis
+from promptmill.simulator import process as simulator_process
+from tests.warm.popen import WarmPopen
 
 # Read here because the environment is cleaned before every test.
 GIVEN_REDIS = os.environ.get("PROMPTMILL_TEST_REDIS_URL")
@@ -62,6 +66,15 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_simulators() -> Iterator[None]:
+    """A simulated Claude is a process; it begins with the imports done, as other programs of the tests do."""
+    warm = SimpleNamespace(**{**vars(subprocess), "Popen": WarmPopen})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulator_process, "subprocess", warm)
+        yield
 
 
 @pytest.fixture(scope="session")

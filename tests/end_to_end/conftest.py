@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
+from tests.warm.popen import WarmPopen
 
 PROMPTMILL = [sys.executable, "-m", "producers.cli"]
 SETTINGS = ("PROMPTMILL_", "ANTHROPIC_", "CLAUDE_KEY", "DATABASE_URL", "RATE_LIMIT", "REDIS_URL")
@@ -21,25 +22,23 @@ NO_LIMITS = {"PROMPTMILL_RPM": "0", "PROMPTMILL_ITPM": "0", "PROMPTMILL_OTPM": "
 
 @dataclass(frozen=True)
 class Cli:
-    """`promptmill` in `folder`, with `environment` over ours."""
+    """`promptmill` in `folder`, with `environment` over ours; `popen` starts it, with the imports done unless told."""
 
     folder: Path
     environment: Mapping[str, str]
+    popen: type[subprocess.Popen[str]] = WarmPopen
 
     def __call__(
         self, *words: str, timeout: float = 60, stdin: str = "", **extra: str
     ) -> subprocess.CompletedProcess[str]:
         """Type a command and wait for its end."""
-        return subprocess.run(
-            [*PROMPTMILL, *words],
-            cwd=self.folder,
-            env=self._environment(extra),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        with self._start(words, extra, stdin=subprocess.PIPE) as process:
+            try:
+                said = process.communicate(stdin, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(words, process.returncode, *said)
 
     def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """Ours, without what a developer has set: a fixture of a module is made before that is cleaned."""
@@ -54,13 +53,17 @@ class Cli:
 
     def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:
         """Type a command that goes on."""
-        return subprocess.Popen(
+        return self._start(words, extra)
+
+    def _start(self, words: Sequence[str], extra: Mapping[str, str], **streams: Any) -> subprocess.Popen[str]:
+        return self.popen(
             [*PROMPTMILL, *words],
             cwd=self.folder,
             env=self._environment(extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **streams,
         )
 
     def file(self, name: str, *rows: object) -> str:

@@ -38,6 +38,7 @@ from promptmill.store.ledger import AttemptRow
 from promptmill.store.stats import BatchStatus
 from promptmill.store.tables import worker as WORKERS  # noqa: N812  # a table
 from promptmill.testing import SimulatorHandle, a_batch, simulated_claude
+from tests.warm.popen import WarmPopen
 
 WaitUntil = Callable[..., None]
 
@@ -139,7 +140,7 @@ class Mill:
         """`celery -A workers.app worker`, as a person starts it."""
         number = len(self.workers)
         with (self.folder / f"worker-{number}.log").open("wb") as log:
-            worker = subprocess.Popen(
+            worker = WarmPopen(
                 [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-n", f"w{number}@test"],
                 env={**self.environment, **environment},
                 cwd=self.folder,

@@ -20,6 +20,7 @@ from promptmill.store import stats
 from promptmill.store.database import Database
 from promptmill.store.stats import BatchStatus
 from promptmill.testing import SimulatorHandle
+from tests.warm.popen import WarmPopen
 
 WaitUntil = Callable[..., None]
 
@@ -41,7 +42,7 @@ class Mill:
         """`celery -A workers.app worker`, as a person starts it."""
         number = len(self.workers)
         with (self.folder / f"worker-{number}.log").open("wb") as log:
-            worker = subprocess.Popen(
+            worker = WarmPopen(
                 [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"w{number}@test"],
                 env={**self.environment, **environment},
                 cwd=self.folder,

@@ -16,6 +16,7 @@ from celery import Celery
 from redis import Redis
 
 from promptmill.broker import celery_app
+from tests.warm.popen import WarmPopen
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -112,7 +113,7 @@ def start_worker(
         log = tmp_path_factory.mktemp("worker") / "log"
         arguments = ["-A", "pool_tasks", "worker", "-c", str(concurrency), "-n", f"{queue}@test", *options]
         with log.open("wb") as stream:
-            process = subprocess.Popen(
+            process = WarmPopen(
                 [sys.executable, "-m", "celery", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
