@@ -236,16 +236,17 @@ def _check_same(existing: BatchRow, new: NewBatch) -> None:
 
 
 def _new_jobs(rows: Iterator[SpooledRow], shared: Shared) -> Iterator[NewJob]:
+    is_whole = shared.is_whole
     for row in rows:
         yield NewJob(
             seq=row.seq,
             custom_id=row.custom_id,
             model_group=row.model_group,
-            body=shared.restore(row.seq, row.own),
+            body=row.own_text if is_whole else shared.restore(row.seq, row.own),
             fingerprint=row.fingerprint,
             estimated_input_tokens=row.input_tokens,
             estimated_output_tokens=row.output_tokens,
-            source=row.source,
+            source=row.source_text,
         )
 
 

@@ -42,6 +42,11 @@ class Shared:
         self._rows += 1
         return {name: value for name, value in body.items() if name not in shared or shared[name] != value}
 
+    @property
+    def is_whole(self) -> bool:
+        """True when no field stopped being shared: the own fields of every row are as they were split off."""
+        return not self._dropped
+
     def restore(self, place: int, own: Mapping[str, Any]) -> Mapping[str, Any]:
         """The own fields of the row at `place` (from 0), after all rows were split."""
         if not self._dropped:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from promptmill.experience import FIRST_GUESS
 from promptmill.intake.forecast import Shape
 from promptmill.intake.lines import Draft
+from promptmill.store.columns import json_text
 
 _ROWS_AT_ONCE = 500
 _CACHE_KB = 16_384
@@ -42,11 +43,12 @@ FROM row ORDER BY seq
 _SHAPE = "model, model_group, input_tokens, ceiling, inference_geo, speed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class SpooledRow:
     """A checked row; `seq` counts from 0 and may have gaps where duplicates were left out.
 
     `input_tokens` is by formula alone, `output_tokens` a first guess: what is learned is learned against them.
+    What is its own and its source are kept as the text that the database will hold.
     """
 
     seq: int
@@ -55,8 +57,20 @@ class SpooledRow:
     model_group: str
     input_tokens: int
     output_tokens: int
-    own: Mapping[str, Any]
-    source: Mapping[str, Any] | None
+    own_text: str
+    source_text: str | None
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """What is left of the request beside the shared fields."""
+        fields: Mapping[str, Any] = json.loads(self.own_text)
+        return fields
+
+    @property
+    def source(self) -> Mapping[str, Any] | None:
+        """The caller's own row."""
+        row: Mapping[str, Any] | None = None if self.source_text is None else json.loads(self.source_text)
+        return row
 
 
 class Spool:
@@ -95,8 +109,8 @@ class Spool:
                 draft.custom_id,
                 fingerprint,
                 *shape,
-                json.dumps(own),
-                None if draft.source is None else json.dumps(draft.source),
+                json_text(own),
+                None if draft.source is None else json_text(draft.source),
             )
         )
         self._added += 1
@@ -129,17 +143,10 @@ class Spool:
         """Every row in order; one without a custom_id is named `00000017-3f2a…`: its line and its prompt."""
         self._flush()
         found = self._db.execute(_IN_ORDER)
+        guess = int(FIRST_GUESS)
         for seq, custom_id, fingerprint, group, input_tokens, ceiling, own, source in found:
-            yield SpooledRow(
-                seq=seq,
-                custom_id=custom_id,
-                fingerprint=fingerprint,
-                model_group=group,
-                input_tokens=input_tokens,
-                output_tokens=min(ceiling, int(FIRST_GUESS)),
-                own=json.loads(own),
-                source=None if source is None else json.loads(source),
-            )
+            output_tokens = min(ceiling, guess)
+            yield SpooledRow(seq, custom_id, fingerprint, group, input_tokens, output_tokens, own, source)
 
     def _flush(self) -> None:
         self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,36 +10,36 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
-from promptmill.ids import new_id
+from promptmill.ids import new_ids
 from promptmill.states import JobState
+from promptmill.store.columns import json_text, storable
 from promptmill.store.engines import is_duplicate
-from promptmill.store.inserting import all_or_none, insert_rows
+from promptmill.store.inserting import all_or_none, encoded, insert_rows
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import batch, job, prompt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that doubles what making one costs, a million times
 class NewJob:
     """One job to be admitted.
 
     Attributes:
         seq: its place in the submission, from 0; unique in the batch.
         custom_id: the caller's name for it; unique in the batch.
-        body: the prompt's own fields; the rest is in the batch's `shared`.
+        body: the prompt's own fields, or their text as `json_text` writes it; the rest is in the batch's `shared`.
         fingerprint: of the whole Prompt.
-        source: the caller's input row, kept for the results.
+        source: the caller's input row, or its text, kept for the results.
         estimated_input_tokens, estimated_output_tokens: by formula alone; what is learned is learned against it.
     """
 
     seq: int
     custom_id: str
     model_group: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | str
     fingerprint: str
     estimated_input_tokens: int
     estimated_output_tokens: int
-    source: Mapping[str, Any] | None = None
-    id: str = field(default_factory=lambda: new_id("job"))
+    source: Mapping[str, Any] | str | None = None
 
 
 def insert_many(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> int:
@@ -88,10 +88,10 @@ def _lock(conn: Connection, batch_id: str) -> bool:
 
 
 def _refuse_twins(rows: Sequence[NewJob]) -> None:
-    counts = Counter(row.custom_id for row in rows)
-    custom_id, occurrences = counts.most_common(1)[0]
-    if occurrences > 1:
-        raise InvalidInput(f"custom_id {custom_id!r} occurs {occurrences} times", field="custom_id")
+    if len({row.custom_id for row in rows}) == len(rows):
+        return
+    custom_id, occurrences = Counter(row.custom_id for row in rows).most_common(1)[0]
+    raise InvalidInput(f"custom_id {custom_id!r} occurs {occurrences} times", field="custom_id")
 
 
 def _is_taken(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> bool:
@@ -127,8 +127,7 @@ def _insert(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: dateti
     """Insert all or none; False when a row is in the way."""
     try:
         with all_or_none(conn):
-            insert_rows(conn, job, [_job_values(row, batch_id, now) for row in rows])
-            insert_rows(conn, prompt, [_prompt_values(row) for row in rows])
+            _insert_both(conn, batch_id, rows, now)
     except IntegrityError as error:
         if is_duplicate(error):
             return False
@@ -136,22 +135,48 @@ def _insert(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: dateti
     return True
 
 
-def _job_values(row: NewJob, batch_id: str, now: datetime) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "batch_id": batch_id,
-        "seq": row.seq,
-        "custom_id": row.custom_id,
-        "state": JobState.PENDING,
-        "model_group": row.model_group,
-        "estimated_input_tokens": row.estimated_input_tokens,
-        "estimated_output_tokens": row.estimated_output_tokens,
-        "dispatch": 0,
-        "token": 0,
-        "attempts": 0,
-        "changed_at": now,
-    }
+_JOB_COLUMNS = (
+    "id", "batch_id", "seq", "custom_id", "state", "model_group", "estimated_input_tokens",
+    "estimated_output_tokens", "dispatch", "token", "attempts", "changed_at",
+)  # fmt: skip
+_PROMPT_COLUMNS = ("job_id", "fingerprint", "body", "source")
 
 
-def _prompt_values(row: NewJob) -> dict[str, Any]:
-    return {"job_id": row.id, "fingerprint": row.fingerprint, "body": row.body, "source": row.source}
+def _insert_both(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> None:
+    ids = new_ids("job", len(rows))
+    stamp = encoded(conn, job.c.changed_at, now)
+    insert_rows(
+        conn,
+        job,
+        _JOB_COLUMNS,
+        (
+            (
+                each,
+                batch_id,
+                row.seq,
+                storable(row.custom_id),
+                JobState.PENDING.value,
+                row.model_group,
+                row.estimated_input_tokens,
+                row.estimated_output_tokens,
+                0,
+                0,
+                0,
+                stamp,
+            )
+            for each, row in zip(ids, rows, strict=True)
+        ),
+    )
+    insert_rows(
+        conn,
+        prompt,
+        _PROMPT_COLUMNS,
+        (
+            (each, row.fingerprint, _text(row.body), _text(row.source))
+            for each, row in zip(ids, rows, strict=True)
+        ),
+    )
+
+
+def _text(value: Mapping[str, Any] | str | None) -> str | None:
+    return value if value is None or isinstance(value, str) else json_text(value)

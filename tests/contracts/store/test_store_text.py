@@ -21,8 +21,8 @@ def test_prompts_and_inputs_come_back_as_they_were(world: Any, text: str) -> Non
     with world.database.begin() as conn:
         jobs.insert_many(conn, made.id, [new], world.now)
     with world.database.read() as conn:
-        loaded = jobs.load(conn, [new.id])[new.id]
         [row] = results.iterate(conn, made.id)
+        loaded = jobs.load(conn, [row.job_id])[row.job_id]
     assert loaded.prompt.body["system"] == text
     assert loaded.prompt.body["messages"][0]["content"] == text
     assert row.source == {text: text}
