@@ -11,7 +11,8 @@ _settings = _sources.load()
 _call_s = _settings.claude.total_timeout_s
 
 # Where
-broker_url = _settings.redis_url  # None = embedded: whoever starts the worker passes the address on
+# None = embedded: whoever starts the worker passes the address on
+broker_url = _settings.broker_url or _settings.redis_url
 broker_connection_retry_on_startup = True  # a worker that starts before its Redis waits for it
 broker_channel_error_retry = (
     True  # a Redis that refuses (demoted, full, loading) is waited for, too: it would end the worker
@@ -27,6 +28,8 @@ broker_transport_options = {
     "ack_emulation": False,
     # No retry_on_timeout: it switches batched publishing off.
 }
+if _settings.broker_url:  # RabbitMQ, say: those above are of Redis
+    broker_transport_options = {}
 task_default_queue = _routes.ANSWER_QUEUE
 imports = ("workers.tasks", "workers.pulse")
 
@@ -42,9 +45,12 @@ enable_utc = True
 
 # How a worker takes messages
 worker_pool = "workers.pool:TaskPool"
-worker_consumer = "workers.consumer:Consumer"
+worker_consumer = {  # many ids in a round trip, or one at a time as kombu comes
+    "batched": "workers.consumer:BatchedConsumer",
+    "stock": "workers.consumer:Consumer",
+}[_settings.worker.transport]
 worker_concurrency = _settings.worker.concurrency
-worker_disable_prefetch = True  # takes only what it can begin; Redis only
+worker_disable_prefetch = not _settings.broker_url  # takes only what it can begin; Redis only
 worker_prefetch_multiplier = 1  # the same, as near as other brokers come to it
 worker_enable_prefetch_count_reduction = False  # after a lost connection too, running jobs are counted anyway
 task_acks_late = False  # acknowledged when its job starts: no second delivery of a long call
@@ -62,7 +68,7 @@ worker_redirect_stdouts = False
 # Recurring batches: RedBeat keeps the schedule in Redis, and one of several beats holds the lock
 beat_scheduler = "redbeat.RedBeatScheduler"
 beat_max_loop_interval = 5  # seconds until a new schedule is seen
-redbeat_redis_url = broker_url
+redbeat_redis_url = _settings.redis_url
 redbeat_redis_options = {"retry_period": 60, "socket_connect_timeout": 5, "socket_keepalive": True}
 redbeat_key_prefix = _routes.KEY_PREFIX + "beat:"
 redbeat_lock_timeout = 30  # seconds; a killed beat is replaced after this; 3 loops at least

@@ -8,16 +8,28 @@ first used: this module is part of what `import producers` loads.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from promptmill.errors import Unavailable
 from promptmill.logs import get_logger
+from promptmill.message import Ticket, written
 from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK, APP_NAME, NUDGE_CHANNEL, PUT_RIGHT
 
 if TYPE_CHECKING:
     from celery import Celery
     from redis import Redis
+
+__all__ = [
+    "Nudges",
+    "Ticket",
+    "celery_app",
+    "messages_waiting",
+    "nudge",
+    "publish",
+    "put_right",
+    "queue_length",
+    "queued_ids",
+]
 
 log = get_logger(__name__)
 
@@ -27,35 +39,9 @@ BATCH_SIZE: Final = 500
 NUDGE_PATIENCE_S: Final = 0.5
 """Seconds to reach Redis, and again for its answer."""
 
-_SHOWN_NAME_LENGTH: Final = 60
 
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What goes out for one job.
-
-    Attributes:
-        job_id: also the id of the Celery task.
-        dispatch: counts how often the job was sent out; a worker takes only the newest.
-        batch: the batch's name, for people who look at Flower.
-        model: the model's name, likewise.
-        attempt: which try this will be, from 1, likewise.
-    """
-
-    job_id: str
-    dispatch: int
-    batch: str
-    model: str
-    attempt: int
-
-    def __str__(self) -> str:
-        name = "".join(c if c.isprintable() else " " for c in self.batch)
-        shown = name if len(name) <= _SHOWN_NAME_LENGTH else name[: _SHOWN_NAME_LENGTH - 1] + "…"
-        return f"{self.job_id} · batch {shown} · {self.model} · attempt {self.attempt}"
-
-
-def celery_app(broker_url: str) -> "Celery":
-    """The Celery app, with the settings of the top-level module `celeryconfig`.
+def celery_app(redis_url: str, broker_url: str | None = None) -> "Celery":
+    """The Celery app, with the settings of the top-level module `celeryconfig`; Redis is its broker unless another is named.
 
     It does not make itself the current app, so a producer inside somebody else's Celery program leaves that
     one alone; a worker, Flower and beat make theirs current when they start.
@@ -63,8 +49,14 @@ def celery_app(broker_url: str) -> "Celery":
     from celery import Celery  # noqa: PLC0415  # 0.2 s that only workers need
 
     # No fix-ups: a DJANGO_SETTINGS_MODULE in the surroundings is somebody else's.
-    app = Celery(APP_NAME, config_source="celeryconfig", set_as_current=False, fixups=[])
-    app.conf.update(broker_url=broker_url, redbeat_redis_url=broker_url)
+    app = Celery(
+        APP_NAME,
+        config_source="celeryconfig",
+        set_as_current=False,
+        fixups=[],
+        events="workers.monitoring:Events",  # loaded where events are sent or read
+    )
+    app.conf.update(broker_url=broker_url or redis_url, redbeat_redis_url=redis_url)
     return app
 
 
@@ -74,21 +66,34 @@ def publish(app: "Celery", tickets: Sequence[Ticket]) -> None:
     Raises:
         Unavailable: the broker is away; some of the messages may have gone out.
     """
-    from kombu.exceptions import KombuError  # noqa: PLC0415  # see the module's docstring
+    from amqp.exceptions import AMQPError  # noqa: PLC0415  # see the module's docstring
+    from kombu.exceptions import KombuError  # noqa: PLC0415  # likewise
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    pool: Any = app.producer_pool  # the stubs do not know `batch` yet
+    if not tickets:
+        return
+    pool: Any = app.producer_pool
     try:
-        with pool.acquire(block=True) as producer, producer.batch(max_size=BATCH_SIZE):
+        with pool.acquire(block=True) as producer:
             producer.connection.ensure_connection(max_retries=1, interval_start=0)  # else it tries for 6 s
-            producer.maybe_declare(app.amqp.queues[ANSWER_QUEUE])
-            for ticket in tickets:
-                _publish_one(app, producer, ticket)
-    except (KombuError, RedisError, OSError) as error:
+            if producer.connection.transport.driver_type == "redis":
+                _push(producer.channel, tickets)
+            else:
+                for ticket in tickets:
+                    _publish_one(app, producer, ticket)
+    except (AMQPError, KombuError, RedisError, OSError) as error:
         raise Unavailable(f"the broker took no messages ({type(error).__name__})") from error
 
 
+def _push(channel: Any, tickets: Sequence[Ticket]) -> None:
+    """To where kombu's own publishing puts them, without its work for each (promptmill.message)."""
+    with channel.conn_or_acquire() as client:
+        for first in range(0, len(tickets), BATCH_SIZE):
+            client.lpush(ANSWER_QUEUE, *map(written, tickets[first : first + BATCH_SIZE]))
+
+
 def _publish_one(app: "Celery", producer: Any, ticket: Ticket) -> None:
+    """As Celery does it; for other brokers."""
     message = app.amqp.as_task_v2(
         ticket.job_id,
         ANSWER_TASK,
@@ -104,6 +109,7 @@ def _publish_one(app: "Celery", producer: Any, ticket: Ticket) -> None:
         routing_key=ANSWER_QUEUE,
         serializer="json",
         headers=message.headers,
+        declare=[app.amqp.queues[ANSWER_QUEUE]],
         **message.properties,
     )
 
@@ -143,6 +149,25 @@ def queue_length(client: "Redis") -> int:
         return int(client.llen(ANSWER_QUEUE))
     except RedisError as error:
         raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
+
+
+def messages_waiting(app: "Celery") -> int:
+    """How many messages lie in the queue, whatever the broker is; it is asked on a connection of its own.
+
+    Raises:
+        Unavailable: the broker cannot say.
+    """
+    from amqp.exceptions import AMQPError  # noqa: PLC0415  # see the module's docstring
+    from kombu.exceptions import KombuError  # noqa: PLC0415  # likewise
+
+    try:
+        with app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            channel: Any = connection.default_channel
+            queue = channel.queue_declare(ANSWER_QUEUE, passive=True)
+    except (AMQPError, KombuError, OSError) as error:
+        raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
+    return int(queue.message_count)
 
 
 def put_right(redis_url: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -140,6 +140,7 @@ class WorkerSettings(_Group):
     deaf_after_s: Seconds = 10
     hung_after_s: Seconds = 60
     reconcile_s: Seconds = 30
+    transport: Literal["batched", "stock"] = "batched"  # how ids are taken from Redis
     pulse_file: Path | None = None  # touched with every heartbeat, for a container's health check
 
 
@@ -148,6 +149,7 @@ class Settings(_Group):
 
     home: Path = Path(".promptmill")
     redis_url: str | None = None
+    broker_url: str | None = None
     database_url: str | None = None
     log_level: str = "WARNING"
     log_format: str = "auto"
@@ -168,6 +170,7 @@ class Settings(_Group):
 VARIABLES: dict[str, tuple[str, ...]] = {
     "home": ("PROMPTMILL_HOME",),
     "redis_url": ("PROMPTMILL_REDIS_URL", "REDIS_URL"),
+    "broker_url": ("PROMPTMILL_BROKER_URL",),
     "database_url": ("PROMPTMILL_DATABASE_URL", "DATABASE_URL"),
     "log_level": ("PROMPTMILL_LOG_LEVEL",),
     "log_format": ("PROMPTMILL_LOG_FORMAT",),
@@ -198,6 +201,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "worker.deaf_after_s": ("PROMPTMILL_WORKER__DEAF_AFTER_S",),
     "worker.hung_after_s": ("PROMPTMILL_WORKER__HUNG_AFTER_S",),
     "worker.reconcile_s": ("PROMPTMILL_WORKER__RECONCILE_S",),
+    "worker.transport": ("PROMPTMILL_WORKER__TRANSPORT",),
     "worker.pulse_file": ("PROMPTMILL_WORKER__PULSE_FILE",),
 }
 

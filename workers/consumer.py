@@ -5,6 +5,9 @@ no JSON, a header that is missing) raises through the event loop and ends the wo
 round for ever. Nothing that lies in the queue may do that.
 
 What it counts is for the watchdog, on another thread: whether the loop turns, and whether messages are taken.
+
+Events are flushed by the hub's timer and not by `call_soon`: from a callback that was itself put off so, they would
+wait until the hub's poll ends, up to 1 s.
 """
 
 import time
@@ -12,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from celery import bootsteps
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -19,15 +23,21 @@ from redis.exceptions import ResponseError
 
 from promptmill.logs import get_logger, scrub
 from promptmill.routes import ANSWER_QUEUE
+from workers.transport import MALFORMED
 
 log = get_logger(__name__)
 
-_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+_RUN = bootsteps.RUN  # type: ignore[attr-defined]  # missing in the stubs
+
+BATCHED_TRANSPORT = "workers.transport:Transport"
+"""By name: it is shown in `inspect stats`, as JSON."""
 
 REFUSED_S = 1
 """Before a Redis is asked again that has refused. Connecting to it succeeds, so the wait below is none."""
 LONGEST_RETRY_S = 3
 """Between two tries to reach Redis. Celery's own grow to 30 s, and end with the hundredth."""
+FLUSH_EVERY_S = 0.2
+"""Between two messages with events."""
 
 
 class Consumer(CeleryConsumer):
@@ -41,15 +51,18 @@ class Consumer(CeleryConsumer):
     connection_errors: tuple[type[Exception], ...]
     hub: Any
     app: Any
+    blueprint: Any
+    event_dispatcher: Any
     turns = 0
     taken = 0
+    _flush_is_due = False
 
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         # Gossip and mingle tell workers of each other; ours meet in the database. Celery has no setting for them.
         kwargs["worker_options"] = {**(worker_options or {}), "without_gossip": True, "without_mingle": True}
         super().__init__(*args, **kwargs)
         # Raised by the transport itself for an entry it cannot read: reconnect, as after any broken reply.
-        self.connection_errors = (*self.connection_errors, *_MALFORMED)
+        self.connection_errors = (*self.connection_errors, *MALFORMED)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Celery's handler of messages, which here refuses what it cannot read."""
@@ -59,7 +72,7 @@ class Consumer(CeleryConsumer):
             self.taken += 1
             try:
                 return handle(message)
-            except _MALFORMED as error:
+            except MALFORMED as error:
                 if message.acknowledged:
                     raise
                 return self.on_invalid_task(None, message, error)
@@ -70,6 +83,30 @@ class Consumer(CeleryConsumer):
         """Called with each connection; the loop's turns are counted from here on."""
         super().register_with_event_loop(hub)
         hub.on_tick.add(self._turn)
+        self._flush_is_due = False  # its timer may have gone with the last connection
+
+    def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge, or refuse, now. Put off, each would cost a turn of the hub, and it is a note in memory."""
+        return p(*args, **kwargs)
+
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # the stubs have it return what nobody looks at
+        """Called for each event of a task; the buffer leaves soon, together with what comes until then."""
+        if self.blueprint.state != _RUN:
+            super().on_send_event_buffered()  # there may be no later
+        elif not self._flush_is_due:
+            self._flush_is_due = True
+            self.hub.call_later(FLUSH_EVERY_S, self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        self._flush_is_due = False
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.flush()
+
+    def stop(self) -> None:
+        """Stop taking messages; the events of those that ended so far leave first."""
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.flush()
+        super().stop()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long Redis is away, and soon after it is back."""
@@ -111,3 +148,33 @@ class Consumer(CeleryConsumer):
 
     def _turn(self) -> None:
         self.turns += 1
+
+
+class BatchedConsumer(Consumer):
+    """The same on the batched transport, for a broker that is Redis; `worker.transport` chooses."""
+
+    pool: Any
+    task_consumer: Any
+
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """What messages are taken from."""
+        return self.ensure_connected(_batched(self.app.connection_for_read(heartbeat=heartbeat)))
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """What events are sent by."""
+        return self.ensure_connected(_batched(self.app.connection_for_write(url=url, heartbeat=heartbeat)))
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called with each connection, before messages come."""
+        super().register_with_event_loop(hub)
+        self.task_consumer.channel.room = self._room
+
+    def _room(self) -> int:
+        return int(self.pool.num_processes) - len(state.reserved_requests)
+
+
+def _batched(connection: Any) -> Any:
+    """Put in after kombu has read the address: its own names, `rediss` too, decide about TLS."""
+    if connection.transport_cls in ("redis", "rediss"):
+        connection.transport_cls = BATCHED_TRANSPORT
+    return connection

@@ -47,6 +47,7 @@ class Job:
 
     Attributes:
         number: stands for the process id in Celery's books.
+        task_id: Celery's name for it, and the id of our job.
         call: Celery's tracer with its arguments.
         is_async: its body is `async def`: it runs on the loop, else on a thread.
         soft_limit: seconds, raised at the body's await as SoftTimeLimitExceeded.
@@ -54,6 +55,7 @@ class Job:
     """
 
     number: int
+    task_id: str
     call: Callable[[], Any]
     is_async: bool
     stop: Callable[["Job"], None]

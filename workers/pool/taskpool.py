@@ -3,7 +3,7 @@
 Two threads, each with its own things. Celery's consumer keeps the main thread; it counts jobs, accepts
 them (which acknowledges the message) and hears how they ended, so Celery's own callbacks never leave it.
 The loop thread runs the bodies and reports. Between them go `call_soon_threadsafe` one way, and a deque
-with a doorbell the other. Bodies that are plain functions run on a few threads, and cannot be interrupted.
+with a doorbell the other, rung once for many ends where that leaves no slot empty for long. Bodies that are plain functions run on a few threads, and cannot be interrupted.
 """
 
 import functools
@@ -25,7 +25,7 @@ from kombu.asynchronous import get_event_loop
 from promptmill.logs import get_logger
 from workers.pool.bridge import run_in_greenlet
 from workers.pool.doorbell import Doorbell
-from workers.pool.job import Happened, Job, Report
+from workers.pool.job import Handle, Happened, Job, Report
 from workers.pool.loop import LoopThread, start_loop, stop_loop
 
 log = get_logger(__name__)
@@ -39,6 +39,11 @@ PLAIN_THREADS: Final = 4
 
 CANCEL_PATIENCE_S: Final = 10.0
 """Seconds that cancelled jobs may take to put their things in order when the worker stops."""
+
+RING_EVERY_S: Final = 0.02
+"""Seconds between two rings of the doorbell. Each wakes the consumer's thread, which costs as much as a job's end."""
+RING_AT_SHARE: Final = 0.25
+"""Of the slots: when so many stand empty unheard, it rings at once."""
 
 
 class TaskPool(BasePool):
@@ -55,6 +60,8 @@ class TaskPool(BasePool):
         self._reports: deque[Report] = deque()
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
+        self._rang_at = float("-inf")
+        self._ring_timer: Handle | None = None
         self._is_dead = False
         self._is_asked_to_stop = False
         self._is_cut_short = False
@@ -113,6 +120,11 @@ class TaskPool(BasePool):
         """Whether one more job could run now; readable from any thread."""
         return bool(len(self._running) < self.limit)
 
+    @property
+    def task_ids(self) -> frozenset[str]:
+        """The ids of the tasks that Celery has handed over and whose end it has not heard; from any thread."""
+        return frozenset(job.task_id for job in (*tuple(self._waiting), *tuple(self._running.values())))
+
     def cancel_running(self) -> None:
         """Ask every running job to stop; each sees CancelledError at its await."""
         for job in tuple(self._running.values()):
@@ -168,6 +180,7 @@ class TaskPool(BasePool):
         job = Job(
             number=next(self._numbers),
             call=functools.partial(target, *args, **(kwargs or {})),
+            task_id=str(options.get("correlation_id", "")),
             is_async=self._has_async_body(args),
             stop=self._stop,
             soft_limit=options.get("soft_timeout") or self.options.get("soft_timeout"),
@@ -288,12 +301,12 @@ class TaskPool(BasePool):
         ):
             if limit:
                 job.timers.append(self._asyncio.call_later(limit, passed, job))
-        task.add_done_callback(functools.partial(self._end, job))
+        task.add_done_callback(functools.partial(self._end, job, self._report_from_loop))
 
     def _run_on_thread(self, job: Job) -> None:
         future = self._threads.submit(job.call)
         job.handle = future
-        future.add_done_callback(functools.partial(self._end, job))
+        future.add_done_callback(functools.partial(self._end, job, self._report))
 
     def _pass_soft_limit(self, job: Job) -> None:
         if job.handle is not None and not job.is_terminated:
@@ -307,26 +320,44 @@ class TaskPool(BasePool):
             job.handle.cancel()
             self._report(Report(job, Happened.HARD_LIMIT))
 
-    def _end(self, job: Job, future: "Future[Any]") -> None:
+    def _end(self, job: Job, report: Callable[[Report], None], future: "Future[Any]") -> None:
         """`future` is the asyncio task or the thread's future; both speak the same words."""
         for timer in job.timers:
             timer.cancel()
         job.timers.clear()
         job.handle = None  # its frames hold the job, and with them the prompt
         if future.cancelled():
-            self._report(Report(job, Happened.CANCELLED))
+            report(Report(job, Happened.CANCELLED))
         elif (error := future.exception()) is not None:
             einfo = ExceptionInfo((type(error), error, error.__traceback__))
-            self._report(Report(job, Happened.RAISED, einfo))
+            report(Report(job, Happened.RAISED, einfo))
         else:
-            self._report(Report(job, Happened.RETURNED, future.result()))
+            report(Report(job, Happened.RETURNED, future.result()))
 
     def _die(self) -> None:
         self._is_dead = True
         self._doorbell.ring()
 
     def _report(self, report: Report) -> None:
+        """From a plain thread, or about what cannot wait."""
         self._reports.append(report)
+        self._doorbell.ring()
+
+    def _report_from_loop(self, report: Report) -> None:
+        """Rings at once after a silence, or when many slots are empty; else soon, for all that end until then."""
+        self._reports.append(report)
+        if self._is_draining or len(self._reports) >= self.limit * RING_AT_SHARE:
+            self._doorbell.ring()
+        elif self._ring_timer is None:
+            wait = self._rang_at + RING_EVERY_S - monotonic()
+            if wait <= 0:
+                self._ring()
+            else:
+                self._ring_timer = self._asyncio.call_later(wait, self._ring)
+
+    def _ring(self) -> None:
+        self._ring_timer = None
+        self._rang_at = monotonic()
         self._doorbell.ring()
 
 

@@ -1,0 +1,47 @@
+"""Events for Flower: gathered, and not made at all while nobody listens.
+
+Celery sends three for each task, and an event costs as much as taking the task. They are news, not truth (the
+database is that), so they may be a moment late and may be lost: they leave a few times a second in one message,
+and the batched transport counts who hears the worker's heartbeat; when nobody does, the tasks are not told of.
+"""
+
+import time
+from collections import deque
+from typing import Any, Final
+
+from celery.app.events import Events as CeleryEvents
+from celery.events.dispatcher import EventDispatcher
+
+BUFFERED: Final = 2000
+"""Events of tasks that wait; with one more they leave at once."""
+KEPT_OFFLINE: Final = 1000
+"""Messages with events that are kept while the broker is away; then the oldest go."""
+HEARD_FOR_S: Final = 5.0
+"""How long a count of listeners is believed. Heartbeats renew it every 2 s; without them every event is sent."""
+
+
+class TaskEvents(EventDispatcher):
+    """Celery's dispatcher of events, in a worker."""
+
+    producer: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"buffer_limit": BUFFERED, **options})
+        self._outbound_buffer: deque[Any] = deque(maxlen=KEPT_OFFLINE)
+
+    def send(self, type: str, *args: Any, **fields: Any) -> None:  # noqa: A002  # Celery's signature
+        """Send an event, or keep it for the next flush; one of a task only where somebody listens."""
+        if type.startswith("task-") and self._nobody_listens():
+            return
+        super().send(type, *args, **fields)
+
+    def _nobody_listens(self) -> bool:
+        channel = getattr(self.producer, "channel", None)
+        count = getattr(channel, "listeners", None)  # the stock transport does not count
+        return count is not None and count.heard == 0 and time.monotonic() - count.at < HEARD_FOR_S
+
+
+class Events(CeleryEvents):
+    """`app.events`, with our dispatcher."""
+
+    dispatcher_cls = TaskEvents  # type: ignore[assignment]  # a class is as good as its name
