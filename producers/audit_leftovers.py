@@ -57,11 +57,13 @@ def _ids(settings: Settings) -> "AbstractSet[str]":
     """The ids at the broker.
 
     Raises:
-        Unavailable: no Redis answers.
+        Unavailable: no Redis answers, or another broker carries the ids: it would have to give them out to show them.
     """
     from redis import Redis  # noqa: PLC0415  # 0.25 s that most commands do not need
     from redis.exceptions import RedisError  # noqa: PLC0415  # likewise
 
+    if settings.broker_url:
+        raise Unavailable("PROMPTMILL_BROKER_URL names a broker that does not show its messages")
     url = with_running_redis(settings).redis_url
     if url is None:
         raise Unavailable("no Redis runs")

@@ -8,7 +8,8 @@ from promptmill import settings
 from promptmill.broker import celery_app
 from promptmill.errors import ConfigurationError
 
-_redis_url = settings.load().redis_url
+_settings = settings.load()
+_redis_url = _settings.redis_url
 if _redis_url is None:
     raise ConfigurationError(
         "PROMPTMILL_REDIS_URL: a worker started by hand must be told where Redis is "
@@ -16,7 +17,7 @@ if _redis_url is None:
         setting="PROMPTMILL_REDIS_URL",
     )
 
-app = celery_app(_redis_url)
+app = celery_app(_redis_url, _settings.broker_url)
 
 
 @celeryd_init.connect

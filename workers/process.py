@@ -21,7 +21,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from promptmill.broker import celery_app, publish, queue_length, queued_ids
+from promptmill.broker import celery_app, publish
 from promptmill.claude.keys import configured_account
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.estimates import Estimator
@@ -31,6 +31,7 @@ from promptmill.retries import RetryPolicy, after_loss
 from promptmill.runtime import Runtime
 from workers import pool
 from workers.accounts import Accounts, GroupLimits
+from workers.broker_queue import BrokerQueue, ForeignQueue, RedisQueue
 from workers.dispatcher import Dispatcher
 from workers.experience import Experiences
 from workers.hands import Hands, InHand
@@ -75,6 +76,10 @@ class WorkerProcess:
             socket_timeout=REDIS_PATIENCE_S,
             socket_connect_timeout=REDIS_PATIENCE_S,
             retry=Retry(NoBackoff(), 0),  # the next round is the retry
+        )
+        self.app = celery_app(runtime.redis_url, runtime.settings.broker_url)
+        self.queue: BrokerQueue = (
+            ForeignQueue(self.app) if runtime.settings.broker_url else RedisQueue(self.redis)
         )
         self.hands = Hands(self.redis)
         self.keys = runtime.keys()
@@ -182,7 +187,7 @@ class WorkerProcess:
 
     def _signs(self, consumer: Any) -> Signs:
         try:
-            waiting = queue_length(self.redis) > 0
+            waiting = self.queue.length() > 0
         except Unavailable:
             waiting = None
         free = consumer.pool.has_free_slot and consumer.is_subscribed
@@ -261,11 +266,10 @@ class WorkerProcess:
 
     def _leader(self) -> Leader:
         runtime = self.runtime
-        app = celery_app(runtime.redis_url)
         dispatcher = Dispatcher(
             database=runtime.database,
             redis=self.redis,
-            publish=lambda tickets: publish(app, tickets),
+            publish=lambda tickets: publish(self.app, tickets),
             limits_of=self._limits_of,
             experience_of=self.experiences.of,
             endpoint=runtime.endpoint_name,
@@ -283,7 +287,7 @@ class WorkerProcess:
         worker = self.runtime.settings.worker
         return Reaper(
             database=self.runtime.database,
-            present=lambda: queued_ids(self.redis),
+            present=self.queue.ids,
             broker_now=self.hands.now,
             hands=self.hands.of,
             clock=self.clock,
