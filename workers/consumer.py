@@ -53,6 +53,7 @@ class Consumer(CeleryConsumer):
     app: Any
     blueprint: Any
     event_dispatcher: Any
+    pool: Any
     turns = 0
     taken = 0
     _flush_is_due = False
@@ -138,6 +139,14 @@ class Consumer(CeleryConsumer):
         """Whether it is to take jobs at all: a person may have told it not to, in Flower or with `-Q`."""
         return ANSWER_QUEUE in self.app.amqp.queues.consume_from
 
+    @property
+    def task_ids(self) -> frozenset[str]:
+        """The ids that were taken from the queue and have not ended, begun or not; from any thread."""
+        handed_over: frozenset[str] = getattr(
+            self.pool, "task_ids", frozenset()
+        )  # Celery's pools do not tell
+        return handed_over
+
     def restart(self) -> None:
         """Connect anew. From any thread; the calls in flight are not touched."""
 
@@ -153,7 +162,6 @@ class Consumer(CeleryConsumer):
 class BatchedConsumer(Consumer):
     """The same on the batched transport, for a broker that is Redis; `worker.transport` chooses."""
 
-    pool: Any
     task_consumer: Any
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:

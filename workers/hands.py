@@ -17,7 +17,8 @@ from promptmill.routes import IN_HAND
 
 KEPT_S = 60
 UPTAKE_S = 1.0
-"""Seconds from when a message leaves the queue until its job is on hand."""
+"""Seconds from when a message leaves the queue until its job is on hand: one turn of the consumer's loop, which takes
+at most `workers.transport.AT_ONCE` at a time. Later is no harm: a job sent out twice begins once, by its dispatch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,18 @@
 """How late an event loop runs what is due: the one number that says whether something blocks it.
 
-A worker whose loop lags holds answers that have arrived, and its limiter acts on old news.
+A worker whose loop lags holds answers that have arrived, and its limiter acts on old news. `celery inspect stats` and
+Flower show the worst of the last ten seconds; half a second of it is said in the log.
 """
 
 import asyncio
 from collections import deque
 
+from promptmill.logs import get_logger
+
+log = get_logger(__name__)
+
 WINDOW_S = 10.0
+TOO_LATE_S = 0.5
 _INTERVAL_S = 0.1
 
 
@@ -30,9 +36,15 @@ class LagMeter:
         return max((lag for second, lag in tuple(self._seconds) if second > now - WINDOW_S), default=0.0)
 
     async def watch(self) -> None:
-        """Measure the running loop until cancelled."""
+        """Measure the running loop until cancelled, and say where it lags too much, once in ten seconds."""
         loop = asyncio.get_running_loop()
+        said_at = float("-inf")
         while True:
             due = loop.time() + _INTERVAL_S
             await asyncio.sleep(_INTERVAL_S)
-            self.observe(max(loop.time() - due, 0.0), now=loop.time())
+            now = loop.time()
+            lag = max(now - due, 0.0)
+            self.observe(lag, now=now)
+            if lag > TOO_LATE_S and now - said_at > WINDOW_S:
+                said_at = now
+                log.warning("loop_lags", seconds=round(lag, 2))

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
+from kombu import pools
 from redis import Redis
 
 from promptmill.broker import celery_app
@@ -87,9 +88,16 @@ def subject() -> str:
     return uuid4().hex
 
 
+@pytest.fixture(scope="module", params=["batched", "stock"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """How the workers of a module take their messages: each test of a pool holds on both."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
 def start_worker(
-    redis_url: str, tmp_path_factory: pytest.TempPathFactory, wait_until: Wait
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory, wait_until: Wait, transport: str
 ) -> Iterator[Callable[..., Worker]]:
     """`start_worker(concurrency, *options, **variables)`: a worker that is ready; ended with the module."""
     running: list[subprocess.Popen[bytes]] = []
@@ -106,6 +114,7 @@ def start_worker(
         environment = {
             **os.environ,
             "PROMPTMILL_REDIS_URL": redis_url,
+            "PROMPTMILL_WORKER__TRANSPORT": transport,
             "POOL_TEST_QUEUE": queue,
             "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
             **variables,
@@ -133,6 +142,7 @@ def start_worker(
         process.wait()
     app.close()
     redis.close()
+    pools.reset()  # kombu keeps connections for the next app with the same address; a test may have cut them
 
 
 @pytest.fixture(scope="module")

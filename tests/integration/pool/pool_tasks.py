@@ -66,6 +66,11 @@ async def tell_request(self: Task, subject: str) -> str:
     return "told"
 
 
+@app.task(base=AsyncTask)
+async def tell_process(subject: str) -> None:
+    note(subject, os.getpid())
+
+
 @app.task(base=AsyncTask, bind=True)
 async def pass_gate(self: Task, subject: str) -> None:
     note(f"{subject}:begun", self.request.id)

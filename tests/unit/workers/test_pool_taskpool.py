@@ -85,9 +85,9 @@ def turn_until(hub: Hub) -> Callable[[Callable[[], object]], None]:
     return turn
 
 
-def _send(pool: TaskPool, heard: Heard, name: str, body: Callable[[], Any], **limits: float) -> Job:
+def _send(pool: TaskPool, heard: Heard, name: str, body: Callable[[], Any], **options: Any) -> Job:
     job: Job = pool.apply_async(
-        lambda _name: await_here(body()), args=("asynchronous",), **heard.callbacks(name), **limits
+        lambda _name: await_here(body()), args=("asynchronous",), **heard.callbacks(name), **options
     )
     return job
 
@@ -234,6 +234,54 @@ def test_terminate_cancels_what_runs(pool: TaskPool, heard: Heard) -> None:
     pool.terminate()
     assert seen == ["in order"]
     assert heard.ended == []
+
+
+def test_what_was_handed_over_is_known_at_once_and_until_its_end_is_heard(
+    pool: TaskPool, heard: Heard, turn_until: Callable[..., None]
+) -> None:
+    gate = asyncio.Event()
+
+    async def body() -> None:
+        await gate.wait()
+
+    for name in "abc":
+        _send(pool, heard, name, body, correlation_id=f"job_{name}")
+    assert pool.task_ids == {"job_a", "job_b", "job_c"}
+    pool_loop.current_loop().call_soon_threadsafe(gate.set)
+    turn_until(lambda: len(heard.ended) == 3)
+    assert not pool.task_ids
+
+
+def test_many_ends_ring_few_times_and_the_first_and_a_quarter_of_the_slots_ring_at_once(
+    pool: TaskPool, heard: Heard, turn_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[int] = []
+    doorbell = pool._doorbell
+
+    def ring() -> None:
+        rings.append(len(heard.ended))
+        Doorbell.ring(doorbell)
+
+    monkeypatch.setattr(doorbell, "ring", ring)
+    pool.grow(998)
+    gates = [asyncio.Event() for _ in range(300)]
+    for number, gate in enumerate(gates):
+        _send(pool, heard, str(number), gate.wait)
+
+    def open_gates(first: int, last: int) -> None:
+        for gate in gates[first:last]:
+            gate.set()
+
+    loop = pool_loop.current_loop()
+    loop.call_soon_threadsafe(open_gates, 0, 1)
+    turn_until(lambda: len(heard.ended) == 1)
+    assert len(rings) == 1
+    loop.call_soon_threadsafe(open_gates, 1, 40)
+    turn_until(lambda: len(heard.ended) == 40)
+    assert len(rings) == 2
+    loop.call_soon_threadsafe(open_gates, 40, 300)
+    turn_until(lambda: len(heard.ended) == 300)
+    assert len(rings) < 30
 
 
 def test_a_broker_without_a_hub_is_refused(app: Celery) -> None:

@@ -1,0 +1,60 @@
+"""Events of tasks are gathered, and not made while nobody listens."""
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+
+from promptmill.broker import celery_app
+from workers.monitoring import HEARD_FOR_S, TaskEvents
+from workers.transport import Listeners
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    app = celery_app("memory://")
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def events(app: Celery) -> Iterator[TaskEvents]:
+    with app.connection_for_write() as connection:
+        events = app.events.Dispatcher(connection, hostname="one@test", buffer_group=["task"])
+        assert isinstance(events, TaskEvents)
+        yield events
+
+
+def _heard(events: TaskEvents, count: int, *, ago: float = 0.0) -> None:
+    """As if the batched transport had counted who heard the last event."""
+    channel = SimpleNamespace(listeners=Listeners(count, time.monotonic() - ago))
+    events.producer = SimpleNamespace(channel=channel)
+
+
+def _buffered(events: TaskEvents) -> int:
+    return len(events._group_buffer["task"])
+
+
+def test_a_task_is_told_of_where_somebody_listens(events: TaskEvents) -> None:
+    _heard(events, 1)
+    events.send("task-started", uuid="job_1")
+    assert _buffered(events) == 1
+
+
+def test_a_task_is_not_told_of_where_nobody_listens(events: TaskEvents) -> None:
+    _heard(events, 0)
+    events.send("task-started", uuid="job_1")
+    assert _buffered(events) == 0
+
+
+def test_where_nobody_counts_every_task_is_told_of(events: TaskEvents) -> None:
+    events.send("task-started", uuid="job_1")
+    assert _buffered(events) == 1
+
+
+def test_an_old_count_of_listeners_is_not_believed(events: TaskEvents) -> None:
+    _heard(events, 0, ago=HEARD_FOR_S + 1)
+    events.send("task-started", uuid="job_1")
+    assert _buffered(events) == 1
