@@ -5,10 +5,11 @@ what has been answered is not asked again, because the database says so.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from producers.admitting import admission_view
 from producers.batches import Batch
 from producers.progress import view_for_terminal
 from producers.stack import Say, Stack, local_stack, needs_simulator
@@ -17,6 +18,7 @@ from producers.watch import Moment
 from producers.wording import several
 from promptmill.errors import BudgetExceeded, PromptmillError
 from promptmill.intake.options import SubmitOptions
+from promptmill.intake.survey import Progress
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
 from promptmill.states import BatchState
@@ -55,7 +57,8 @@ def run(
         BudgetExceeded: the budget is used up; what was answered is kept. Run it again with a larger one.
     """
     settings = settings or load()
-    batch = submit_for_here(source, options_for(**options), settings=settings).batch
+    with admission_view() if progress else nullcontext() as told:
+        batch = submit_for_here(source, options_for(**options), settings=settings, progress=told).batch
     with view_for_terminal() as view:
         say, show = (view.say, view.show) if progress else (_ignore, _ignore)
         moment = finish(batch, workers=workers, say=say, show=show)
@@ -66,9 +69,12 @@ def run(
     return batch
 
 
-def submit_for_here(source: object, options: SubmitOptions, *, settings: Settings) -> Submission:
+def submit_for_here(
+    source: object, options: SubmitOptions, *, settings: Settings, progress: Progress | None = None
+) -> Submission:
     """Submit what workers of this machine will answer: with nothing set, the simulated Claude."""
-    return submit_with(source, options, settings=settings, simulated=needs_simulator(settings) or None)
+    simulated = needs_simulator(settings) or None
+    return submit_with(source, options, settings=settings, simulated=simulated, progress=progress)
 
 
 def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], object]) -> Moment:

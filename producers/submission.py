@@ -1,7 +1,7 @@
 """Submitting: what a person asks for, in the words a person uses, becomes a batch."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,13 +15,12 @@ from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
 from promptmill.intake.admit import Admission, admit
 from promptmill.intake.options import SubmitOptions
+from promptmill.intake.survey import Progress
 from promptmill.retries import truncation_policy
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
 from promptmill.store import workers
 from promptmill.store.database import database_now
-
-Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,15 +48,20 @@ def canonical_json(value: object) -> str:
 
     Text that UTF-8 cannot hold (a lone surrogate) is escaped, so that every value has a text.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    if _fits_utf8(text):
-        return text
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = _canonical(value)
+    return text if text.isascii() or _fits_utf8(text) else _canonical_ascii(value)
 
 
 def fingerprint_of(value: object) -> str:
     """The first 128 bits of the SHA-256 of `canonical_json(value)`, in hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+# Made once: `json.dumps` makes an encoder at every call.
+_canonical = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+_canonical_ascii = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def _fits_utf8(text: str) -> bool:

@@ -67,12 +67,14 @@ def run(
 
 
 def _work(source: str, asked: Asked, workers: int, *, announce_model: bool) -> "tuple[Batch, Moment]":
-    from producers.progress import view_for_terminal  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.progress import view_for_terminal  # noqa: PLC0415  # likewise
     from producers.running import finish, submit_for_here  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     log_to_stderr()
-    submission = submit_for_here(source, options_from(asked), settings=settings.load())
+    with admission_view() as progress:
+        submission = submit_for_here(source, options_from(asked), settings=settings.load(), progress=progress)
     tell(submission.admission)
     if announce_model:
         say(f"model: {asked.model} for rows that name none; choose another with --model")

@@ -45,7 +45,8 @@ def submit(
     Prints the id of the batch; with --json {"batch_id", "jobs", "estimate"}. The same file under the same options
     is the same batch: submitting it again changes nothing.
     """
-    from producers.submission import submit_with  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.submission import submit_with  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     asked = Asked(
@@ -57,7 +58,8 @@ def submit(
     if dry_run:
         show(source, asked, as_json=as_json)
         return
-    submission = submit_with(source, options_from(asked), settings=settings.load())
+    with admission_view() as progress:
+        submission = submit_with(source, options_from(asked), settings=settings.load(), progress=progress)
     admission, batch = submission.admission, submission.batch
     tell(admission)
     if as_json:

@@ -8,7 +8,6 @@ between is simply repeated: it finds its batch by name and content and writes wh
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
 
 from promptmill.budgets import calls_covered, dollars
 from promptmill.catalogue import CATALOGUE, Catalogue
@@ -19,19 +18,14 @@ from promptmill.intake.forecast import Expected, ExperienceOf, Forecast, nothing
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.shared import Shared
 from promptmill.intake.spool import Spool, SpooledRow
+from promptmill.intake.storing import store
 from promptmill.intake.survey import Progress, Survey, Surveyor
 from promptmill.pricing import PriceBook
 from promptmill.states import BatchState
-from promptmill.store import answered, batches, jobs, terms
+from promptmill.store import answered, batches, terms
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
-
-# Seconds. Other writers of a SQLite database wait while a chunk is written; 50 ms is what they are promised.
-_TRANSACTION = 0.04
-# Below this the commit costs more than the rows, and 200 rows are 10 ms on a slow machine.
-_SMALLEST_CHUNK = 200
-_LARGEST_CHUNK = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +109,7 @@ def admit(
         endpoint: the URL of Claude for this batch.
         simulated: whether that is a simulated one.
         clock: stamps the rows and measures the transactions.
-        progress: called with (`reading` or `storing`, rows done).
+        progress: called with (`reading` or `storing`, rows done, of how many, as far as that is known).
         catalogue: what is known of models.
         prices: what they cost; the published prices when None.
 
@@ -142,7 +136,9 @@ def admit(
             batch = _with_budget(database, batch, options.budget_nanos, clock.now())
         if batch.state is BatchState.ADMITTING:
             new_jobs = _new_jobs(spool.rows(), surveyor.shared)
-            _store(database, batch, new_jobs, clock, progress)
+            for stored in store(database, batch.id, new_jobs, clock):
+                if progress:
+                    progress("storing", stored, found.jobs)
     return Admission(
         batch_id=batch.id,
         name=batch.name,
@@ -248,28 +244,3 @@ def _new_jobs(rows: Iterator[SpooledRow], shared: Shared) -> Iterator[NewJob]:
             estimated_output_tokens=row.output_tokens,
             source=row.source_text,
         )
-
-
-def _store(
-    database: Database, batch: BatchRow, new_jobs: Iterator[NewJob], clock: Clock, progress: Progress | None
-) -> None:
-    stored, size = 0, _SMALLEST_CHUNK
-    while chunk := list(islice(new_jobs, size)):
-        began = clock.monotonic()
-        with database.begin() as conn:
-            jobs.insert_many(conn, batch.id, chunk, clock.now())
-        size = _next_size(size, clock.monotonic() - began)
-        stored += len(chunk)
-        if progress:
-            progress("storing", stored)
-    with database.begin() as conn:
-        if (
-            batches.find(conn, batch.id).state is BatchState.ADMITTING
-        ):  # or another submit of the same was first
-            batches.seal(conn, batch.id, clock.now())
-
-
-def _next_size(size: int, seconds: float) -> int:
-    """The rows that would have taken 40 ms; one slow commit at most halves, one quick one at most doubles."""
-    wanted = int(size * min(2.0, max(0.5, _TRANSACTION / max(seconds, 1e-6))))
-    return min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, wanted))

@@ -28,8 +28,8 @@ from promptmill.intake.spool import Spool
 from promptmill.pricing import PriceBook
 from promptmill.prompts import fingerprint_of
 
-Progress = Callable[[str, int], None]
-"""Called now and then with what is being done (`reading`, `storing`) and how many rows are done."""
+Progress = Callable[[str, int, int | None], None]
+"""Called now and then with what is being done (`reading`, `storing`), how many rows are done, and of how many."""
 
 _ROWS_BETWEEN_PROGRESS = 1_000
 _HASH_SHOWN = 8
@@ -142,14 +142,14 @@ class Surveyor:
                 except InvalidInput as fault:
                     faults.add(fault, line)
                 if self.progress and count % _ROWS_BETWEEN_PROGRESS == 0:
-                    self.progress("reading", count)
+                    self.progress("reading", count, None)
         except InvalidInput as end:  # the source itself: nothing after this can be read
             if not faults.count:
                 raise
             faults.add(end, end.line or line)
             faults.raise_if_any()
         if self.progress:
-            self.progress("reading", count)
+            self.progress("reading", count, count)
 
     def _take(self, line: int, row: Any) -> None:
         draft = self._reader.read(row)

@@ -16,7 +16,11 @@ def plain(value: Any) -> Any:
     Raises:
         InvalidInput: NaN, an infinity, or a type that JSON cannot hold; `field` is where it stands.
     """
-    return _plain(value, "")
+    return value if value.__class__ in _PLAIN else _plain(value, "")
+
+
+# What nearly all values are, told without a call.
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def _plain(value: Any, path: str) -> Any:  # noqa: PLR0911  # one line per kind of value
@@ -27,7 +31,10 @@ def _plain(value: Any, path: str) -> Any:  # noqa: PLR0911  # one line per kind 
             return value
         raise InvalidInput(f"{value} is not a value that JSON can hold", field=path or None)
     if isinstance(value, Mapping):
-        return {str(name): _plain(item, _join(path, str(name))) for name, item in value.items()}
+        return {
+            str(name): item if item.__class__ in _PLAIN else _plain(item, _join(path, str(name)))
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
     if isinstance(value, datetime | date | time):

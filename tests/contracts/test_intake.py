@@ -53,8 +53,8 @@ def jobs_of(database: Database, batch_id: str) -> list[LoadedJob]:
     return [loaded[job_id] for job_id in ids]
 
 
-def stop_after(rows: int) -> Callable[[str, int], None]:
-    def progress(doing: str, count: int) -> None:
+def stop_after(rows: int) -> Callable[[str, int, int | None], None]:
+    def progress(doing: str, count: int, _of: int | None) -> None:
         if doing == "storing" and count >= rows:
             raise Stop
 
@@ -210,10 +210,11 @@ def test_a_chinese_file_name_names_the_batch(tmp_path: Path, submit: Callable[..
 
 
 def test_progress_tells_of_reading_and_of_storing(submit: Callable[..., Admission]) -> None:
-    told: list[tuple[str, int]] = []
-    submit(ROWS, progress=lambda doing, count: told.append((doing, count)))
-    assert told[0] == ("reading", 450)
-    assert told[-1] == ("storing", 450)
+    told: list[tuple[str, int, int | None]] = []
+    submit(ROWS, progress=lambda *step: told.append(step))
+    assert told[0] == ("reading", 450, 450)
+    assert told[1] == ("storing", 200, 450)
+    assert told[-1] == ("storing", 450, 450)
 
 
 def test_a_fault_of_the_callers_own_generator_is_the_callers(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from promptmill import logs
 from promptmill.errors import InvalidInput, InvalidTransition
-from promptmill.ids import new_id
+from promptmill.ids import new_id, new_ids
 from promptmill.prompts import Prompt, canonical_json, fingerprint_of, merge
 from promptmill.states import (
     JOB_CHANGES,
@@ -35,6 +35,13 @@ def test_ids_sort_by_the_millisecond_they_were_made_in() -> None:
     while new_id("job")[:14] == earlier[:14]:
         pass
     assert new_id("job") > earlier
+
+
+def test_ids_made_at_once_ascend_and_are_as_long_as_others() -> None:
+    ids = new_ids("job", 3_000)
+    assert sorted(set(ids)) == ids
+    assert {len(each) for each in ids} == {len(new_id("job"))}
+    assert set(ids).isdisjoint(new_ids("job", 3_000))
 
 
 def test_equal_prompts_have_equal_fingerprints_whatever_the_order_of_fields() -> None:

@@ -1,0 +1,268 @@
+"""A million short prompts submitted: rows a second, peak memory, what Redis holds before and after.
+
+    ./dev bench submit [--rows 1000000] [--databases sqlite postgres] [--sample 20000]
+
+Runs `promptmill submit` as a person types it. The baselines stand beside it, in the same run: the bound is the same
+rows written by the bare driver into the same tables (`executemany` on SQLite, COPY on Postgres), with nothing read,
+checked, fingerprinted or estimated; and a sample is written by the ORM, a thousand objects in a commit, as one would begin. On
+SQLite another writer knocks meanwhile, as a worker's would, and says how long it waited.
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import Connection, create_engine, select
+from sqlalchemy.engine import make_url
+from sqlmodel import Session
+
+from promptmill.embedded import throwaway_postgres, throwaway_redis
+from promptmill.store import inserting
+from promptmill.store.batches import NewBatch, create
+from promptmill.store.database import Database, database_now
+from promptmill.store.tables import Job, Prompt, job, prompt
+
+MODEL = "claude-haiku-5-5"
+ROWS_AT_ONCE = 5_000
+ROWS_PER_COMMIT = 1_000
+KNOCK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run of a program took."""
+
+    seconds: float
+    cpu_s: float
+    peak_mb: float
+
+
+@dataclass
+class Knocks:
+    """How long another writer waited, in milliseconds, each time it came."""
+
+    waits: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.waits:
+            return "-"
+        tenths = statistics.quantiles(self.waits, n=100)
+        return f"{tenths[49]:.0f} / {tenths[98]:.0f} / {max(self.waits):.0f}"
+
+
+def main() -> None:
+    options = read_options()
+    with tempfile.TemporaryDirectory(prefix="promptmill-bench-") as folder:
+        source = Path(folder, "prompts.jsonl")
+        write_prompts(source, options.rows)
+        print(f"{options.rows:,} rows, {source.stat().st_size / 1e6:.0f} MB\n")
+        for database in options.databases:
+            print_figures(database, source, options)
+
+
+def print_figures(name: str, source: Path, options: argparse.Namespace) -> None:
+    """Ours and the baselines on one kind of database."""
+    with (
+        tempfile.TemporaryDirectory(prefix="promptmill-bench-") as folder,
+        throwaway_redis() as redis_url,
+        throwaway_postgres() if name == "postgres" else nullcontext(f"sqlite:///{folder}/ours.db") as url,
+        Redis.from_url(redis_url) as redis,
+    ):
+        migrate(url)
+        before = redis_size(redis)
+        knocks = Knocks()
+        with knocking(url, knocks):
+            ours = submit(source, folder, url, redis_url)
+        after = redis_size(redis)
+        bound_url = url.replace("ours.db", "bound.db") if name == "sqlite" else url
+        bound = write_the_same(url, bound_url, options.rows)
+        sample = by_orm(bound_url, options.sample)
+    rate = options.rows / ours.seconds
+    print(
+        f"{name}: {rate:,.0f} rows/s, {ours.seconds:.1f} s, {1e6 * ours.cpu_s / options.rows:.1f} us of CPU a row,"
+    )
+    print(f"  peak {ours.peak_mb:.0f} MB; Redis before {before}, after {after}")
+    print(f"  another writer waited {knocks} ms (median / 1 in 100 / longest)")
+    print(f"  bound, the bare driver: {bound:,.0f} rows/s, ours is {rate / bound:.2f} of it")
+    print(
+        f"  ORM, {options.sample:,} rows: {sample:,.0f} rows/s, ours is {rate / sample:.1f} times as fast\n",
+        flush=True,
+    )
+
+
+def write_prompts(path: Path, rows: int) -> None:
+    """Short questions, each another, with a field that is not asked."""
+    with path.open("w") as file:
+        for number in range(rows):
+            text = (
+                f"Review {number}: the parcel came {number % 9} days late, but the shop was kind about it. "
+                "Is the customer content? Answer yes or no."
+            )
+            file.write(f"{json.dumps({'id': number, 'prompt': text})}\n")
+
+
+def submit(source: Path, folder: str, database_url: str, redis_url: str) -> Ran:
+    """`promptmill submit`, in a process of its own."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": folder,
+        "PROMPTMILL_HOME": f"{folder}/home",
+        "PROMPTMILL_REDIS_URL": redis_url,
+        "PROMPTMILL_DATABASE_URL": database_url,
+    }
+    command = [sys.executable, "-m", "producers.cli", "submit", str(source), "--model", MODEL]
+    began = time.perf_counter()
+    running = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(running.pid, 0)
+    seconds = time.perf_counter() - began
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise SystemExit(f"promptmill submit ended with {running.returncode}")
+    return Ran(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def redis_size(redis: "Redis") -> str:
+    """Keys and bytes."""
+    size: Any = redis.dbsize()
+    memory: Any = redis.info("memory")
+    return f"{size} keys {memory['used_memory'] / 1e6:.2f} MB"
+
+
+@contextmanager
+def knocking(url: str, knocks: Knocks) -> Iterator[None]:
+    """Another writer of a SQLite database for the length of the block, with the patience of ours."""
+    path = make_url(url).database
+    if not url.startswith("sqlite") or path is None:
+        yield
+        return
+    over = threading.Event()
+
+    def knock() -> None:
+        connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+        while not over.wait(KNOCK_EVERY_S):
+            began = time.perf_counter()
+            connection.execute("BEGIN IMMEDIATE")
+            knocks.waits.append(1000 * (time.perf_counter() - began))
+            connection.execute("COMMIT")
+        connection.close()
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def migrate(url: str) -> None:
+    database = Database.open(url)
+    database.migrate()
+    database.close()
+
+
+def write_the_same(url: str, bound_url: str, rows: int) -> float:
+    """Rows a second of the bare driver, for the rows of a database written anew beside it."""
+    if bound_url != url:
+        migrate(bound_url)
+    source, target = Database.open(url), Database.open(bound_url)
+    batch_id = a_batch(target)
+    seconds = 0.0
+    with source.read() as reading:
+        for jobs, prompts in stored(reading, f"{batch_id}-" if bound_url == url else ""):
+            renamed = [(row[0], batch_id, *row[2:]) for row in jobs]
+            began = time.perf_counter()
+            with target.begin() as conn:
+                inserting.insert_rows(conn, job, [each.name for each in job.columns], renamed)
+                inserting.insert_rows(conn, prompt, [each.name for each in prompt.columns], prompts)
+            seconds += time.perf_counter() - began
+    source.close()
+    target.close()
+    return rows / seconds
+
+
+def stored(conn: Connection, prefix: str) -> Iterator[tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
+    """Jobs and prompts as the driver gives them, with other ids where they go into the same tables."""
+    columns = [*job.columns, *prompt.columns]
+    query = (
+        select(*columns)
+        .join_from(job, prompt, prompt.c.job_id == job.c.id)
+        .order_by(job.c.batch_id, job.c.seq)
+    )
+    text = str(query.compile(dialect=conn.dialect))
+    width = len(job.columns)
+    driver: Any = conn.connection.driver_connection
+    cursor = driver.cursor("stored") if conn.dialect.name == "postgresql" else driver.cursor()
+    found = iter(cursor.execute(text))
+    while rows := list(islice(found, ROWS_AT_ONCE)):
+        yield (
+            [(prefix + row[0], *row[1:width]) for row in rows],
+            [(prefix + row[width], *row[width + 1 :]) for row in rows],
+        )
+
+
+def a_batch(database: Database) -> str:
+    new = NewBatch(name=f"baseline {time.time_ns()}", model=MODEL, shared={}, endpoint="none", simulated=True)
+    with database.begin() as conn:
+        return create(conn, new, database_now(conn)).id
+
+
+def by_orm(url: str, rows: int) -> float:
+    """Rows a second of objects, a thousand in a commit."""
+    database = Database.open(url)
+    batch_id = a_batch(database)
+    with database.read() as conn:
+        now = database_now(conn)
+    database.close()
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
+    began = time.perf_counter()
+    with Session(engine) as session:
+        for number in range(rows):
+            session.add_all(orm_row(batch_id, number, now))
+            if number % ROWS_PER_COMMIT == 0:
+                session.commit()
+        session.commit()
+    return rows / (time.perf_counter() - began)
+
+
+def orm_row(batch_id: str, number: int, now: Any) -> Sequence[Any]:
+    content = f"Review {number}: the parcel came {number % 9} days late. Is the customer content?"
+    fields: dict[str, Any] = {
+        "id": f"{batch_id}-{number}", "batch_id": batch_id, "seq": number, "custom_id": f"row-{number}",
+        "state": "pending", "model_group": MODEL, "estimated_input_tokens": 40, "estimated_output_tokens": 400,
+        "dispatch": 0, "token": 0, "attempts": 0, "changed_at": now,
+    }  # fmt: skip
+    asked = {"messages": [{"role": "user", "content": content}]}
+    return (
+        Job(**fields),
+        Prompt(job_id=fields["id"], fingerprint=f"{number:032x}", body=asked, source={"prompt": content}),
+    )
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument(
+        "--databases", nargs="+", choices=("sqlite", "postgres"), default=["sqlite", "postgres"]
+    )
+    parser.add_argument("--sample", type=int, default=20_000, help="rows that the ORM writes")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
