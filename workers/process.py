@@ -96,6 +96,7 @@ class WorkerProcess:
         self.pipeline: Pipeline | None = None
         self.watchdog: Watchdog | None = None
         self.on_hand: Counter[str] = Counter()
+        self._handed_over: Callable[[], frozenset[str]] = frozenset
         self._repeating: list[asyncio.Task[None]] = []
         self._draining = False
         self._stopping = threading.RLock()
@@ -133,7 +134,9 @@ class WorkerProcess:
     async def _tell_on_hand(self) -> None:
         """So that nobody takes for lost what waits here for its turn."""
         at = await asyncio.to_thread(self.hands.now)
-        await asyncio.to_thread(self.hands.tell, self.id, InHand(at, frozenset(self.on_hand)))
+        await asyncio.to_thread(
+            self.hands.tell, self.id, InHand(at, self._handed_over() | frozenset(self.on_hand))
+        )
 
     def _pipeline(self) -> Pipeline:
         worker = self.runtime.settings.worker
@@ -174,6 +177,7 @@ class WorkerProcess:
     def watch(self, consumer: Any) -> None:
         """Begin to watch that Celery's consumer takes messages."""
         worker = self.runtime.settings.worker
+        self._handed_over = lambda: consumer.task_ids
         self.watchdog = Watchdog(
             judge=Judge(deaf_after=worker.deaf_after_s, hung_after=worker.hung_after_s),
             signs=lambda: self._signs(consumer),
