@@ -21,7 +21,7 @@ class _PutBack(Retry):
         return f"Deferred({str(self)!r})"
 
 
-@shared_task(name=ANSWER_TASK, base=AsyncTask, throws=(Failed,))
+@shared_task(name=ANSWER_TASK, base=AsyncTask, throws=(Failed,), knows_request=False)
 async def answer(job_id: str, dispatch: int) -> None:
     """Answer one job.
 

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
+from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -10,6 +12,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 from workers.pool.bridge import AsyncTask, Interrupts, JobCancelled, await_here, run_in_greenlet
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+@pytest.fixture(params=[True, False], ids=["inside the greenlet", "handed over"])
+def wait_here(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """`await_here` for a body that knows its request, and for one that does not."""
+    return partial(await_here, knows_request=request.param)
 
 
 async def _run(call: Callable[[], object], interrupts: Interrupts | None = None) -> object:
@@ -21,22 +29,22 @@ async def _double(number: int) -> int:
     return 2 * number
 
 
-async def test_a_plain_function_gets_what_the_body_returns() -> None:
-    assert await _run(lambda: await_here(_double(20)) + await_here(_double(1))) == 42
+async def test_a_plain_function_gets_what_the_body_returns(wait_here: Callable[..., Any]) -> None:
+    assert await _run(lambda: wait_here(_double(20)) + wait_here(_double(1))) == 42
 
 
 async def test_a_function_without_a_body_just_returns() -> None:
     assert await _run(lambda: 42) == 42
 
 
-async def test_what_a_body_raises_passes_through_the_plain_function() -> None:
+async def test_what_a_body_raises_passes_through_the_plain_function(wait_here: Callable[..., Any]) -> None:
     async def body() -> None:
         await asyncio.sleep(0)
         raise KeyError("lost")
 
     def call() -> str:
         try:
-            await_here(body())
+            wait_here(body())
         except KeyError as error:
             return f"caught {error}"
         return "nothing"
@@ -44,19 +52,21 @@ async def test_what_a_body_raises_passes_through_the_plain_function() -> None:
     assert await _run(call) == "caught 'lost'"
 
 
-async def test_many_bodies_take_turns() -> None:
+async def test_many_bodies_take_turns(wait_here: Callable[..., Any]) -> None:
     async def body(number: int) -> int:
         await asyncio.sleep(0.02)
         return number
 
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    answers = await asyncio.gather(*(_run(lambda n=n: await_here(body(n))) for n in range(200)))
+    answers = await asyncio.gather(*(_run(lambda n=n: wait_here(body(n))) for n in range(200)))
     assert answers == list(range(200))
     assert loop.time() - begun < 1.0
 
 
-async def test_context_variables_set_around_the_body_hold_inside_it_and_not_beside_it() -> None:
+async def test_context_variables_set_around_the_body_hold_inside_it_and_not_beside_it(
+    wait_here: Callable[..., Any],
+) -> None:
     async def body() -> str:
         await asyncio.sleep(0)
         return variable.get() + await asyncio.create_task(_read())
@@ -66,14 +76,14 @@ async def test_context_variables_set_around_the_body_hold_inside_it_and_not_besi
 
     def call(value: str) -> str:
         variable.set(value)
-        return await_here(body())
+        return wait_here(body())
 
     answers = await asyncio.gather(*(asyncio.create_task(_run(lambda v=v: call(v))) for v in "ab"))
     assert answers == ["aa", "bb"]
     assert variable.get() == "unset"
 
 
-async def test_a_soft_limit_is_raised_once_and_the_task_goes_on() -> None:
+async def test_a_soft_limit_is_raised_once_and_the_task_goes_on(wait_here: Callable[..., Any]) -> None:
     interrupts = Interrupts()
 
     async def body() -> str:
@@ -85,7 +95,7 @@ async def test_a_soft_limit_is_raised_once_and_the_task_goes_on() -> None:
             return "went on"
         return "slept"
 
-    task = asyncio.create_task(_run(lambda: await_here(body()), interrupts))
+    task = asyncio.create_task(_run(lambda: wait_here(body()), interrupts))
     await asyncio.sleep(0)
     interrupts.soft_limit = 1.0
     task.cancel()
@@ -93,7 +103,9 @@ async def test_a_soft_limit_is_raised_once_and_the_task_goes_on() -> None:
     assert task.cancelling() == 0
 
 
-async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_order() -> None:
+async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_order(
+    wait_here: Callable[..., Any],
+) -> None:
     interrupts, seen = Interrupts(), []
 
     async def body() -> None:
@@ -103,7 +115,7 @@ async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_orde
             await asyncio.sleep(0)
             seen.append("in order")
 
-    task = asyncio.create_task(_run(lambda: await_here(body()), interrupts))
+    task = asyncio.create_task(_run(lambda: wait_here(body()), interrupts))
     await asyncio.sleep(0)
     interrupts.terminated = True
     task.cancel()
@@ -112,15 +124,17 @@ async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_orde
     assert seen == ["in order"]
 
 
-async def test_a_body_that_cancels_itself_has_failed() -> None:
+async def test_a_body_that_cancels_itself_has_failed(wait_here: Callable[..., Any]) -> None:
     async def body() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(JobCancelled):
-        await _run(lambda: await_here(body()))
+        await _run(lambda: wait_here(body()))
 
 
-async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own_affair() -> None:
+async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own_affair(
+    wait_here: Callable[..., Any],
+) -> None:
     """The pipeline does so when it drains: what waits for a permit is cancelled and put back."""
 
     async def body() -> str:
@@ -132,7 +146,7 @@ async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own
             task.uncancel()
         return "put back"
 
-    task = asyncio.create_task(_run(lambda: await_here(body())))
+    task = asyncio.create_task(_run(lambda: wait_here(body())))
     await asyncio.sleep(0)
     task.cancel()
     assert await task == "put back"
