@@ -16,6 +16,7 @@ from producers.limits_groups import strange_groups
 from producers.limits_now import set_limits
 from producers.limits_reader import START_REDIS, LimitsReader
 from producers.redis_address import with_running_redis
+from promptmill.broker import reach
 from promptmill.catalogue import Catalogue
 from promptmill.errors import ClaudeError, KeyRejected, PromptmillError, Unavailable
 from promptmill.logs import scrub
@@ -72,6 +73,7 @@ def examine(settings: Settings) -> list[Check]:
     checks: list[Callable[[Settings], list[Check]]] = [
         _home,
         _redis,
+        _broker,
         _database,
         _key,
         _limits,
@@ -103,6 +105,18 @@ def _redis(settings: Settings) -> list[Check]:
     except Exception as error:  # noqa: BLE001  # whatever it is, the person must hear it
         return [Check("redis", Verdict.WRONG, f"{where}: {_reason(error)}", START_REDIS)]
     return [Check("redis", Verdict.OK, where), _eviction(policy)]
+
+
+def _broker(settings: Settings) -> list[Check]:
+    if settings.broker_url is None:
+        return []
+    where = scrub(settings.broker_url)
+    try:
+        reach(settings.broker_url, patience_s=_PATIENCE_S)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the person must hear it
+        advice = "start it, or correct PROMPTMILL_BROKER_URL"
+        return [Check("broker", Verdict.WRONG, f"{where}: {_reason(error)}", advice)]
+    return [Check("broker", Verdict.OK, where)]
 
 
 def _memory_policy(url: str) -> str | None:

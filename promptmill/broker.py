@@ -29,6 +29,7 @@ __all__ = [
     "put_right",
     "queue_length",
     "queued_ids",
+    "reach",
 ]
 
 log = get_logger(__name__)
@@ -149,6 +150,14 @@ def queue_length(client: "Redis") -> int:
         return int(client.llen(ANSWER_QUEUE))
     except RedisError as error:
         raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
+
+
+def reach(broker_url: str, *, patience_s: float) -> None:
+    """Connect to a broker once, and leave it; a failure is the library's own exception."""
+    from kombu import Connection  # noqa: PLC0415  # see the module's docstring
+
+    with Connection(broker_url, connect_timeout=patience_s) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
 
 
 def messages_waiting(app: "Celery") -> int:

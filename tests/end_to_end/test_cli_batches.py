@@ -264,11 +264,16 @@ def test_the_doctor_shows_no_key(cli: Any) -> None:
 
 def test_the_doctor_says_what_to_do_about_what_is_wrong(cli: Any) -> None:
     done = cli(
-        "doctor", PROMPTMILL_REDIS_URL="redis://127.0.0.1:1/0", ANTHROPIC_BASE_URL="http://127.0.0.1:1"
+        "doctor",
+        PROMPTMILL_REDIS_URL="redis://127.0.0.1:1/0",
+        PROMPTMILL_BROKER_URL="amqp://name:password@127.0.0.1:1//",
+        ANTHROPIC_BASE_URL="http://127.0.0.1:1",
     )
 
     assert done.returncode == 1
     assert "PROMPTMILL_REDIS_URL" in done.stdout
+    assert "correct PROMPTMILL_BROKER_URL" in done.stdout
+    assert "name:password" not in done.stdout
     assert "correct ANTHROPIC_BASE_URL" in done.stdout
 
 
