@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 KILLED = 9  # the status of a child whose server has gone
 
 
-class WarmPopen(subprocess.Popen[Any]):
+class _ForkedPopen(subprocess.Popen[Any]):
     """Takes `args` of the form `[sys.executable, "-m", module, …]`, with or without `-P` first, and no preexec_fn."""
 
     def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
@@ -91,3 +91,7 @@ def _control() -> socket.socket:
 
     atexit.register(end)
     return ours
+
+
+WarmPopen: type[subprocess.Popen[Any]] = _ForkedPopen if sys.platform == "linux" else subprocess.Popen
+"""Where a server cannot watch the end of its children by file descriptors, programs begin cold."""
