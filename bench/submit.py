@@ -10,11 +10,8 @@ SQLite another writer knocks meanwhile, as a worker's would, and says how long i
 
 import argparse
 import json
-import os
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from million.ran import promptmill
 from redis import Redis
 from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.engine import make_url
@@ -40,15 +38,6 @@ MODEL = "claude-haiku-5-5"
 ROWS_AT_ONCE = 5_000
 ROWS_PER_COMMIT = 1_000
 KNOCK_EVERY_S = 0.02
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one run of a program took."""
-
-    seconds: float
-    cpu_s: float
-    peak_mb: float
 
 
 @dataclass
@@ -86,7 +75,8 @@ def print_figures(name: str, source: Path, options: argparse.Namespace) -> None:
         before = redis_size(redis)
         knocks = Knocks()
         with knocking(url, knocks):
-            ours = submit(source, folder, url, redis_url)
+            words = ("submit", str(source), "--model", MODEL)
+            ours = promptmill(*words, folder=folder, database_url=url, redis_url=redis_url)
         after = redis_size(redis)
         bound_url = url.replace("ours.db", "bound.db") if name == "sqlite" else url
         bound = write_the_same(url, bound_url, options.rows)
@@ -113,26 +103,6 @@ def write_prompts(path: Path, rows: int) -> None:
                 "Is the customer content? Answer yes or no."
             )
             file.write(f"{json.dumps({'id': number, 'prompt': text})}\n")
-
-
-def submit(source: Path, folder: str, database_url: str, redis_url: str) -> Ran:
-    """`promptmill submit`, in a process of its own."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": folder,
-        "PROMPTMILL_HOME": f"{folder}/home",
-        "PROMPTMILL_REDIS_URL": redis_url,
-        "PROMPTMILL_DATABASE_URL": database_url,
-    }
-    command = [sys.executable, "-m", "producers.cli", "submit", str(source), "--model", MODEL]
-    began = time.perf_counter()
-    running = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(running.pid, 0)
-    seconds = time.perf_counter() - began
-    running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
-        raise SystemExit(f"promptmill submit ended with {running.returncode}")
-    return Ran(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def redis_size(redis: "Redis") -> str:

@@ -174,10 +174,16 @@ def _dumps(value: Any, *, compact: bool = False) -> str:
 
     Escaped are the characters at which some readers end a line, and a text that UTF-8 cannot hold.
     """
-    separators = (",", ":") if compact else None
-    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    text = _compact(value) if compact else _spaced(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=separators)
+        return json.dumps(value, separators=(",", ":") if compact else None)
     return text.translate(_LINE_ENDS)
+
+
+# Made once: `json.dumps` makes an encoder at every call.
+_spaced = json.JSONEncoder(ensure_ascii=False).encode
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from promptmill.store.tables import attempt, batch, job, prompt, reply
 from promptmill.usage import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ResultError:
     """The last attempt that failed: what it was and what the server said."""
 
@@ -33,7 +33,7 @@ class ResultError:
         return advice_for(self.kind, status=self.status, error_code=self.code)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that is what making one costs most
 class ResultRow:
     """One job with its answer and what it took.
 
@@ -74,41 +74,41 @@ def iterate(
     """
     states = sorted(JobState if only is None else only)
     places = page if only is None else page * _SPARSE
-    seen = -1
-    while (first := conn.scalar(_NEXT, {"of_batch": batch_id, "seen": seen})) is not None:
+    first: int | None = 0
+    while first is not None:
         window = {"of_batch": batch_id, "first": first, "last": first + places - 1}
         rows = conn.execute(_PAGE, {**window, "page": page, "states": states}).all()
         ledgers = _ledgers(conn, [row.id for row in rows])
         for row in rows:
-            yield _result(row, ledgers[row.id])
-        seen = rows[-1].seq if len(rows) == page else window["last"]
+            yield _result(row, ledgers.get(row.id, _NOTHING))
+        if len(rows) == page:
+            first = rows[-1].seq + 1
+        else:
+            first = conn.scalar(_NEXT, {"of_batch": batch_id, "seen": window["last"]})
 
 
 @dataclass(slots=True)
 class _Ledger:
     """The attempts of one job, added up."""
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage | None = None
     cost_nanos: int | None = None
     unpriced: int = 0
     error: ResultError | None = None
 
-    def add(self, row: Row[Any]) -> None:
+    def add(self, outcome: str, cost_nanos: int | None, usage: Usage, *error: Any) -> None:
         """Add one attempt; they come in the order of their numbers."""
-        self.usage += Usage(**{name: getattr(row, name) for name in USAGE_COLUMNS})
-        if row.cost_nanos is not None:
-            self.cost_nanos = (self.cost_nanos or 0) + row.cost_nanos
-        elif row.outcome != OPEN:
+        self.usage = usage if self.usage is None else self.usage + usage
+        if cost_nanos is not None:
+            self.cost_nanos = (self.cost_nanos or 0) + cost_nanos
+        elif outcome != OPEN:
             self.unpriced += 1
-        if row.outcome not in (OPEN, SUCCEEDED):
-            self.error = ResultError(
-                kind=row.outcome,
-                status=row.status,
-                type=row.error_type,
-                code=row.error_code,
-                message=row.error_message,
-                request_id=row.request_id,
-            )
+        if outcome not in (OPEN, SUCCEEDED):
+            self.error = ResultError(outcome, *error)
+
+
+_NOTHING_USED = Usage()
+_NOTHING = _Ledger()
 
 
 # Pages of places looked at for one page of some states. A page is looked for between two places, because Postgres
@@ -151,22 +151,26 @@ _PAGE: Select[Any] = (
     .order_by(_JOBS.c.seq)
 )
 _IDS = Rowset(job.c.id)
+_ERROR = ("status", "error_type", "error_code", "error_message", "request_id")
+_USED = slice(1, 1 + len(USAGE_COLUMNS))
 
 
 @cache
 def _attempts(dialect: str) -> Select[Any]:
     return (
-        select(attempt)
+        select(*(attempt.c[name] for name in ("job_id", *USAGE_COLUMNS, "outcome", "cost_nanos", *_ERROR)))
         .where(_IDS.among(dialect, attempt.c.job_id))
         .order_by(attempt.c.job_id, attempt.c.number)
     )
 
 
-def _ledgers(conn: Connection, job_ids: Iterable[str]) -> defaultdict[str, _Ledger]:
+def _ledgers(conn: Connection, job_ids: Iterable[str]) -> dict[str, _Ledger]:
     ledgers: defaultdict[str, _Ledger] = defaultdict(_Ledger)
     wanted = _IDS.parameters((each,) for each in job_ids)
     for row in conn.execute(_attempts(conn.dialect.name), wanted):
-        ledgers[row.job_id].add(row)
+        usage = Usage(**dict(zip(USAGE_COLUMNS, row[_USED], strict=True)))
+        outcome, cost_nanos, *error = row[_USED.stop :]
+        ledgers[row[0]].add(outcome, cost_nanos, usage, *error)
     return ledgers
 
 
@@ -181,7 +185,7 @@ def _result(row: Row[Any], ledger: _Ledger) -> ResultRow:
         text=row.text,
         stop_reason=row.stop_reason,
         parsed=row.parsed,
-        usage=ledger.usage,
+        usage=ledger.usage or _NOTHING_USED,
         cost_nanos=ledger.cost_nanos,
         unpriced_attempts=ledger.unpriced,
         attempts=row.attempts,
@@ -195,4 +199,4 @@ def _error(kind: str | None, last: ResultError | None) -> ResultError | None:
     """What the job was given up for; with the words of the server where that was its last failure."""
     if kind is None or (last is not None and last.kind == kind):
         return last
-    return ResultError(kind=kind, status=None, type=None, code=None, message=None, request_id=None)
+    return ResultError(kind, None, None, None, None, None)
