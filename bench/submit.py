@@ -81,15 +81,17 @@ def print_figures(name: str, source: Path, options: argparse.Namespace) -> None:
         bound_url = url.replace("ours.db", "bound.db") if name == "sqlite" else url
         bound = write_the_same(url, bound_url, options.rows)
         sample = by_orm(bound_url, options.sample)
-    rate = options.rows / ours.seconds
+    cost = 1e6 * ours.cpu_s / options.rows
     print(
-        f"{name}: {rate:,.0f} rows/s, {ours.seconds:.1f} s, {1e6 * ours.cpu_s / options.rows:.1f} us of CPU a row,"
+        f"{name}: {options.rows / ours.seconds:,.0f} rows/s, {ours.seconds:.1f} s; {cost:.1f} us of CPU a row"
     )
     print(f"  peak {ours.peak_mb:.0f} MB; Redis before {before}, after {after}")
     print(f"  another writer waited {knocks} ms (median / 1 in 100 / longest)")
-    print(f"  bound, the bare driver: {bound:,.0f} rows/s, ours is {rate / bound:.2f} of it")
     print(
-        f"  ORM, {options.sample:,} rows: {sample:,.0f} rows/s, ours is {rate / sample:.1f} times as fast\n",
+        f"  bound, the bare driver: {bound:.1f} us of CPU a row; ours takes {cost / bound:.1f} times as much"
+    )
+    print(
+        f"  ORM, {options.sample:,} rows: {sample:.1f} us of CPU a row; ours takes {cost / sample:.2f} of it\n",
         flush=True,
     )
 
@@ -146,7 +148,7 @@ def migrate(url: str) -> None:
 
 
 def write_the_same(url: str, bound_url: str, rows: int) -> float:
-    """Rows a second of the bare driver, for the rows of a database written anew beside it."""
+    """Microseconds of CPU a row, of this process alone, by the bare driver: the same rows written anew."""
     if bound_url != url:
         migrate(bound_url)
     source, target = Database.open(url), Database.open(bound_url)
@@ -155,14 +157,14 @@ def write_the_same(url: str, bound_url: str, rows: int) -> float:
     with source.read() as reading:
         for jobs, prompts in stored(reading, f"{batch_id}-" if bound_url == url else ""):
             renamed = [(row[0], batch_id, *row[2:]) for row in jobs]
-            began = time.perf_counter()
+            began = time.process_time()
             with target.begin() as conn:
                 inserting.insert_rows(conn, job, [each.name for each in job.columns], renamed)
                 inserting.insert_rows(conn, prompt, [each.name for each in prompt.columns], prompts)
-            seconds += time.perf_counter() - began
+            seconds += time.process_time() - began
     source.close()
     target.close()
-    return rows / seconds
+    return 1e6 * seconds / rows
 
 
 def stored(conn: Connection, prefix: str) -> Iterator[tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
@@ -192,21 +194,21 @@ def a_batch(database: Database) -> str:
 
 
 def by_orm(url: str, rows: int) -> float:
-    """Rows a second of objects, a thousand in a commit."""
+    """Microseconds of CPU a row, of this process alone, as objects, a thousand in a commit."""
     database = Database.open(url)
     batch_id = a_batch(database)
     with database.read() as conn:
         now = database_now(conn)
     database.close()
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
-    began = time.perf_counter()
+    began = time.process_time()
     with Session(engine) as session:
         for number in range(rows):
             session.add_all(orm_row(batch_id, number, now))
             if number % ROWS_PER_COMMIT == 0:
                 session.commit()
         session.commit()
-    return rows / (time.perf_counter() - began)
+    return 1e6 * (time.process_time() - began) / rows
 
 
 def orm_row(batch_id: str, number: int, now: Any) -> Sequence[Any]:
