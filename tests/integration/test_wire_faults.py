@@ -257,9 +257,7 @@ async def _accounts_agree(worker: Worker, batch_id: str, *, billed_and_unseen: i
     """Every line of the bill is an attempt with that cost, or one whose cost we say nobody knows."""
     with worker.process.runtime.database.read() as connection:
         attempts = ledger.attempts_of(connection, batch_id=batch_id)
-    while worker.claude.ledger()["in_flight"]:  # noqa: ASYNC110  # it books what we hung up on when it notices
-        await asyncio.sleep(0.02)
-    book = worker.claude.ledger(detail=True)
+    book = await _whole_book(worker.claude)
     known = {each.request_id: each.cost_nanos for each in attempts if each.cost_nanos}
     bills = {line["request_id"]: line["cost_nanos"] for line in book["bills"]}
     assert {request: bills.get(request) for request in known} == known
@@ -271,6 +269,12 @@ async def _accounts_agree(worker: Worker, batch_id: str, *, billed_and_unseen: i
     assert batch.unpriced_attempts == len(unknown)
     assert batch.unknown_nanos == sum(each.reserved_nanos or 0 for each in unknown)
     assert (batch.attempts, batch.reserved_nanos) == (len(attempts), 0)
+
+
+async def _whole_book(claude: SimulatorHandle) -> dict[str, Any]:
+    while claude.ledger()["in_flight"]:  # noqa: ASYNC110  # it books what we hung up on when it notices
+        await asyncio.sleep(0.02)
+    return claude.ledger(detail=True)
 
 
 async def _no_permit_is_left(worker: Worker) -> None:
@@ -388,7 +392,7 @@ async def test_all_of_them_mixed_leave_every_prompt_answered_and_every_call_acco
         await asyncio.gather(*(worker.answer(each) for each in open_jobs))
     with worker.process.runtime.database.read() as connection:
         attempts = ledger.attempts_of(connection, batch_id=batch_id)
-    book = claude.ledger(detail=True)
+    book = await _whole_book(claude)
     assert {worker.job(each).state for each in job_ids} == {JobState.SUCCEEDED}
     assert len(attempts) - MIXED == sum(book["faults"].values()) == TIMES * len(faults)
     await _accounts_agree(

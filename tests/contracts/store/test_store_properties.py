@@ -7,6 +7,7 @@ at most one allowed change, what has ended stays as it ended, and every counter 
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -173,12 +174,14 @@ def _picked(some: list[Any], picks: list[int]) -> list[Any]:
     return [some[pick % len(some)] for pick in picks]
 
 
-def test_states_and_sums_hold_under_any_interleaving(world: Any) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.chaos)])
+def test_states_and_sums_hold_under_any_interleaving(world: Any, examples: int) -> None:
     machine = type("LifeInOneDatabase", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60,
+            max_examples=examples,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
