@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from http import HTTPStatus
 from typing import Any, Self, TypeVar
 
@@ -23,7 +22,7 @@ from promptmill.claude.headers import Headers, read_headroom
 from promptmill.claude.keys import Key
 from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
 from promptmill.claude.stream import EventParser, MessageFold
-from promptmill.claude.transport import BROKEN, httpx, open_transport, was_sent
+from promptmill.claude.transport import BROKEN, Connections, Response, was_sent
 from promptmill.dimensions import Headroom
 from promptmill.errors import ClaudeError, PromptRejected
 from promptmill.prompts import Body, Prompt
@@ -79,6 +78,18 @@ Tell = Callable[[Headroom, Usage], None]
 """Takes what the headers say about the group's limits, and what is counted when an answer begins: its input."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is sent; its repr would show the key."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes | None = field(repr=False)
+    query: Mapping[str, str | int] | None
+    idle: float
+
+
 @dataclass(slots=True)
 class _Exchange:
     """What is known of a call so far, in case it breaks off."""
@@ -90,7 +101,7 @@ class _Exchange:
 
 T = TypeVar("T")
 
-_Reader = Callable[[httpx.Response, _Exchange], Awaitable[T | ClaudeError]]
+_Reader = Callable[[Response, _Exchange], Awaitable[T | ClaudeError]]
 
 
 class ClaudeClient:
@@ -109,7 +120,7 @@ class ClaudeClient:
         self._api_version = api_version
         self._timeouts = timeouts or Timeouts()
         self._stream_above = stream_above
-        self._transport = open_transport(self._url, max_connections=max_connections)
+        self._connections = Connections(self._url, most=max_connections)
 
     async def create(
         self, prompt: Prompt, key: Key, *, stream: bool | None = None, tell: Tell | None = None
@@ -159,7 +170,7 @@ class ClaudeClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        await self._connections.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,7 +187,7 @@ class ClaudeClient:
         body: Body | None = None,
         query: dict[str, str | int] | None = None,
         idle: float | None = None,
-    ) -> httpx.Request:
+    ) -> _Request:
         headers = {
             "x-api-key": key.secret.get_secret_value(),
             "anthropic-version": self._api_version,
@@ -187,19 +198,10 @@ class ClaudeClient:
             headers["content-type"] = "application/json"
             if body.get("betas"):
                 headers["anthropic-beta"] = _beta_header(body["betas"])
-        timeout = httpx.Timeout(idle or self._timeouts.idle, connect=self._timeouts.connect, pool=None)
-        return httpx.Request(
-            method,
-            _url(self._url + path),
-            headers=headers,
-            params=query,
-            content=None if body is None else _encoded(_without(body, "betas")),
-            extensions={"timeout": timeout.as_dict()},
-        )
+        content = None if body is None else _encoded(_without(body, "betas"))
+        return _Request(method, self._url + path, headers, content, query, idle or self._timeouts.idle)
 
-    async def _exchange(
-        self, request: httpx.Request, key: Key, read: _Reader[T], tell: Tell | None = None
-    ) -> T:
+    async def _exchange(self, request: _Request, key: Key, read: _Reader[T], tell: Tell | None = None) -> T:
         so_far = _Exchange(tell=tell)
         deadline = asyncio.timeout(self._timeouts.total)
         outcome: T | ClaudeError
@@ -217,47 +219,54 @@ class ClaudeClient:
             raise _scrubbed(outcome, key)
         return outcome
 
-    async def _send(self, request: httpx.Request, so_far: _Exchange, read: _Reader[T]) -> T | ClaudeError:
-        response = await self._transport.handle_async_request(request)
+    async def _send(self, request: _Request, so_far: _Exchange, read: _Reader[T]) -> T | ClaudeError:
+        response = await self._connections.send(
+            request.method,
+            request.url,
+            headers=request.headers,
+            body=request.content,
+            query=request.query,
+            connect=self._timeouts.connect,
+            idle=request.idle,
+        )
         try:
             headers = _lowered(response)
-            if response.status_code == HTTPStatus.OK:
+            if response.status == HTTPStatus.OK:
                 so_far.headers = headers
                 return await read(response, so_far)
             body = await _text(response)
-            return failures.from_response(response.status_code, headers, body, now=datetime.now(UTC))
+            return failures.from_response(response.status, headers, body, now=datetime.now(UTC))
         finally:
             # Whatever is unread closes the connection, so that a cancelled call stops at the server too.
-            await response.aclose()
+            response.release()
 
 
-async def _text(response: httpx.Response) -> str:
+async def _text(response: Response) -> str:
     try:
-        await response.aread()
+        return (await response.read()).decode("utf-8", "replace")
     except BROKEN:
         return ""  # status and headers say enough
-    return response.text
 
 
-async def _read_count(response: httpx.Response, _so_far: _Exchange) -> int:
-    count = read_object(await response.aread()).get("input_tokens")
+async def _read_count(response: Response, _so_far: _Exchange) -> int:
+    count = read_object(await response.read()).get("input_tokens")
     if not isinstance(count, int):
         raise MalformedAnswer("the answer is not a count")
     return count
 
 
-async def _read_page(response: httpx.Response, _so_far: _Exchange) -> dict[str, Any]:
-    page = read_object(await response.aread())
+async def _read_page(response: Response, _so_far: _Exchange) -> dict[str, Any]:
+    page = read_object(await response.read())
     if not isinstance(page.get("data"), list):
         raise MalformedAnswer("the answer is not a page of a list")
     return page
 
 
-async def _read_reply(response: httpx.Response, so_far: _Exchange) -> Reply | ClaudeError:
+async def _read_reply(response: Response, so_far: _Exchange) -> Reply | ClaudeError:
     headers = so_far.headers or {}
     if "text/event-stream" not in headers.get("content-type", ""):
-        return reply_of(read_message(await response.aread()), headers, streamed=False)
-    fold, chunks = so_far.fold, response.aiter_bytes()
+        return reply_of(read_message(await response.read()), headers, streamed=False)
+    fold, chunks = so_far.fold, response.content.iter_any()
     await _fold(chunks, fold, lambda: _tell(so_far))
     if fold.error is not None:
         return failures.from_event(fold.error, headers, usage=fold.usage)
@@ -308,14 +317,9 @@ def _beta_header(betas: object) -> str:
     return ",".join(names)
 
 
-@cache
-def _url(url: str) -> httpx.URL:
-    return httpx.URL(url)  # parsed once: it takes longer than reading the reply
-
-
-def _lowered(response: httpx.Response) -> Headers:
-    # One plain dict per reply: looking a name up in httpx's headers walks through all of them.
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+def _lowered(response: Response) -> Headers:
+    # One plain dict per reply, with names in lower case.
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.raw_headers}
 
 
 def _without(body: Body, field_name: str) -> Body:

@@ -38,18 +38,18 @@ async def identify(base_url: str) -> Endpoint:
     url = clean_url(base_url)
     if _is_real(url):
         return Endpoint(shown_url(url), simulated=False)
-    from promptmill.claude.transport import BROKEN, httpx, open_transport  # noqa: PLC0415  # 0.4 s of imports that the real API does not need
+    from promptmill.claude.transport import BROKEN, Connections  # noqa: PLC0415  # 0.4 s of imports that the real API does not need
 
+    connections = Connections(url, most=1)
     try:
-        async with open_transport(url, max_connections=1) as transport:
-            timeout = httpx.Timeout(_PATIENCE).as_dict()
-            request = httpx.Request("GET", url + _HEALTH, extensions={"timeout": timeout})
-            response = await transport.handle_async_request(request)
-            await response.aclose()
+        response = await connections.send("GET", url + _HEALTH, headers={}, connect=_PATIENCE, idle=_PATIENCE)
+        response.release()
     except BROKEN as error:
         failure = _unreachable(url, error)
     else:
         return _endpoint(url, response.headers)
+    finally:
+        await connections.aclose()
     raise failure
 
 
@@ -58,7 +58,7 @@ def identify_now(base_url: str) -> Endpoint:
     url = clean_url(base_url)
     if _is_real(url):
         return Endpoint(shown_url(url), simulated=False)
-    from promptmill.claude.transport import BROKEN, open_sync_client  # noqa: PLC0415  # as in `identify`
+    from promptmill.claude.synchronous import BROKEN, open_sync_client  # noqa: PLC0415  # as in `identify`
 
     try:
         with open_sync_client(url, timeout=_PATIENCE) as client:

@@ -105,7 +105,7 @@ def fetch_rate_limits(
         ConfigurationError: the key may not ask, or there is no such workspace; says what to do.
         ClaudeError: the call failed otherwise.
     """
-    from promptmill.claude.transport import BROKEN, open_sync_client  # noqa: PLC0415  # 0.4 s of imports
+    from promptmill.claude.synchronous import BROKEN, open_sync_client  # noqa: PLC0415  # 0.4 s of imports
 
     url, secret = clean_url(base_url), admin_key.get_secret_value().strip()
     failure: PromptmillError

@@ -1,33 +1,27 @@
-"""The HTTP library, imported here and nowhere else in the product.
+"""The HTTP library of the event loop, imported here and nowhere else in the product.
 
-httpx's own connection pool costs 23 ms of CPU per call at 1,000 in flight, so its calls travel through
-aiohttp. The API-compatible successor is a change of the two import lines below:
-`import httpx2 as httpx` and `from httpx_aiohttp.httpx2 import AiohttpTransport`.
-
-The surroundings are read in one place, `proxy_of`: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are obeyed,
-but never for this machine's own addresses, where a proxy could not reach the simulator. SSL_CERT_FILE and
-SSL_CERT_DIR replace the bundled certificates. Nothing else (no .netrc, no cookies) is taken from outside.
+It is aiohttp, spoken to directly: the pool of httpx costs 23 ms of CPU per call at 1,000 in flight, and a bridge
+from one to the other as much again as aiohttp itself. A POST is never sent twice; aiohttp repeats a GET once when
+a kept connection turns out to be closed, which costs nothing here.
 """
 
-import ipaddress
 import socket
-import ssl
-import urllib.request
+from collections.abc import Mapping
 from functools import cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
 
-from promptmill.errors import ConfigurationError
+from promptmill.claude.surroundings import proxy_of, tls_context
 
-__all__ = ["BROKEN", "httpx", "open_sync_client", "open_transport", "proxy_of", "was_sent"]
+__all__ = ["BROKEN", "Connections", "Response", "was_sent"]
 
-#: What a broken exchange raises: httpx's errors, and those of aiohttp that the bridge does not translate.
-BROKEN = (httpx.HTTPError, aiohttp.ClientError, OSError)
+Response = aiohttp.ClientResponse
 
-#: What aiohttp raises while it connects. (The bridge calls a dropped connection a failed connect as well.)
+#: What a broken exchange raises.
+BROKEN = (aiohttp.ClientError, OSError)
+
+#: What aiohttp raises while it connects.
 _CONNECTING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 #: Seconds an idle connection is kept. Shorter than the servers' own limit, so that they rarely close first.
@@ -39,61 +33,77 @@ _PROBE_AFTER, _PROBE_EVERY, _PROBES = 60, 60, 5
 _AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
 
 
-def open_transport(base_url: str, *, max_connections: int) -> AiohttpTransport:
-    """A transport to one server, for one event loop, with room for `max_connections` calls at once.
+class Connections:
+    """Connections to one server, for one event loop, with room for `most` calls at once; close them at the end."""
 
-    Calls are handed to it directly: a client on top would add cookies, redirects and authentication, which no
-    call to an API wants, and a third of the CPU time of a call. A POST is never sent twice; aiohttp repeats a
-    GET once when a kept connection turns out to be closed, which costs nothing here.
-    """
+    def __init__(self, base_url: str, *, most: int) -> None:
+        self._most = most
+        self._proxy, self._proxy_headers = _without_credentials(proxy_of(base_url))
+        self._session: aiohttp.ClientSession | None = None
 
-    def session() -> aiohttp.ClientSession:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        query: Mapping[str, str | int] | None = None,
+        connect: float,
+        idle: float,
+    ) -> Response:
+        """One request, answered by status and headers; the caller reads the rest and releases the response.
+
+        Args:
+            method: GET or POST.
+            url: without a query.
+            headers: beside those of HTTP itself.
+            body: as it is sent.
+            query: what goes behind the address.
+            connect: seconds to open a connection, TLS included.
+            idle: seconds between two pieces of the answer.
+        """
+        if self._session is None:
+            self._session = self._open()
+        return await self._session.request(
+            method,
+            url,
+            params=query,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            timeout=_timeout(connect, idle),
+            proxy=self._proxy,
+            proxy_headers=self._proxy_headers,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            limit=max_connections, keepalive_timeout=KEEP_ALIVE, ssl=_tls(), socket_factory=_socket
+            limit=self._most, keepalive_timeout=KEEP_ALIVE, ssl=tls_context(), socket_factory=_socket
         )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
-    proxy = proxy_of(base_url)
-    return AiohttpTransport(verify=_tls(), proxy=httpx.Proxy(proxy) if proxy else None, client=session)
-
-
-def open_sync_client(base_url: str, *, timeout: float) -> httpx.Client:
-    """A short-lived client for callers without an event loop; `timeout` in seconds, per step."""
-    return httpx.Client(verify=_tls(), proxy=proxy_of(base_url), timeout=timeout, trust_env=False)
-
-
-def proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for this URL; None for this machine's own addresses.
-
-    Raises:
-        ConfigurationError: the proxy is no HTTP proxy.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if _is_local(host) or urllib.request.proxy_bypass(host):
-        return None
-    found = urllib.request.getproxies()
-    proxy = found.get(parts.scheme) or found.get("all")
-    if not proxy:
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if urlsplit(proxy).scheme not in ("http", "https"):
-        name = f"{parts.scheme}_proxy".upper()
-        raise ConfigurationError(f"{name}: only HTTP proxies can be used", setting=name)
-    return proxy
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
 
 @cache
-def _tls() -> ssl.SSLContext:
-    """One context for all connections of the process: reading the certificates takes tens of milliseconds."""
-    return httpx.create_ssl_context()
+def _timeout(connect: float, idle: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(sock_connect=connect, sock_read=idle)
+
+
+def _without_credentials(proxy: str | None) -> tuple[str | None, dict[str, str] | None]:
+    """The proxy, and the header that says who we are to it."""
+    if proxy is None:
+        return None, None
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return proxy, None
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    return bare, {"Proxy-Authorization": aiohttp.encode_basic_auth(user, password)}
 
 
 def _socket(address: _AddrInfo) -> socket.socket:
@@ -113,4 +123,4 @@ def _socket(address: _AddrInfo) -> socket.socket:
 
 def was_sent(error: BaseException) -> bool:
     """False when no connection came about, so that the request cannot have arrived."""
-    return not isinstance(error.__cause__ or error, _CONNECTING)
+    return not isinstance(error, _CONNECTING)

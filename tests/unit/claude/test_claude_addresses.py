@@ -3,7 +3,7 @@
 import pytest
 
 from promptmill.claude.endpoints import Endpoint, clean_url, identify, identify_now, shown_url
-from promptmill.claude.transport import proxy_of
+from promptmill.claude.surroundings import proxy_of
 from promptmill.errors import ConfigurationError
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
