@@ -123,6 +123,17 @@ def _attempts(batch: BatchRow, counted: Counted) -> Iterator[Check]:
     yield Check("attempts_of_jobs", "attempts, as the jobs count them", rows, counted.attempts_of_jobs)
     yield Check("claimed_again", "calls that a second attempt claims", 0, counted.claimed_again)
     yield Check("without_end", "attempts without end", 0, counted.without_end)
+    wrong = sum(
+        abs(counted.told_failed.get(word, 0) - counted.failed.get(word, 0))
+        for word in counted.told_failed.keys() | counted.failed.keys()
+    )
+    yield Check("failure_groups", "failed jobs counted for what they did not fail of", 0, wrong)
+    for outcome in sorted(counted.told_outcomes.keys() | counted.closed.keys() - {SUCCEEDED}):
+        told, found = counted.told_outcomes.get(outcome, 0), counted.closed.get(outcome, Sums())
+        yield Check(f"attempts_{outcome}", f"attempts closed as {outcome}", told, found.attempts)
+    for reason in sorted(counted.told_stop_reasons.keys() | counted.stop_reasons.keys()):
+        told, number = counted.told_stop_reasons.get(reason, 0), counted.stop_reasons[reason]
+        yield Check(f"stopped_{reason}", f"answers that ended with {reason}", told, number)
     without = counted.running_without_attempt
     yield Check("running_without_attempt", "running jobs without an open attempt", 0, without)
 

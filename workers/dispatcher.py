@@ -5,17 +5,18 @@ second dispatcher, or one that dies between commit and publish, costs time and n
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from math import ceil
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from promptmill.broker import Ticket
 from promptmill.clock import Clock
-from promptmill.dimensions import DIMENSIONS
+from promptmill.dimensions import DIMENSIONS, Amounts, Dimension
 from promptmill.errors import Unavailable
 from promptmill.experience import Experience
 from promptmill.logs import get_logger
@@ -38,12 +39,48 @@ STARTS_SPAN_S = 10.0
 TIMES_KEPT_S = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """What is pending of one model group, batch by batch, and what each job will take."""
+HEADS = 16
+"""Jobs that are looked at of each of a few batches, before anything of a model group has gone out."""
+REMEMBERED = 200
+"""Jobs over which the mean of what a job takes is kept."""
 
+
+@dataclass(slots=True)
+class _Usual:
+    """What the last jobs of a model group were expected to take, on average; older ones fade."""
+
+    count: float = 0.0
+    sums: dict[Dimension, float] = field(default_factory=lambda: dict.fromkeys(DIMENSIONS, 0.0))
+
+    def note(self, amounts: Amounts) -> None:
+        fading = min(1.0, REMEMBERED / (self.count + 1))
+        self.count = (self.count + 1) * fading
+        for each in DIMENSIONS:
+            self.sums[each] = (self.sums[each] + amounts[each]) * fading
+
+    def pace(self, limits: GroupLimits) -> float | None:
+        """Calls per second that the limits allow for such jobs; None without a limit."""
+        paces = [
+            limits.per_minute[each] / 60 * self.count / self.sums[each]
+            for each in DIMENSIONS
+            if limits.per_minute[each] > 0 and self.sums[each] > 0
+        ]
+        return min(paces, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The batches that have pending jobs of one model group, and where to read those."""
+
+    connection: Connection
     group: str
-    batches: Mapping[str, Sequence[Candidate]]
+    batches: Sequence[BatchRow]
+    affordable: Mapping[str, int]
+    now: datetime
+
+    def most(self, batch: BatchRow, room: int) -> int:
+        """How many ids of a batch may go out: its budget may pay for fewer than there is room for."""
+        return min(room, self.affordable.get(batch.id, room))
 
 
 @dataclass(slots=True)
@@ -65,6 +102,7 @@ class Dispatcher:
     endpoint: str
     clock: Clock
     _times: dict[str, float] = field(default_factory=dict)
+    _usual: defaultdict[str, _Usual] = field(default_factory=lambda: defaultdict(_Usual))
 
     def fill_window(self) -> int:
         """Queue and publish what there is room for; how many ids went out.
@@ -102,24 +140,52 @@ class Dispatcher:
         chosen: list[str] = []
         for group, members in groups.items():
             limits, count = self.limits_of(group), counts.get(group, GroupCount())
-            most = room_for(_load(count, limits, None))
-            can_go = {batch_id: min(most, affordable.get(batch_id, most)) for batch_id in members}
-            candidates = {b: self._candidates(connection, served[b], group, can_go[b], now) for b in members}
-            waiting = _Waiting(group, candidates)
-            room = room_for(_load(count, limits, _pace(waiting, limits)))
-            picked = pick(_queues(waiting, served), times, limits.per_minute, room)
+            lines = _Lines(connection, group, [served[batch_id] for batch_id in members], affordable, now)
+            room = room_for(_load(count, limits, self._pace(lines, limits)))
+            picked = pick(self._queues(lines, room), times, limits.per_minute, room)
             times |= picked.times
             chosen += picked.job_ids
-            _spend(affordable, waiting, picked.job_ids)
+            # What one model group of a batch sends out is not left for another.
+            for batch_id in affordable.keys() & picked.of_batch.keys():
+                affordable[batch_id] -= picked.of_batch[batch_id]
         self._write_times({key: times[key] for key in times if key in served or not key})
         return chosen
 
-    def _candidates(
-        self, connection: Connection, batch: BatchRow, group: str, most: int, now: datetime
-    ) -> list[Candidate]:
-        known = self.experience_of(batch, group)
-        pending = jobs.select_pending(connection, batch.id, group, most, now)
-        return [Candidate(job.id, amounts_of(job, known)) for job in pending]
+    def _pace(self, lines: _Lines, limits: GroupLimits) -> float | None:
+        usual = self._usual[lines.group]
+        if not usual.count:
+            for batch in lines.batches[:HEADS]:
+                for _ in self._line(lines, batch, HEADS, HEADS):
+                    pass
+        return usual.pace(limits)
+
+    def _queues(self, lines: _Lines, room: int) -> list[Queue]:
+        """The batches that want to send, each with a line that is read as far as it is taken from."""
+        weights = sum(batch.priority for batch in lines.batches)
+        return [
+            Queue(
+                batch.id,
+                batch.priority,
+                self._line(lines, batch, ceil(room * batch.priority / weights), lines.most(batch, room)),
+            )
+            for batch in lines.batches
+        ]
+
+    def _line(self, lines: _Lines, batch: BatchRow, page: int, most: int) -> Iterator[Candidate]:
+        """The next jobs of a batch, read page by page, each as long as all before it."""
+        known, usual = self.experience_of(batch, lines.group), self._usual[lines.group]
+        seen: set[str] = set()
+        while len(seen) < most:
+            page = min(max(page, 2 * len(seen)), most)
+            found = jobs.select_pending(lines.connection, batch.id, lines.group, page, lines.now)
+            for job in found:
+                if job.id not in seen:
+                    seen.add(job.id)
+                    amounts = amounts_of(job, known)
+                    usual.note(amounts)
+                    yield Candidate(job.id, amounts)
+            if len(found) < page:
+                return
 
     def _slots(self, connection: Connection) -> int:
         live = store_workers.live(connection, database_now(connection))
@@ -170,17 +236,11 @@ class Dispatcher:
 def _groups(connection: Connection, served: Iterable[str], now: datetime) -> dict[str, list[str]]:
     """The batches with a job to send, by model group."""
     groups: dict[str, list[str]] = defaultdict(list)
+    sending = jobs.groups_pending(connection, now)
     for batch_id in served:
-        for group in jobs.model_groups_pending(connection, batch_id, now):
+        for group in sending.get(batch_id, ()):
             groups[group].append(batch_id)
     return groups
-
-
-def _spend(affordable: dict[str, int], waiting: _Waiting, job_ids: Sequence[str]) -> None:
-    """What one model group of a batch sends out is not left for another."""
-    going = set(job_ids)
-    for batch_id in waiting.batches.keys() & affordable.keys():
-        affordable[batch_id] -= sum(each.job_id in going for each in waiting.batches[batch_id])
 
 
 def _load(count: GroupCount, limits: GroupLimits, limit_per_s: float | None) -> GroupLoad:
@@ -191,24 +251,3 @@ def _load(count: GroupCount, limits: GroupLimits, limit_per_s: float | None) -> 
         limit_per_s=limit_per_s,
         paused_s=limits.paused_s,
     )
-
-
-def _pace(waiting: _Waiting, limits: GroupLimits) -> float | None:
-    """Calls per second that the limits allow for jobs like those that wait; None without a limit."""
-    pending = [each.amounts for members in waiting.batches.values() for each in members]
-    if not pending:
-        return None
-    means = {each: sum(amounts[each] for amounts in pending) / len(pending) for each in DIMENSIONS}
-    paces = [
-        limits.per_minute[dimension] / 60 / mean
-        for dimension, mean in means.items()
-        if limits.per_minute[dimension] > 0 and mean > 0
-    ]
-    return min(paces, default=None)
-
-
-def _queues(waiting: _Waiting, served: Mapping[str, BatchRow]) -> list[Queue]:
-    return [
-        Queue(batch_id, served[batch_id].priority, candidates)
-        for batch_id, candidates in waiting.batches.items()
-    ]

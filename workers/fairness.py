@@ -7,7 +7,8 @@ limiter.md, section 7). Pure: it picks, the dispatcher acts.
 """
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from promptmill.dimensions import DIMENSIONS, Amounts
@@ -27,19 +28,20 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The next pending jobs of one batch, in order, with the batch's weight."""
+    """The next pending jobs of one batch, in order, with the batch's weight; no further are asked for than are chosen."""
 
     batch_id: str
     weight: float
-    candidates: Sequence[Candidate]
+    candidates: Iterable[Candidate]
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """What goes next, in order, and the virtual times afterwards."""
+    """What goes next, in order, how many of each batch, and the virtual times afterwards."""
 
     job_ids: list[str]
     times: dict[str, float]
+    of_batch: Mapping[str, int]
 
 
 def pick(queues: Sequence[Queue], times: Mapping[str, float], limits: Amounts, room: int) -> Pick:
@@ -52,26 +54,25 @@ def pick(queues: Sequence[Queue], times: Mapping[str, float], limits: Amounts, r
         room: how many ids may go out.
     """
     now = times.get(CLOCK, 0.0)
-    heap = [
-        (max(times.get(queue.batch_id, now), now), place, 0)
-        for place, queue in enumerate(queues)
-        if queue.candidates
-    ]
+    heap = [(max(times.get(queue.batch_id, now), now), place) for place, queue in enumerate(queues)]
     heapq.heapify(heap)
+    lines = [iter(queue.candidates) for queue in queues]
     chosen: list[str] = []
+    of_batch = Counter[str]()
     after = {queue.batch_id: max(times.get(queue.batch_id, now), now) for queue in queues}
     while heap and len(chosen) < room:
-        start, place, index = heapq.heappop(heap)
-        queue = queues[place]
-        candidate = queue.candidates[index]
+        start, place = heapq.heappop(heap)
+        queue, candidate = queues[place], next(lines[place], None)
+        if candidate is None:
+            continue
         chosen.append(candidate.job_id)
+        of_batch[queue.batch_id] += 1
         now = max(now, start)
         end = start + dominant_cost(candidate.amounts, limits) / queue.weight
         after[queue.batch_id] = end
-        if index + 1 < len(queue.candidates):
-            heapq.heappush(heap, (end, place, index + 1))
+        heapq.heappush(heap, (end, place))
     after[CLOCK] = now
-    return Pick(chosen, after)
+    return Pick(chosen, after, of_batch)
 
 
 def dominant_cost(amounts: Amounts, limits: Amounts) -> float:

@@ -1,19 +1,21 @@
 """What failed, in groups: jobs that ended without an answer by what they failed of, with one job of each to look at.
 
-One pass over the narrow rows of the jobs, and only in a batch whose counters say that there are such jobs.
+The counts are kept (`batch_count`); a job to look at is the first of its group in an index of such jobs alone.
 """
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, select, text
+from sqlalchemy import Connection, Row, Select, and_, bindparam, select, text
 
 from promptmill.advice import advice_for
-from promptmill.retries import TRUNCATED
 from promptmill.states import JobState
-from promptmill.store.tables import ANSWERED, FAILED, attempt, job, reply
+from promptmill.store.tables import ENDED_BADLY, FAILED_OF, attempt, job
+from promptmill.store.tallies import FAILED, STOP_REASON, words_of
 
 MOST_GROUPS = 20
 
@@ -52,71 +54,58 @@ class FailureGroup:
 
 def groups(conn: Connection, batch_id: str) -> Sequence[FailureGroup]:
     """The jobs of a batch that errored or expired, in at most MOST_GROUPS groups, the largest first."""
-    found = conn.execute(_GROUPS, {"of_batch": batch_id}).all()
-    places = [row.first_seq for row in found]
-    samples = {row.seq: row for row in conn.execute(_SAMPLES, {"of_batch": batch_id, "places": places})}
-    return [_group(row, samples[row.first_seq]) for row in found]
+    counts = Counter(words_of(conn, batch_id, FAILED))
+    found = [(jobs, _said(word)) for word, jobs in counts.most_common(MOST_GROUPS)]
+    samples = [(jobs, said, _sample(conn, batch_id, said)) for jobs, said in found]
+    samples.sort(key=lambda each: (-each[0], each[2].seq))
+    return [_group(*each) for each in samples]
 
 
 def stop_reasons(conn: Connection, batch_id: str) -> dict[str, int]:
     """How many answers ended otherwise than by being complete: by `refusal`, `max_tokens` or another word."""
-    found = Counter[str]()
-    for statement in (_STOPPED, _KEPT):
-        for reason, number in conn.execute(statement, {"of_batch": batch_id}):
-            found[reason] += number
-    return dict(found)
+    return words_of(conn, batch_id, STOP_REASON)
 
 
-_COMPLETE = ("end_turn", "stop_sequence", "tool_use")
-_STOPPED = (
-    select(attempt.c.stop_reason, func.count())
-    .where(
-        attempt.c.batch_id == bindparam("of_batch"), text(ANSWERED), attempt.c.stop_reason.not_in(_COMPLETE)
-    )
-    .group_by(attempt.c.stop_reason)
-    .order_by(attempt.c.stop_reason)
-)
-# Answers that were cut off, asked again with more room, and kept because no longer one came.
-_KEPT = (
-    select(reply.c.stop_reason, func.count())
-    .join_from(attempt, reply, and_(reply.c.job_id == attempt.c.job_id, reply.c.attempt_id == attempt.c.id))
-    .join(job, job.c.id == reply.c.job_id)
-    .where(
-        attempt.c.batch_id == bindparam("of_batch"),
-        text(FAILED),
-        attempt.c.outcome == TRUNCATED,
-        job.c.state == JobState.SUCCEEDED,
-    )
-    .group_by(reply.c.stop_reason)
-)
 _LAST = and_(attempt.c.job_id == job.c.id, attempt.c.number == job.c.attempts)
-_WORDS = (job.c.state, job.c.error_kind, attempt.c.status, attempt.c.error_type, attempt.c.error_code)
-_GROUPS = (
-    select(*_WORDS, func.count().label("jobs"), func.min(job.c.seq).label("first_seq"))
-    .select_from(job)
-    .outerjoin(attempt, and_(_LAST, attempt.c.outcome == job.c.error_kind))
-    .where(job.c.batch_id == bindparam("of_batch"), job.c.state.in_([JobState.ERRORED, JobState.EXPIRED]))
-    .group_by(*_WORDS)
-    .order_by(func.count().desc(), func.min(job.c.seq))
-    .limit(MOST_GROUPS)
-)
-_SAMPLES = (
-    select(job.c.seq, job.c.custom_id, job.c.attempts, attempt.c.error_message, attempt.c.request_id)
-    .select_from(job)
-    .outerjoin(attempt, and_(_LAST, attempt.c.outcome == job.c.error_kind))
-    .where(job.c.batch_id == bindparam("of_batch"), job.c.seq.in_(bindparam("places", expanding=True)))
-)
+_PLACE = ("state", *FAILED_OF)
 
 
-def _group(row: Row[*tuple[Any, ...]], sample: Row[*tuple[Any, ...]]) -> FailureGroup:
-    state = JobState(row.state)
+def _said(word: str) -> dict[str, Any]:
+    """What `tallies.failed_of` made the word of."""
+    return dict(zip(_PLACE, json.loads(word), strict=True))
+
+
+def _sample(conn: Connection, batch_id: str, said: Mapping[str, Any]) -> Row[*tuple[Any, ...]]:
+    """The first job of a group: one look into the index."""
+    known = {name: value for name, value in said.items() if value is not None}
+    return conn.execute(_sample_of(frozenset(known)), {"of_batch": batch_id, **known}).one()
+
+
+@cache
+def _sample_of(known: frozenset[str]) -> Select[*tuple[Any, ...]]:
+    """What is not known is NULL, which no parameter can say."""
+    is_such = [job.c[name] == bindparam(name) if name in known else job.c[name].is_(None) for name in _PLACE]
+    return (
+        select(job.c.seq, job.c.custom_id, job.c.attempts, attempt.c.error_message, attempt.c.request_id)
+        .select_from(job)
+        .outerjoin(attempt, and_(_LAST, attempt.c.outcome == job.c.error_kind))
+        .where(job.c.batch_id == bindparam("of_batch"), text(ENDED_BADLY), *is_such)
+        .order_by(job.c.seq)
+        .limit(1)
+        # Without statistics SQLite would rather walk through the batch in its order.
+        .with_hint(job, "INDEXED BY job_failed", "sqlite")
+    )
+
+
+def _group(jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]]) -> FailureGroup:
+    state = JobState(said["state"])
     return FailureGroup(
-        jobs=row.jobs,
+        jobs=jobs,
         state=state,
-        kind=row.error_kind or state.value,
-        status=row.status,
-        type=row.error_type,
-        code=row.error_code,
+        kind=said["error_kind"] or state.value,
+        status=said["error_status"],
+        type=said["error_type"],
+        code=said["error_code"],
         custom_id=sample.custom_id,
         attempts=sample.attempts,
         message=sample.error_message,

@@ -1,5 +1,6 @@
 """Jobs: read, and moved between `pending` and `queued`. Admission and outcomes are files of their own."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, case, func, or_, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, or_, select, text, union_all, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.prompts import Prompt, merge
@@ -27,8 +28,18 @@ from promptmill.store.outcomes import (
     fail,
     replied_by,
 )
+from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import PENDING_DEFERRED, PENDING_FRESH, QUEUED, attempt, batch, job, prompt
+from promptmill.store.tables import (
+    PENDING_DEFERRED,
+    PENDING_FRESH,
+    QUEUED,
+    SERVED,
+    attempt,
+    batch,
+    job,
+    prompt,
+)
 from promptmill.store.tallies import lock_batches_of
 
 __all__ = [
@@ -43,6 +54,7 @@ __all__ = [
     "defer",
     "expire_overdue",
     "fail",
+    "groups_pending",
     "insert_many",
     "load",
     "lock_batches_of",
@@ -121,7 +133,7 @@ class QueuedJob:
 def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
     """The jobs with those ids, by id; an unknown id is missing in the answer."""
     wanted = _IDS.parameters((each,) for each in ids)
-    rows = conn.execute(_load(conn.dialect.name), wanted).all()
+    rows = _LOAD.run(conn, wanted).all()
     batches = _batches_of(conn, {row.batch_id for row in rows})
     histories = _histories(conn, [row.id for row in rows if row.attempts])
     return {row.id: _loaded(row, batches[row.batch_id], histories[row.id]) for row in rows}
@@ -129,8 +141,17 @@ def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
 
 def queued_under(conn: Connection, dispatched: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
     """Of (id, dispatch) pairs those whose job is `queued` under that dispatch number."""
-    rows = conn.execute(_queued_under(conn.dialect.name), _PLACES.parameters(dispatched))
+    rows = _QUEUED_UNDER.run(conn, _PLACES.parameters(dispatched))
     return {(row.id, row.dispatch) for row in rows}
+
+
+def groups_pending(conn: Connection, now: datetime) -> Mapping[str, Sequence[str]]:
+    """The same of all active batches at once, by batch; one that has none is left out."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    rows = [*_ALL_FRESH_GROUPS.run(conn, {}), *_ALL_DUE_GROUPS.run(conn, {"now": now})]
+    for row in rows:
+        found[row.batch_id].add(row.model_group)
+    return {batch_id: sorted(groups) for batch_id, groups in found.items()}
 
 
 def model_groups_pending(conn: Connection, batch_id: str, now: datetime) -> Sequence[str]:
@@ -150,8 +171,8 @@ def select_pending(
 ) -> Sequence[PendingJob]:
     """The next jobs of a batch and group, in the order they were submitted; none whose time has not come."""
     values = {"batch_id": batch_id, "model_group": model_group, "limit": limit, "now": now}
-    rows = [*conn.execute(_DUE, values), *conn.execute(_FRESH, values)]
-    return [PendingJob(*row) for row in sorted(rows, key=lambda row: row.seq)[:limit]]
+    rows = _NEXT.run(conn, values)
+    return [PendingJob(*tuple(row)) for row in sorted(rows, key=lambda row: row.seq)[:limit]]
 
 
 def queue(conn: Connection, ids: Collection[str], now: datetime) -> list[QueuedJob]:
@@ -161,7 +182,7 @@ def queue(conn: Connection, ids: Collection[str], now: datetime) -> list[QueuedJ
     """
     lock_batches_of(conn, ids)
     wanted = _IDS.parameters(((each,) for each in ids), now=now)
-    rows = conn.execute(_queue(conn.dialect.name), wanted).all()
+    rows = _QUEUE.run(conn, wanted).all()
     batches = _batches_of(conn, {row.batch_id for row in rows})
     place = {job_id: place for place, job_id in enumerate(ids)}
     return [
@@ -204,19 +225,44 @@ def lost_queued(
 
 
 _IDS = Rowset(job.c.id)
+_LOADED = (
+    "id",
+    "batch_id",
+    "custom_id",
+    "state",
+    "dispatch",
+    "token",
+    "attempts",
+    "model_group",
+    "estimated_input_tokens",
+    "estimated_output_tokens",
+)
+_OF_BATCH = (
+    "id",
+    "name",
+    "state",
+    "lane",
+    "model",
+    "endpoint",
+    "simulated",
+    "priority",
+    "deadline",
+    "options",
+    "template",
+    "resumed_at",
+    "shared",
+)
 _PLACES = Rowset(job.c.id, job.c.dispatch)
 
 
-@cache
 def _load(dialect: str) -> Select[Any]:
     return (
-        select(job, prompt.c.body)
+        select(*(job.c[name] for name in _LOADED), prompt.c.body)
         .join_from(job, prompt, prompt.c.job_id == job.c.id)
         .where(_IDS.among(dialect, job.c.id))
     )
 
 
-@cache
 def _queued_under(dialect: str) -> Select[tuple[str, int]]:
     given = _PLACES.on(dialect)
     return select(job.c.id, job.c.dispatch).where(
@@ -224,7 +270,6 @@ def _queued_under(dialect: str) -> Select[tuple[str, int]]:
     )
 
 
-@cache
 def _queue(dialect: str) -> ReturningUpdate[Any]:
     given = _IDS.on(dialect)
     return (
@@ -241,14 +286,20 @@ def _queue(dialect: str) -> ReturningUpdate[Any]:
     )
 
 
+_LOAD = Prepared(_load)
+_QUEUED_UNDER = Prepared(_queued_under)
+_QUEUE = Prepared(_queue)
 _PENDING = (
     select(job.c.id, job.c.seq, job.c.estimated_input_tokens, job.c.estimated_output_tokens)
     .where(job.c.batch_id == bindparam("batch_id"), job.c.model_group == bindparam("model_group"))
-    .order_by(job.c.seq)
     .limit(bindparam("limit"))
 )
-_FRESH = _PENDING.where(text(PENDING_FRESH))
-_DUE = _PENDING.where(text(PENDING_DEFERRED), job.c.not_before <= bindparam("now", type_=UTCDateTime()))
+_FRESH = _PENDING.where(text(PENDING_FRESH)).order_by(job.c.seq)
+# In the order of their index: however many are due, no more are read than are wanted.
+_DUE = _PENDING.where(
+    text(PENDING_DEFERRED), job.c.not_before <= bindparam("now", type_=UTCDateTime())
+).order_by(job.c.not_before)
+_NEXT = Prepared(lambda _: union_all(*(select(each.subquery()) for each in (_DUE, _FRESH))))
 
 
 # From one model group to the next: one look into the index for each, however many jobs wait.
@@ -276,6 +327,33 @@ _DEFERRED_GROUPS = text(_GROUPS.format(predicate=PENDING_DEFERRED))
 _DUE_GROUPS = text((_GROUPS + _IS_DUE).format(predicate=PENDING_DEFERRED)).bindparams(
     bindparam("now", type_=UTCDateTime())
 )
+# The same from each active batch on.
+_ALL_GROUPS = """
+    WITH RECURSIVE step(batch_id, model_group) AS (
+        SELECT id, (SELECT min(model_group) FROM job WHERE batch_id = batch.id AND {predicate})
+        FROM batch WHERE {served} AND batch.state = 'active'
+        UNION ALL
+        SELECT step.batch_id, (
+            SELECT min(model_group) FROM job
+            WHERE job.batch_id = step.batch_id AND {predicate} AND job.model_group > step.model_group
+        )
+        FROM step WHERE step.model_group IS NOT NULL
+    )
+    SELECT step.batch_id, step.model_group FROM step WHERE step.model_group IS NOT NULL
+"""
+_IS_DUE_OF_ALL = """
+    AND EXISTS (
+        SELECT 1 FROM job
+        WHERE job.batch_id = step.batch_id AND {predicate}
+        AND job.model_group = step.model_group AND not_before <= :now
+    )
+"""
+_ALL_FRESH_GROUPS = Prepared(lambda _: text(_ALL_GROUPS.format(predicate=PENDING_FRESH, served=SERVED)))
+_ALL_DUE_GROUPS = Prepared(
+    lambda _: text(
+        (_ALL_GROUPS + _IS_DUE_OF_ALL).format(predicate=PENDING_DEFERRED, served=SERVED)
+    ).bindparams(bindparam("now", type_=UTCDateTime()))
+)
 
 
 def _batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[Any]]:
@@ -285,7 +363,7 @@ def _batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[A
 
 @cache
 def _load_batches(dialect: str) -> Select[Any]:
-    return select(batch).where(_IDS.among(dialect, batch.c.id))
+    return select(*(batch.c[name] for name in _OF_BATCH)).where(_IDS.among(dialect, batch.c.id))
 
 
 @dataclass(slots=True)
@@ -342,7 +420,7 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         token=row.token,
         attempts=row.attempts,
         model_group=row.model_group,
-        prompt=merge(of.shared, row.body),
+        prompt=merge(of.shared, json.loads(row.body)),
         lane=Lane(of.lane),
         endpoint=of.endpoint,
         simulated=of.simulated,

@@ -7,7 +7,6 @@ they hold a job, only the newer one changes it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
@@ -20,6 +19,7 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, USAGE_COLUMNS
 from promptmill.store.outcomes import Deferral, defer
+from promptmill.store.prepared import Prepared, PreparedInsert
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import attempt, job
 from promptmill.store.tallies import Tallies, add, lock_budgets_of
@@ -98,9 +98,7 @@ def _grant_all(
 ) -> dict[str, Lease | NoRoom]:
     by_job = {claim.job_id: claim for claim in claims}
     wanted = ((claim.job_id, claim.dispatch) for claim in claims)
-    granted = conn.execute(
-        _grant(conn.dialect.name), _CLAIMS.parameters(wanted, worker_id=worker_id, now=now)
-    ).all()
+    granted = _GRANT.run(conn, _CLAIMS.parameters(wanted, worker_id=worker_id, now=now)).all()
     opened = [(by_job[row.id], row) for row in granted]
     leases: dict[str, Lease | NoRoom] = {
         claim.job_id: Lease(
@@ -109,7 +107,7 @@ def _grant_all(
         for claim, row in opened
     }
     if opened:
-        conn.execute(insert(attempt), [_opened(claim, row, worker_id) for claim, row in opened])
+        _OPEN.run(conn, (_opened(claim, row, worker_id) for claim, row in opened))
         _count(conn, opened, now)
     refused = [claim.attempt_id for claim in claims if claim.job_id not in leases]
     return leases | _granted_before(conn, refused) if refused else leases
@@ -132,7 +130,7 @@ def _without_room(
     The batches are locked: nobody else begins, settles or changes a budget meanwhile.
     """
     wanted = _CLAIMS.parameters((claim.job_id, claim.dispatch) for claim in claims)
-    batch_of = {row.id: row.batch_id for row in conn.execute(_claimable(conn.dialect.name), wanted)}
+    batch_of = {row.id: row.batch_id for row in _CLAIMABLE.run(conn, wanted)}
     refused: list[tuple[Claim, str]] = []
     for claim in claims:
         batch_id = batch_of.get(claim.job_id)
@@ -186,10 +184,9 @@ def _granted_before(conn: Connection, attempt_ids: Sequence[str]) -> dict[str, L
 
 
 _CLAIMS = Rowset(job.c.id, job.c.dispatch)
-_UNUSED: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0)
+_UNUSED = (0,) * len(USAGE_COLUMNS)
 
 
-@cache
 def _claimable(dialect: str) -> Select[tuple[str, str]]:
     given = _CLAIMS.on(dialect)
     return select(job.c.id, job.c.batch_id).where(
@@ -197,7 +194,6 @@ def _claimable(dialect: str) -> Select[tuple[str, str]]:
     )
 
 
-@cache
 def _grant(dialect: str) -> ReturningUpdate[Any]:
     given = _CLAIMS.on(dialect)
     return (
@@ -220,25 +216,49 @@ def _grant(dialect: str) -> ReturningUpdate[Any]:
     )
 
 
-def _opened(claim: Claim, granted: Row[Any], worker_id: str) -> dict[str, Any]:
-    return {
-        **_UNUSED,
-        "id": claim.attempt_id,
-        "job_id": claim.job_id,
-        "batch_id": granted.batch_id,
-        "number": granted.attempts,
-        "token": granted.token,
-        "worker_id": worker_id,
-        "key_label": claim.key_label,
-        "account": claim.account,
-        "model": claim.model,
-        "model_group": granted.model_group,
-        "lane": claim.lane,
-        "opened_at": claim.opened_at,
-        "outcome": OPEN,
-        "reserved_nanos": claim.reserved_nanos,
-        "simulated": claim.simulated,
-    }
+_CLAIMABLE = Prepared(_claimable)
+_GRANT = Prepared(_grant)
+_OPENED = (
+    "id",
+    "job_id",
+    "batch_id",
+    "number",
+    "token",
+    "worker_id",
+    "key_label",
+    "account",
+    "model",
+    "model_group",
+    "lane",
+    "opened_at",
+    "outcome",
+    *USAGE_COLUMNS,
+    "reserved_nanos",
+    "simulated",
+)
+_OPEN = PreparedInsert(lambda _: insert(attempt), *_OPENED)
+
+
+def _opened(claim: Claim, granted: Row[Any], worker_id: str) -> tuple[Any, ...]:
+    """In the order of _OPENED."""
+    return (
+        claim.attempt_id,
+        claim.job_id,
+        granted.batch_id,
+        granted.attempts,
+        granted.token,
+        worker_id,
+        claim.key_label,
+        claim.account,
+        claim.model,
+        granted.model_group,
+        claim.lane.value,
+        claim.opened_at,
+        OPEN,
+        *_UNUSED,
+        claim.reserved_nanos,
+        claim.simulated,
+    )
 
 
 def _count(conn: Connection, opened: Sequence[tuple[Claim, Row[Any]]], now: datetime) -> None:

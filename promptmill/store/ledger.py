@@ -6,15 +6,16 @@ Its sum is what the account was billed; the totals on the batch are kept equal t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cache
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, Update, and_, case, func, not_, select, update
 
+from promptmill.store.columns import storable
+from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import attempt
-from promptmill.store.tallies import Tallies, Tally
+from promptmill.store.tallies import OUTCOME, STOP_REASON, Tallies, Tally
 from promptmill.usage import Usage
 
 OPEN = "open"
@@ -22,6 +23,9 @@ SUCCEEDED = "succeeded"
 LOST = "lost"
 ORPHANED = "orphaned"
 """Of a process that lives and knows nothing of it; like LOST, and nothing is suspected of having ended a process."""
+
+COMPLETE = ("end_turn", "stop_sequence", "tool_use")
+"""The stop reasons of answers that are whole."""
 
 USAGE_COLUMNS = tuple(each.name for each in fields(Usage))
 
@@ -162,10 +166,9 @@ def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -
     by_id = {each.attempt_id: each for each in reversed(tuple(closed))}
     if not by_id:
         return
-    dialect = conn.dialect.name
-    found = conn.execute(_find_closable(dialect), _IDS.parameters((each,) for each in by_id)).all()
+    found = _FIND_CLOSABLE.run(conn, _IDS.parameters((each,) for each in by_id)).all()
     ending = [by_id[row.id] for row in found]
-    conn.execute(_close(dialect), _CLOSED.parameters(_closed_values(each) for each in ending))
+    _CLOSE.run(conn, _CLOSED.parameters(_closed_values(each) for each in ending))
     for row, now_closed in zip(found, ending, strict=True):
         _count(tallies[row.batch_id], row.outcome, row.reserved_nanos, now_closed)
 
@@ -177,12 +180,17 @@ def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAtt
     else:
         tally.unpriced_attempts -= 1  # it was lost, and lost means that nobody knew its cost
         tally.unknown_nanos -= set_aside
+        tally.words[OUTCOME, was] -= 1
     if closed.cost_nanos is None:
         tally.unpriced_attempts += 1
         tally.unknown_nanos += set_aside
     else:
         tally.cost_nanos += closed.cost_nanos
     tally.use(closed.usage or _NOTHING)
+    if closed.outcome != SUCCEEDED:
+        tally.words[OUTCOME, closed.outcome] += 1
+    elif closed.stop_reason is not None and closed.stop_reason not in COMPLETE:
+        tally.words[STOP_REASON, storable(closed.stop_reason)] += 1
 
 
 def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
@@ -190,14 +198,12 @@ def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
     return (closed.attempt_id, message, *_facts_of(closed), *_usage_of(closed.usage or _NOTHING))
 
 
-@cache
 def _find_closable(dialect: str) -> Select[tuple[str, str, str, int | None]]:
     return select(attempt.c.id, attempt.c.batch_id, attempt.c.outcome, attempt.c.reserved_nanos).where(
         _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([OPEN, LOST, ORPHANED])
     )
 
 
-@cache
 def _close(dialect: str) -> Update:
     given = _CLOSED.on(dialect)
     return (
@@ -205,6 +211,10 @@ def _close(dialect: str) -> Update:
         .where(attempt.c.id == given.c.id)
         .values({name: given.c[name] for name in _CLOSED_COLUMNS})
     )
+
+
+_FIND_CLOSABLE = Prepared(_find_closable)
+_CLOSE = Prepared(_close)
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

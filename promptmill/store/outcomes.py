@@ -7,7 +7,6 @@ token. So a duplicate or a worker thought dead changes nothing, and what it spen
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -28,14 +27,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.selectable import NamedFromClause
 
 from promptmill.states import BatchState, JobState
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, ClosedAttempt, close
+from promptmill.store.prepared import Prepared, PreparedInsert
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import SERVED, batch, job, reply
-from promptmill.store.tallies import Tallies, add, lock_batches_of
+from promptmill.store.tables import FAILED_OF, NO_FAILURE, SERVED, batch, job, reply
+from promptmill.store.tallies import ENDED, FAILED, Tallies, add, failed_of, lock_batches_of
 from promptmill.store.waiting import end_waiting
 
 
@@ -92,17 +93,19 @@ class Failure:
 def complete(conn: Connection, completions: Sequence[Completion], now: datetime) -> set[str]:
     """Write replies; the ids of the jobs that were accepted."""
     tallies = _record(conn, completions)
-    given = _TOKENS.parameters(((each.job_id, each.token) for each in completions), now=now)
-    accepted = conn.execute(_succeed(conn.dialect.name), given).all()
+    tokens = ((each.job_id, each.token) for each in completions)
+    given = _TOKENS.parameters(tokens, now=now)
+    accepted = _SUCCEED.run(conn, given).all()
     if len(accepted) < len(completions):
-        late = conn.execute(_succeed_late(conn.dialect.name), given).all()
+        late = _SUCCEED_LATE.run(conn, given).all()
         for row in late:
             tallies[row.batch_id].errored -= 1
+            tallies[row.batch_id].words[FAILED, failed_of(JobState.ERRORED, LOST)] -= 1
         accepted = [*accepted, *late]
     first = {(each.job_id, each.token): each for each in reversed(completions)}
     replies = [_reply_values(first[row.id, row.token], now) for row in accepted]
     if replies:
-        conn.execute(_store_reply(conn.dialect.name), replies)
+        _STORE_REPLY.run(conn, replies)
     for row in accepted:
         tallies[row.batch_id].succeeded += 1
         tallies[row.batch_id].formula_tokens_answered += row.estimated_input_tokens
@@ -113,10 +116,10 @@ def complete(conn: Connection, completions: Sequence[Completion], now: datetime)
 def fail(conn: Connection, failures: Sequence[Failure], now: datetime) -> set[str]:
     """End jobs without an answer; the ids of the jobs that were."""
     tallies = _record(conn, failures)
-    given = ((each.job_id, each.token, each.dispatch, each.error_kind, each.state) for each in failures)
-    found = conn.execute(_end(conn.dialect.name), _FAILURES.parameters(given, now=now)).all()
+    given = ((*_report(each), each.state) for each in failures)
+    found = _END.run(conn, _FAILURES.parameters(given, now=now)).all()
     for row in found:
-        tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
+        tallies[row.batch_id].end(row)
     add(conn, tallies, now)
     return {row.id for row in found}
 
@@ -129,11 +132,11 @@ def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set
     """
     tallies = _record(conn, deferrals)
     _keep(conn, [each.kept for each in deferrals if each.kept is not None], now)
-    given = ((each.job_id, each.token, each.dispatch, each.error_kind, each.not_before) for each in deferrals)
-    gone = conn.execute(_send_back(conn.dialect.name), _DEFERRALS.parameters(given, now=now)).all()
+    given = ((*_report(each), each.not_before) for each in deferrals)
+    gone = _SEND_BACK.run(conn, _DEFERRALS.parameters(given, now=now)).all()
     for row in gone:
         if row.state != JobState.PENDING:
-            tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
+            tallies[row.batch_id].end(row)
     add(conn, tallies, now)
     return {row.id for row in gone}
 
@@ -143,9 +146,9 @@ def _keep(conn: Connection, cut: Sequence[Completion], now: datetime) -> None:
     if not cut:
         return
     given = _TOKENS.parameters((each.job_id, each.token) for each in cut)
-    open_ = {(row.id, row.token) for row in conn.execute(_still_open(conn.dialect.name), given)}
+    open_ = {(row.id, row.token) for row in _STILL_OPEN.run(conn, given)}
     if replies := [_reply_values(each, now) for each in cut if (each.job_id, each.token) in open_]:
-        conn.execute(_store_reply(conn.dialect.name), replies)
+        _STORE_REPLY.run(conn, replies)
 
 
 def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]) -> Tallies:
@@ -158,7 +161,7 @@ def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]
 
 def replied_by(conn: Connection, attempts: Iterable[tuple[str, str]]) -> set[str]:
     """The ids of those attempts whose answer is the reply of their job, of (job id, attempt id) pairs."""
-    return set(conn.scalars(_replied_by(conn.dialect.name), _REPLIES.parameters(attempts)))
+    return set(_REPLIED_BY.run(conn, _REPLIES.parameters(attempts)).scalars())
 
 
 def expire_overdue(conn: Connection, now: datetime) -> int:
@@ -181,7 +184,7 @@ def expire_overdue(conn: Connection, now: datetime) -> int:
 
 _REPLIES = Rowset(reply.c.job_id, reply.c.attempt_id)
 _TOKENS = Rowset(job.c.id, job.c.token)
-_REPORT = (job.c.id, job.c.token, job.c.dispatch, job.c.error_kind)
+_REPORT = (job.c.id, job.c.token, job.c.dispatch, *(job.c[name] for name in FAILED_OF))
 _FAILURES = Rowset(*_REPORT, column("end_state", String))
 _DEFERRALS = Rowset(*_REPORT, job.c.not_before)
 _OPEN_STATES = (JobState.RUNNING, JobState.PENDING, JobState.QUEUED)
@@ -200,12 +203,22 @@ def _free(**values: Any) -> Update:
     return update(job).values(worker_id=None, queued_at=None, changed_at=_NOW, **values)
 
 
-@cache
+def _report(report: Failure | Deferral) -> tuple[Any, ...]:
+    """The values of _REPORT: what the server said is kept beside the kind that it was taken for."""
+    said: tuple[Any, ...] = (None, None, None)
+    if report.attempt is not None and report.attempt.outcome == report.error_kind:
+        said = (report.attempt.status, report.attempt.error_type, report.attempt.error_code)
+    return (report.job_id, report.token, report.dispatch, report.error_kind, *said)
+
+
+def _failed_of(given: NamedFromClause) -> dict[str, ColumnElement[Any]]:
+    return {name: given.c[name] for name in FAILED_OF}
+
+
 def _succeed(dialect: str) -> ReturningUpdate[Any]:
     return _succeed_where(dialect, is_in(*_OPEN_STATES))
 
 
-@cache
 def _succeed_late(dialect: str) -> ReturningUpdate[Any]:
     """Given up because its workers were lost, and the last of them returns with the answer: it is paid for."""
     return _succeed_where(dialect, and_(is_in(JobState.ERRORED), job.c.error_kind == LOST))
@@ -214,13 +227,12 @@ def _succeed_late(dialect: str) -> ReturningUpdate[Any]:
 def _succeed_where(dialect: str, may: ColumnElement[bool]) -> ReturningUpdate[Any]:
     given = _TOKENS.on(dialect)
     return (
-        _free(state=JobState.SUCCEEDED, not_before=None, error_kind=None)
+        _free(state=JobState.SUCCEEDED, not_before=None, **NO_FAILURE)
         .where(job.c.id == given.c.id, job.c.token == given.c.token, may)
         .returning(job.c.id, job.c.batch_id, job.c.token, job.c.estimated_input_tokens)
     )
 
 
-@cache
 def _still_open(dialect: str) -> Select[tuple[str, int]]:
     given = _TOKENS.on(dialect)
     return select(job.c.id, job.c.token).where(
@@ -228,11 +240,10 @@ def _still_open(dialect: str) -> Select[tuple[str, int]]:
     )
 
 
-@cache
 def _end(dialect: str) -> ReturningUpdate[Any]:
     given = _FAILURES.on(dialect)
     return (
-        _free(state=ended(given.c.end_state), not_before=None, error_kind=given.c.error_kind)
+        _free(state=ended(given.c.end_state), not_before=None, **_failed_of(given))
         .where(
             job.c.id == given.c.id,
             or_(
@@ -245,15 +256,14 @@ def _end(dialect: str) -> ReturningUpdate[Any]:
                 and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
-        .returning(job.c.id, job.c.batch_id, job.c.state, job.c.estimated_input_tokens)
+        .returning(job.c.id, *ENDED)
     )
 
 
-@cache
 def _send_back(dialect: str) -> ReturningUpdate[Any]:
     given = _DEFERRALS.on(dialect)
     return (
-        _free(state=PENDING_OR_CANCELED, not_before=given.c.not_before, error_kind=given.c.error_kind)
+        _free(state=PENDING_OR_CANCELED, not_before=given.c.not_before, **_failed_of(given))
         .where(
             job.c.id == given.c.id,
             or_(
@@ -261,11 +271,10 @@ def _send_back(dialect: str) -> ReturningUpdate[Any]:
                 and_(job.c.dispatch == given.c.dispatch, is_in(JobState.QUEUED)),
             ),
         )
-        .returning(job.c.id, job.c.batch_id, job.c.state, job.c.estimated_input_tokens)
+        .returning(job.c.id, *ENDED)
     )
 
 
-@cache
 def _replied_by(dialect: str) -> Select[tuple[str]]:
     given = _REPLIES.on(dialect)
     return select(reply.c.attempt_id).where(
@@ -273,7 +282,6 @@ def _replied_by(dialect: str) -> Select[tuple[str]]:
     )
 
 
-@cache
 def _store_reply(dialect: str) -> Insert:
     # A job that was sent to be answered again replaces its former reply.
     insert = sqlite_insert(reply) if dialect == "sqlite" else postgres_insert(reply)
@@ -281,15 +289,25 @@ def _store_reply(dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=[reply.c.job_id], set_=new)
 
 
-def _reply_values(completion: Completion, now: datetime) -> dict[str, Any]:
-    return {
-        "job_id": completion.job_id,
-        "attempt_id": completion.attempt.attempt_id,
-        "stop_reason": completion.stop_reason,
-        "model": completion.model,
-        "simulated": completion.simulated,
-        "created_at": now,
-        "text": completion.text,
-        "parsed": completion.parsed,
-        "message": completion.message,
-    }
+_SUCCEED = Prepared(_succeed)
+_SUCCEED_LATE = Prepared(_succeed_late)
+_STILL_OPEN = Prepared(_still_open)
+_END = Prepared(_end)
+_SEND_BACK = Prepared(_send_back)
+_REPLIED_BY = Prepared(_replied_by)
+_STORE_REPLY = PreparedInsert(_store_reply, *reply.columns.keys())
+
+
+def _reply_values(completion: Completion, now: datetime) -> tuple[Any, ...]:
+    """In the order of the columns of `reply`."""
+    return (
+        completion.job_id,
+        completion.attempt.attempt_id,
+        completion.stop_reason,
+        completion.model,
+        completion.simulated,
+        now,
+        completion.text,
+        completion.parsed,
+        completion.message,
+    )

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, Select, Update, and_, bindparam, func, or_, select, update
 
 from promptmill.errors import InvalidTransition
 from promptmill.states import BatchState, JobState
@@ -20,8 +20,8 @@ from promptmill.store import batches
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import is_in
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import batch, job
-from promptmill.store.tallies import Tallies, add
+from promptmill.store.tables import FAILED_OF, NO_FAILURE, batch, job
+from promptmill.store.tallies import FAILED, Tallies, add, failed_of
 
 MOST_AT_ONCE = 5_000
 """Jobs taken up in one transaction, for which other writers wait: under 0.2 s on SQLite and on Postgres."""
@@ -66,8 +66,12 @@ def retry(
     state = batches.lock(conn, batch_id)
     _check(batches.get(conn, batch_id), now)
     tallies, retried = Tallies(), 0
-    wanted = _IDS.parameters(((each,) for each in ids), now=now)
-    for ended in states:
+    wanted, wanted_states = _IDS.parameters(((each,) for each in ids), now=now), frozenset(states)
+    for row in conn.execute(_failed(conn.dialect.name), wanted):
+        if row.state in wanted_states:
+            word = failed_of(JobState(row.state), *(getattr(row, name) for name in FAILED_OF))
+            tallies[batch_id].words[FAILED, word] -= row.jobs
+    for ended in wanted_states:
         if taken_up := conn.execute(_take_up(conn.dialect.name, ended), wanted).rowcount:
             tallies[batch_id].count(ended, -taken_up)
             retried += taken_up
@@ -110,6 +114,17 @@ def _ended(states: frozenset[JobState], kinds: frozenset[str]) -> Select[Any]:
 
 
 @cache
+def _failed(dialect: str) -> Select[Any]:
+    """What the jobs of a page failed of, counted."""
+    words = (job.c.state, *(job.c[name] for name in FAILED_OF))
+    return (
+        select(*words, func.count().label("jobs"))
+        .where(_IDS.among(dialect, job.c.id), is_in(JobState.ERRORED, JobState.EXPIRED))
+        .group_by(*words)
+    )
+
+
+@cache
 def _take_up(dialect: str, ended: JobState) -> Update:
     return (
         update(job)
@@ -118,7 +133,7 @@ def _take_up(dialect: str, ended: JobState) -> Update:
             state=JobState.PENDING,
             forgiven=job.c.attempts,
             not_before=None,
-            error_kind=None,
+            **NO_FAILURE,
             changed_at=bindparam("now", type_=UTCDateTime()),
         )
     )

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, bindparam, func, select, text
 from promptmill.states import TERMINAL_JOB_STATES, JobState
 from promptmill.store.batches import BatchRow, get
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.tables import FAILED, OUT, PENDING_DEFERRED, attempt, job
+from promptmill.store.tables import OUT, PENDING_DEFERRED, attempt, job
+from promptmill.store.tallies import OUTCOME, words_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ def status(conn: Connection, batch_id: str, now: datetime) -> BatchStatus:
     return BatchStatus(
         batch=row,
         jobs=_jobs_by_state(conn, row),
-        failures=dict(conn.execute(_FAILURES, {"batch_id": batch_id}).all()),
+        failures=words_of(conn, batch_id, OUTCOME),
         elapsed_s=max(0.0, (until - began).total_seconds()) if began else 0.0,
     )
 
@@ -92,11 +93,6 @@ def out_of(conn: Connection, batch_id: str) -> Mapping[JobState, int]:
 
 STARTS_WITHIN = timedelta(seconds=10)
 
-_FAILURES = (
-    select(attempt.c.outcome, func.count())
-    .where(attempt.c.batch_id == bindparam("batch_id"), text(FAILED))
-    .group_by(attempt.c.outcome)
-)
 _RESTING = select(func.count().label("jobs"), func.min(job.c.not_before).label("until")).where(
     job.c.batch_id == bindparam("batch_id"),
     text(PENDING_DEFERRED),

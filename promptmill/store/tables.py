@@ -30,6 +30,11 @@ RUNNING = "state = 'running'"
 QUEUED = "state = 'queued'"
 FAILED = "outcome NOT IN ('open', 'succeeded')"
 ANSWERED = "outcome = 'succeeded'"
+ENDED_BADLY = "state IN ('errored', 'expired')"
+
+
+FAILED_OF = ("error_kind", "error_status", "error_type", "error_code")
+NO_FAILURE = dict.fromkeys(FAILED_OF)
 
 
 class Row(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMES))):
@@ -106,10 +111,27 @@ class Batch(Row, table=True):
     resumed_at: datetime | None = Field(sa_type=UTCDateTime)
 
 
+class BatchCount(Row, table=True):
+    """What is counted of a batch word by word, kept equal to its rows as the counters of `batch` are.
+
+    `what` is `outcome` (closed attempts that did not succeed, by outcome), `stop_reason` (answers that ended otherwise
+    than by being complete, by their stop reason) or `failed` (jobs that errored or expired, by state, kind, status,
+    type and code in a JSON array). What never happened has no row, or a 0.
+    """
+
+    __tablename__ = "batch_count"
+
+    batch_id: str = Field(primary_key=True, foreign_key="batch.id", ondelete="CASCADE")
+    what: str = Field(primary_key=True)
+    word: str = Field(primary_key=True, sa_type=PlainText)
+    number: int = Field(sa_type=BigInteger)
+
+
 class Job(Row, table=True):
     """One Prompt to be answered once. Narrow, because the dispatcher scans it.
 
     `forgiven` is the number of the last attempt before a person had it tried anew: failures up to it do not count.
+    `error_status`, `error_type` and `error_code` are what the server said of the last failure, and go with `error_kind`.
     """
 
     __tablename__ = "job"
@@ -121,6 +143,7 @@ class Job(Row, table=True):
         _partial("job_out", "batch_id", "state", "model_group", where=OUT),
         _partial("job_running", "worker_id", where=RUNNING),
         _partial("job_queued", "queued_at", where=QUEUED),
+        _partial("job_failed", "batch_id", "state", *FAILED_OF, "seq", where=ENDED_BADLY),
     )
 
     id: str = Field(primary_key=True)
@@ -140,6 +163,9 @@ class Job(Row, table=True):
     error_kind: str | None
     changed_at: datetime = Field(sa_type=UTCDateTime)
     forgiven: int = Field(sa_column_kwargs=_FROM_ZERO)
+    error_status: int | None
+    error_type: str | None = Field(sa_type=PlainText)
+    error_code: str | None = Field(sa_type=PlainText)
 
 
 class Prompt(Row, table=True):
@@ -235,6 +261,7 @@ class Worker(Row, table=True):
 
 METADATA = Row.metadata
 batch: Table = METADATA.tables["batch"]
+batch_count: Table = METADATA.tables["batch_count"]
 job: Table = METADATA.tables["job"]
 prompt: Table = METADATA.tables["prompt"]
 reply: Table = METADATA.tables["reply"]

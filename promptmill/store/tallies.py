@@ -5,9 +5,9 @@ never wait for each other in a ring, and the counters of a batch change in one o
 one update be the one that reaches the total and ends it.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from operator import attrgetter
@@ -17,6 +17,8 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Insert,
+    Row,
     Select,
     Update,
     and_,
@@ -30,20 +32,29 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from promptmill.budgets import Budget
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
-from promptmill.store.columns import UTCDateTime
+from promptmill.store.columns import UTCDateTime, json_text
+from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset, among
-from promptmill.store.tables import SERVED, batch, job
+from promptmill.store.tables import FAILED_OF, SERVED, batch, batch_count, job
 from promptmill.usage import Usage
+
+OUTCOME = "outcome"
+STOP_REASON = "stop_reason"
+FAILED = "failed"
+"""What `batch_count` counts."""
+MAX_TOKENS = "max_tokens"
 
 
 @dataclass(slots=True)
 class Tally:
     """What is added to one batch; the names are those of its columns. A negative number takes away.
 
-    `started_at` is set where the batch has none yet.
+    `started_at` is set where the batch has none yet. `words` are added to the rows of `batch_count`, by (what, word).
     """
 
     succeeded: int = 0
@@ -61,16 +72,25 @@ class Tally:
     formula_tokens_answered: int = 0
     unknown_nanos: int = 0
     started_at: datetime | None = None
+    words: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def count(self, state: JobState, number: int = 1) -> None:
         """So many more jobs have ended in a terminal state."""
         setattr(self, state.value, getattr(self, state.value) + number)
 
-    def end(self, state: JobState, formula_tokens: int) -> None:
-        """One more job has ended; `formula_tokens` is its input by formula."""
+    def end(self, job: Row[Any]) -> None:
+        """One more job has ended without a further answer; the row gives the columns of ENDED.
+
+        Where it has succeeded all the same, it has an answer that was cut off at `max_tokens` and kept.
+        """
+        state = JobState(job.state)
         self.count(state)
         if state is JobState.SUCCEEDED:
-            self.formula_tokens_answered += formula_tokens
+            self.formula_tokens_answered += job.estimated_input_tokens
+            self.words[STOP_REASON, MAX_TOKENS] += 1
+        elif state is not JobState.CANCELED:
+            said = (job.error_kind, job.error_status, job.error_type, job.error_code)
+            self.words[FAILED, failed_of(state, *said)] += 1
 
     @property
     def done(self) -> int:
@@ -85,6 +105,17 @@ class Tally:
         self.cache_read_tokens += usage.cache_read_tokens
 
 
+def failed_of(
+    state: JobState,
+    kind: str | None,
+    status: int | None = None,
+    type_: str | None = None,
+    code: str | None = None,
+) -> str:
+    """The word under which a job is counted that ended so, of that; `json.loads` reads it."""
+    return json_text([state.value, kind, status, type_, code])
+
+
 class Tallies(defaultdict[str, Tally]):
     """One Tally for each batch that is named."""
 
@@ -92,10 +123,12 @@ class Tallies(defaultdict[str, Tally]):
         super().__init__(Tally)
 
 
-_COUNTERS = tuple(each.name for each in fields(Tally) if each.name != "started_at")
+_COUNTERS = tuple(each.name for each in fields(Tally) if each.name not in ("started_at", "words"))
 _values_of = attrgetter(*_COUNTERS, "started_at")
 _TALLIES = Rowset(batch.c.id, *(column(name, BigInteger) for name in _COUNTERS), batch.c.started_at)
 _IDS = Rowset(job.c.id)
+ENDED = (job.c.batch_id, job.c.state, job.c.estimated_input_tokens, *(job.c[name] for name in FAILED_OF))
+"""What `Tally.end` wants to know of a job."""
 _TERMINAL = sorted(state.value for state in TERMINAL_JOB_STATES)
 
 
@@ -105,7 +138,7 @@ def lock_batches_of(conn: Connection, job_ids: Iterable[str]) -> None:
     A transaction that calls several functions of the store does this first, once for all their jobs.
     """
     if conn.dialect.name != "sqlite":  # whose transactions that write hold the whole database
-        conn.execute(_LOCK, _IDS.parameters((each,) for each in job_ids))
+        _LOCK.run(conn, _IDS.parameters((each,) for each in job_ids))
 
 
 def lock_budgets_of(conn: Connection, job_ids: Iterable[str]) -> dict[str, Budget]:
@@ -114,22 +147,43 @@ def lock_budgets_of(conn: Connection, job_ids: Iterable[str]) -> dict[str, Budge
     One statement on either database, so batches without a budget pay nothing noticeable.
     """
     if conn.dialect.name == "sqlite":
-        rows = conn.execute(_BUDGETS).all()
+        rows = _BUDGETS.run(conn, {}).all()
     else:
-        rows = conn.execute(_LOCK_BUDGETS, _IDS.parameters((each,) for each in job_ids)).all()
-    return {row.id: Budget(*row[1:]) for row in rows if row.budget_nanos is not None}
+        rows = _LOCK_BUDGETS.run(conn, _IDS.parameters((each,) for each in job_ids)).all()
+    return {row.id: Budget(*tuple(row)[1:]) for row in rows if row.budget_nanos is not None}
 
 
 def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
     """Add to the counters of the batches, by id; a batch that is sealed and complete ends."""
     if tallies:
         rows = ((batch_id, *_values_of(tallies[batch_id])) for batch_id in sorted(tallies))
-        conn.execute(_add(conn.dialect.name), _TALLIES.parameters(rows, now=now))
+        _ADD.run(conn, _TALLIES.parameters(rows, now=now))
+    words = [
+        {"batch_id": batch_id, "what": what, "word": word, "number": number}
+        for batch_id, tally in tallies.items()
+        for (what, word), number in tally.words.items()
+        if number
+    ]
+    if words:
+        conn.execute(_add_words(conn.dialect.name), words)
+
+
+def words_of(conn: Connection, batch_id: str, what: str) -> dict[str, int]:
+    """What is counted of a batch word by word: how many of each; what there is none of is left out."""
+    found = conn.execute(_WORDS, {"of_batch": batch_id, "what": what})
+    return {word: number for word, number in found if number}
 
 
 _OWNERS = select(job.c.batch_id).where(_IDS.among("postgresql", job.c.id))
+_WORDS = (
+    select(batch_count.c.word, batch_count.c.number)
+    .where(batch_count.c.batch_id == bindparam("of_batch"), batch_count.c.what == bindparam("what"))
+    .order_by(batch_count.c.word)
+)
 _BUDGET = (batch.c.budget_nanos, batch.c.cost_nanos, batch.c.reserved_nanos, batch.c.unknown_nanos)
-_BUDGETS = select(batch.c.id, *_BUDGET).where(text(SERVED), batch.c.budget_nanos.is_not(None))
+_BUDGETS = Prepared(
+    lambda _: select(batch.c.id, *_BUDGET).where(text(SERVED), batch.c.budget_nanos.is_not(None))
+)
 
 
 def _locked(*columns: ColumnElement[Any]) -> Select[Any]:
@@ -142,11 +196,10 @@ def _locked(*columns: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-_LOCK = _locked()
-_LOCK_BUDGETS = _locked(*_BUDGET)
+_LOCK = Prepared(lambda _: _locked())
+_LOCK_BUDGETS = Prepared(lambda _: _locked(*_BUDGET))
 
 
-@cache
 def _add(dialect: str) -> Update:
     given = _TALLIES.on(dialect)
     done = sum((batch.c[name] + given.c[name] for name in _TERMINAL), start=literal(0))
@@ -165,3 +218,13 @@ def _add(dialect: str) -> Update:
             resume_at=case((ends, null()), else_=batch.c.resume_at),
         )
     )
+
+
+_ADD = Prepared(_add)
+
+
+@cache
+def _add_words(dialect: str) -> Insert:
+    insert = sqlite_insert(batch_count) if dialect == "sqlite" else postgres_insert(batch_count)
+    number = batch_count.c.number + insert.excluded.number
+    return insert.on_conflict_do_update(index_elements=list(batch_count.primary_key), set_={"number": number})

@@ -16,7 +16,7 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import ended
 from promptmill.store.rowsets import among
 from promptmill.store.tables import OUT, PENDING_DEFERRED, PENDING_FRESH, QUEUED, job
-from promptmill.store.tallies import Tally
+from promptmill.store.tallies import ENDED, Tally
 
 MOST_AT_ONCE = 20_000
 """Jobs ended in one transaction: 60 ms on SQLite and 170 ms on Postgres, for which other writers wait."""
@@ -39,7 +39,7 @@ def end_waiting(conn: Connection, batch_id: str, state: JobState, now: datetime)
         most = MOST_AT_ONCE - tally.done
         values = {"of_batch": batch_id, "new_state": state, "now": now, "most": most}
         for row in conn.execute(_end(conn.dialect.name, predicate), values).all():
-            tally.end(JobState(row.state), row.estimated_input_tokens)
+            tally.end(row)
     return tally
 
 
@@ -59,5 +59,5 @@ def _end(dialect: str, predicate: str) -> ReturningUpdate[Any]:
         update(job)
         .values(state=ended(bindparam("new_state", type_=String())), **_CHANGED)
         .where(among(dialect, job.c.id, waiting))
-        .returning(job.c.state, job.c.estimated_input_tokens)
+        .returning(*ENDED)
     )

@@ -29,8 +29,8 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, OPEN, ORPHANED, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import RUNNING, attempt, job, worker
-from promptmill.store.tallies import Tallies, add, lock_batches_of
+from promptmill.store.tables import NO_FAILURE, RUNNING, attempt, job, worker
+from promptmill.store.tallies import ENDED, Tallies, add, lock_batches_of
 
 FRESH_FOR = timedelta(seconds=10)
 
@@ -162,7 +162,7 @@ def _take_back(
     close(conn, _unheard(conn, [row.id for row in reaped], now, outcome), tallies)
     for row in reaped:
         if row.state != JobState.PENDING:
-            tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
+            tallies[row.batch_id].end(row)
     again = [row.id for row in reaped if row.state == JobState.PENDING]
     if after_loss is not None:
         _follow_losses(conn, again, now, after_loss, tallies)
@@ -186,7 +186,7 @@ def _follow_losses(
     if ending:
         is_one = _IDS.among(conn.dialect.name, job.c.id)
         for row in conn.execute(_GIVE_UP.where(is_one), _IDS.parameters(ending)).all():
-            tallies[row.batch_id].end(JobState(row.state), row.estimated_input_tokens)
+            tallies[row.batch_id].end(row)
 
 
 def _losses(conn: Connection, job_ids: Sequence[str]) -> Mapping[str, int]:
@@ -214,17 +214,12 @@ _TAKE_BACK = (
         state=PENDING_OR_CANCELED,
         worker_id=None,
         not_before=None,
-        error_kind=bindparam("outcome"),
+        **{**NO_FAILURE, "error_kind": bindparam("outcome")},
         changed_at=bindparam("now", type_=UTCDateTime()),
     )
-    .returning(job.c.id, job.c.batch_id, job.c.state, job.c.estimated_input_tokens)
+    .returning(job.c.id, *ENDED)
 )
-_GIVE_UP = (
-    update(job)
-    .values(state=ended(JobState.ERRORED))
-    .where(is_in(JobState.PENDING))
-    .returning(job.c.state, job.c.batch_id, job.c.estimated_input_tokens)
-)
+_GIVE_UP = update(job).values(state=ended(JobState.ERRORED)).where(is_in(JobState.PENDING)).returning(*ENDED)
 _IDS = Rowset(job.c.id)
 _RESTS = Rowset(job.c.id, job.c.not_before)
 

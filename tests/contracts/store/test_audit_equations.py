@@ -170,7 +170,11 @@ _MOVE_A_REPLY = f"""
         ("UPDATE batch SET succeeded = succeeded - 1 WHERE id = :id", {"succeeded", "still_open"}),
         (
             "UPDATE job SET state = 'expired' WHERE batch_id = :id AND state = 'errored'",
-            {"errored", "expired"},
+            {"errored", "expired", "failure_groups"},
+        ),
+        (
+            "UPDATE batch_count SET number = number + 1 WHERE batch_id = :id AND what = 'failed'",
+            {"failure_groups"},
         ),
         (f"DELETE FROM reply WHERE job_id IN {_OF_BATCH}", {"replies"}),
         (
@@ -183,7 +187,7 @@ _MOVE_A_REPLY = f"""
         ),
         (
             "UPDATE attempt SET outcome = 'overloaded' WHERE batch_id = :id AND outcome = 'succeeded'",
-            {"replies_without_attempt"},
+            {"attempts_overloaded", "replies_without_attempt"},
         ),
         (
             _MOVE_A_REPLY,
@@ -191,7 +195,7 @@ _MOVE_A_REPLY = f"""
         ),
         (
             "DELETE FROM attempt WHERE batch_id = :id AND outcome = 'prompt_rejected'",
-            {"attempts", "attempts_of_jobs"},
+            {"attempts", "attempts_of_jobs", "attempts_prompt_rejected"},
         ),
         ("UPDATE batch SET attempts = attempts + 1 WHERE id = :id", {"attempts"}),
         (

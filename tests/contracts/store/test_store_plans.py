@@ -14,6 +14,7 @@ from promptmill.store import (
     answered,
     backlog,
     batches,
+    failures,
     jobs,
     ledger,
     results,
@@ -46,6 +47,8 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     with world.database.begin() as conn:
         jobs.load(conn, [first.job_id, third.job_id])
         jobs.model_groups_pending(conn, made.id, world.now)
+        jobs.groups_pending(conn, world.now)
+        jobs.select_pending(conn, made.id, GROUP, 5, world.now)
         jobs.unqueue(conn, [(each.job_id, each.dispatch) for each in again], world.now)
         jobs.lost_queued(conn, [], world.now)
         batches.pause(conn, made.id, "lunch", world.now)
@@ -53,6 +56,9 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         batches.active(conn)
         backlog.waiting_jobs(conn)
         stats.status(conn, made.id, world.now)
+        failures.groups(conn, made.id)
+        failures.stop_reasons(conn, made.id)
+        stats.resting(conn, made.id, world.now)
         stats.window_counts(conn, world.now)
         ledger.attempts_of(conn, job_id=fourth.job_id)
         kind = answered.Kind(GROUP, simulated=True, template="t")
