@@ -122,11 +122,13 @@ class Surveyor:
             _check_name(self.options.name)
         faults = Faults(label_of(source))
         self._read(islice(rows_of(source, self.options.columns), self.options.limit), faults)
+        alone = faults.count
         for line, first in self.spool.duplicates():
             faults.add(InvalidInput(f"the same as on line {first}", field="custom_id"), line)
         if not self.options.skip_invalid:
             faults.raise_if_any()
-        self.spool.leave_out_duplicates()
+        if faults.count > alone:  # looking for them anew takes as long as finding them did
+            self.spool.leave_out_duplicates()
         models = self.spool.models()
         if not models:
             faults.raise_if_any()
