@@ -1,6 +1,6 @@
 """A million short prompts submitted: rows a second, peak memory, what Redis holds before and after.
 
-    ./dev bench submit [--rows 1000000] [--databases sqlite postgres] [--sample 20000]
+    ./dev bench submit [--rows 1000000] [--databases sqlite postgres] [--bound 200000] [--sample 20000]
 
 Runs `promptmill submit` as a person types it. The baselines stand beside it, in the same run: the bound is the same
 rows written by the bare driver into the same tables (`executemany` on SQLite, COPY on Postgres), with nothing read,
@@ -79,7 +79,7 @@ def print_figures(name: str, source: Path, options: argparse.Namespace) -> None:
             ours = promptmill(*words, folder=folder, database_url=url, redis_url=redis_url)
         after = redis_size(redis)
         bound_url = url.replace("ours.db", "bound.db") if name == "sqlite" else url
-        bound = write_the_same(url, bound_url, options.rows)
+        bound = write_the_same(url, bound_url, min(options.rows, options.bound))
         sample = by_orm(bound_url, options.sample)
     cost = 1e6 * ours.cpu_s / options.rows
     print(
@@ -155,7 +155,7 @@ def write_the_same(url: str, bound_url: str, rows: int) -> float:
     batch_id = a_batch(target)
     seconds = 0.0
     with source.read() as reading:
-        for jobs, prompts in stored(reading, f"{batch_id}-" if bound_url == url else ""):
+        for jobs, prompts in stored(reading, rows, f"{batch_id}-" if bound_url == url else ""):
             renamed = [(row[0], batch_id, *row[2:]) for row in jobs]
             began = time.process_time()
             with target.begin() as conn:
@@ -167,23 +167,26 @@ def write_the_same(url: str, bound_url: str, rows: int) -> float:
     return 1e6 * seconds / rows
 
 
-def stored(conn: Connection, prefix: str) -> Iterator[tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
+def stored(
+    conn: Connection, rows: int, prefix: str
+) -> Iterator[tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
     """Jobs and prompts as the driver gives them, with other ids where they go into the same tables."""
     columns = [*job.columns, *prompt.columns]
     query = (
         select(*columns)
         .join_from(job, prompt, prompt.c.job_id == job.c.id)
         .order_by(job.c.batch_id, job.c.seq)
+        .limit(rows)
     )
-    text = str(query.compile(dialect=conn.dialect))
+    text = str(query.compile(dialect=conn.dialect, compile_kwargs={"literal_binds": True}))
     width = len(job.columns)
     driver: Any = conn.connection.driver_connection
     cursor = driver.cursor("stored") if conn.dialect.name == "postgresql" else driver.cursor()
     found = iter(cursor.execute(text))
-    while rows := list(islice(found, ROWS_AT_ONCE)):
+    while page := list(islice(found, ROWS_AT_ONCE)):
         yield (
-            [(prefix + row[0], *row[1:width]) for row in rows],
-            [(prefix + row[width], *row[width + 1 :]) for row in rows],
+            [(prefix + row[0], *row[1:width]) for row in page],
+            [(prefix + row[width], *row[width + 1 :]) for row in page],
         )
 
 
@@ -232,6 +235,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument(
         "--databases", nargs="+", choices=("sqlite", "postgres"), default=["sqlite", "postgres"]
     )
+    parser.add_argument("--bound", type=int, default=200_000, help="rows that the bare driver writes")
     parser.add_argument("--sample", type=int, default=20_000, help="rows that the ORM writes")
     return parser.parse_args()
 
