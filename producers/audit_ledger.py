@@ -9,7 +9,7 @@ that was there, and each cost of ours against one that has it.
 """
 
 import http.client
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -130,14 +130,14 @@ def compare_with(reader: Reader, database: Database, batch_id: str) -> Compariso
         ConfigurationError: the simulator went away, or was reset meanwhile.
     """
     book = reader.book
-    billed_before = dict(book.costs)
+    total = sum(nanos or 0 for nanos in book.costs.values())
     with database.read() as connection:
-        ours = list(billed.billed(connection, book.request_ids))
+        compared, not_in_book = compare(book, billed.billed(connection, book.request_ids), batch_id)
         nameless, nameless_nanos = billed.without_request_id(connection, book.since - _SLACK)
         elsewhere = billed.answered_elsewhere(connection, batch_id, book.request_ids)
     reader.read_on()
-    compared = compare(book, billed_before, ours, batch_id)
-    total = sum(nanos or 0 for nanos in billed_before.values())
+    for number, each in not_in_book:
+        _judge(compared, book, number, each)
     return Comparison(
         checks=tuple(_checks(compared, nameless=nameless, total=total)),
         notes=tuple(_notes(compared, nameless_nanos=nameless_nanos)),
@@ -146,30 +146,39 @@ def compare_with(reader: Reader, database: Database, batch_id: str) -> Compariso
 
 
 def compare(
-    book: Book, billed_before: Mapping[int, int | None], ours: "list[BilledAttempt]", batch_id: str
-) -> Compared:
-    """Go through the attempts once, and through what is left of the book.
+    book: Book, ours: "Iterable[BilledAttempt]", batch_id: str
+) -> "tuple[Compared, list[tuple[int, BilledAttempt]]]":
+    """Go through the attempts once, keeping none, and through what is left of the book.
 
     Args:
-        book: as it is after the attempts were read.
-        billed_before: as it was before.
+        book: as it was before the attempts are read.
         ours: the closed attempts of all batches that have one of the simulator's request ids.
         batch_id: the batch in question.
+
+    Returns:
+        What was found, and the attempts of the batch that the book has not, with the numbers of their calls: some of
+        them were billed meanwhile, so they are judged by the book as it is afterwards.
     """
     compared = Compared()
-    left = dict(billed_before)
+    named: set[int] = set()
+    not_in_book: list[tuple[int, BilledAttempt]] = []
     for each in ours:
         number = int(each.request_id.removeprefix(book.request_ids), 16)
         if each.batch_id != batch_id:
             compared.others.add(each.batch_id)
-        if number in billed_before:
-            _hold(compared, each, billed_before[number], is_first=number in left)
-            left.pop(number, None)
-        if each.batch_id == batch_id:
+        if number in book.costs:
+            _hold(compared, each, book.costs[number], is_first=number not in named)
+            named.add(number)
+        if each.batch_id != batch_id:
+            continue
+        if number in book.costs:
             _judge(compared, book, number, each)
-    for nanos in left.values():
-        compared.strange = _and(compared.strange, nanos)
-    return compared
+        else:
+            not_in_book.append((number, each))
+    for number, nanos in book.costs.items():
+        if number not in named:
+            compared.strange = _and(compared.strange, nanos)
+    return compared, not_in_book
 
 
 def _hold(compared: Compared, ours: "BilledAttempt", nanos: int | None, *, is_first: bool) -> None:
