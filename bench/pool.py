@@ -1,12 +1,13 @@
 """CPU per empty job in one worker process: ours beside the stock transport and beside Celery, in alternation in one run.
 
-    python bench/pool.py [--jobs 6000] [--rounds 3] [--slots 100] [--only saturated|trickle]
+    python bench/pool.py [--jobs 6000] [--rounds 3] [--slots 100] [--only saturated|trickle|publishing]
 
 The body is `async def` and does nothing but yield to its loop once; in the trickle (300 jobs a second at random
 moments, 1,000 slots) it sleeps for half a second to one and a half. Events are on, and somebody listens to them as
 Flower would, but in the last row. Each row after the first changes one thing more: kombu's own transport instead
 of ours; Celery's thread pool; none of our settings. Measured is the worker's own CPU time from the first message
-to the last answer; wall time depends on what else the machine does, so compare the ratios.
+to the last answer; wall time depends on what else the machine does, so compare the ratios. At the end: what sending the
+messages costs the sender, by hand and by Celery.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pathlib import Path
 import psutil
 from redis import Redis
 
-from promptmill.broker import celery_app
+from promptmill.broker import Ticket, celery_app, publish
 from promptmill.embedded import throwaway_redis
 
 QUEUE = "bench-pool"
@@ -223,6 +224,34 @@ def compare(load: Load, url: str, folder: Path, rounds: int) -> None:
         print(f"  {median[who] / median[OURS]:5.2f} times ours: {who.name} ({median[who]:.3f} ms)")
 
 
+def compare_publishing(url: str, rounds: int) -> None:
+    print("publishing: CPU of the sender", flush=True)
+    app = celery_app(url)
+    tickets = [Ticket(f"job_{n:032}", 1, "nightly", "claude-sonnet-5", 1) for n in range(20_000)]
+
+    def by_celery() -> int:
+        with app.producer_pool.acquire(block=True) as producer, producer.batch(max_size=500):
+            for ticket in tickets[:2000]:
+                app.send_task("empty", (ticket.job_id, 1), queue=QUEUE, producer=producer)
+        return 2000
+
+    def by_hand() -> int:
+        publish(app, tickets)
+        return len(tickets)
+
+    spent: dict[str, list[float]] = {"by hand": [], "celery, in a batch": []}
+    for _ in range(rounds):
+        for name, send in (("by hand", by_hand), ("celery, in a batch", by_celery)):
+            used, begun = time.process_time(), time.monotonic()
+            sent = send()
+            spent[name].append((time.process_time() - used) / sent * 1000)
+            rate = sent / (time.monotonic() - begun)
+            print(f"  {name:28} {spent[name][-1]:6.4f} ms CPU per job {rate:7.0f} jobs/s", flush=True)
+    ours, celerys = (statistics.median(figures) for figures in spent.values())
+    print(f"  {celerys / ours:5.1f} times ours: celery, in a batch")
+    app.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -230,7 +259,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=100)
-    parser.add_argument("--only", choices=["saturated", "trickle"])
+    parser.add_argument("--only", choices=["saturated", "trickle", "publishing"])
     arguments = parser.parse_args()
     loads = (
         Load("saturated", arguments.slots, arguments.jobs, sleeps=False, send=at_once),
@@ -241,6 +270,8 @@ def main() -> None:
         for load in loads:
             if arguments.only in (None, load.name):
                 compare(load, url, Path(folder), arguments.rounds)
+        if arguments.only in (None, "publishing"):
+            compare_publishing(url, arguments.rounds)
 
 
 if __name__ == "__main__":

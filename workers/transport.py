@@ -44,10 +44,6 @@ def _one() -> int:
     return 1
 
 
-def _nothing() -> None:
-    """Its turn of the loop is all that is wanted."""
-
-
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """How many heard an event, and when that was (monotonic seconds)."""
@@ -96,7 +92,9 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
             queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             self._hand_over([entry], queue, key)
-            self._take_more(queue, key)
+            taken, wanted = self._take(queue, key, AT_ONCE - 1)
+            if taken < wanted:
+                self._rest(queue, key)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
@@ -110,22 +108,31 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
             connection.disconnect()  # so that the next turn connects anew
             raise
 
-    def _take_more(self, queue: str, key: bytes) -> None:
-        wanted = min(self.room(), AT_ONCE - 1)
+    def _take(self, queue: str, key: bytes, most: int) -> tuple[int, int]:
+        """Take what lies there and there is room for; how many that were, and how many were wanted."""
+        wanted = min(self.room(), most)
         if wanted <= 0 or self._closing or not self.qos.can_consume():
-            return
+            return 0, 0
         with self.conn_or_acquire() as client:
             entries = client.rpop(key, wanted) or []
         self._hand_over(entries, queue, key)
-        if len(entries) < wanted:
-            self._rest()
+        return len(entries), wanted
 
-    def _rest(self) -> None:
+    def _rest(self, queue: str, key: bytes) -> None:
         hub = get_event_loop()
         if hub is None:
             return  # nobody would wake us
         self._rests_until = time.monotonic() + REST_S
-        hub.call_later(REST_S, _nothing)
+        hub.call_later(REST_S, self._look, queue, key)
+
+    def _look(self, queue: str, key: bytes) -> None:
+        """After a rest: take what has gathered. Where nothing has, kombu asks and waits, as it does for several queues."""
+        self._rests_until = 0.0
+        if self.closed or self._in_poll or self.active_queues != [queue]:
+            return
+        taken, wanted = self._take(queue, key, AT_ONCE)
+        if 0 < taken < wanted:
+            self._rest(queue, key)
 
     def _hand_over(self, entries: list[bytes], queue: str, key: bytes) -> None:
         """To Celery, one after the other. One that is no message must not take the others with it."""

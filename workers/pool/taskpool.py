@@ -57,6 +57,8 @@ class TaskPool(BasePool):
         self._numbers = itertools.count(1)
         self._running: dict[int, Job] = {}
         self._waiting: deque[Job] = deque()
+        self._begun: deque[Job] = deque()
+        self._is_loop_called = False
         self._reports: deque[Report] = deque()
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
@@ -210,9 +212,16 @@ class TaskPool(BasePool):
         if job.is_terminated:
             del self._running[job.number]
         elif job.is_async:
-            self._asyncio.call_soon_threadsafe(self._run_on_loop, job)
+            self._hand_to_loop(job)
         else:
             self._run_on_thread(job)
+
+    def _hand_to_loop(self, job: Job) -> None:
+        """Those that begin while the loop has not come to it yet go with one call: each call costs as much as a job's end."""
+        self._begun.append(job)
+        if not self._is_loop_called:
+            self._is_loop_called = True
+            self._asyncio.call_soon_threadsafe(self._run_begun)
 
     def _stop(self, job: Job) -> None:
         if job.number not in self._running or job.is_terminated or self._is_dead:
@@ -288,6 +297,11 @@ class TaskPool(BasePool):
         if self._loop is None:
             raise RuntimeError("this pool does not run")
         return self._loop.loop
+
+    def _run_begun(self) -> None:
+        self._is_loop_called = False  # first: whoever comes after this calls again
+        while self._begun:
+            self._run_on_loop(self._begun.popleft())
 
     def _run_on_loop(self, job: Job) -> None:
         if job.is_terminated:
