@@ -11,6 +11,7 @@ answer, count no token and survive no kill.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -73,13 +74,16 @@ def main() -> None:
     options = read_options()
     contestants = chosen(options)
     rounds: list[dict[str, Figures]] = []
-    with surroundings(postgres=options.postgres) as around:
+    with contextlib.suppress(KeyboardInterrupt), surroundings(postgres=options.postgres) as around:
         for _ in range(options.rounds):
-            rounds.append({each.name: contest(each, around, options) for each in contestants})
-            for name, figures in rounds[-1].items():
-                print(line(name, figures), flush=True)
+            figures: dict[str, Figures] = {}
+            for each in contestants:
+                figures[each.name] = contest(each, around, options)
+                print(line(each.name, figures[each.name]), flush=True)
+            rounds.append(figures)
             print(flush=True)
-    print_table(rounds)
+    if rounds:
+        print_table(rounds)
 
 
 def chosen(options: argparse.Namespace) -> list[Contestant]:

@@ -6,6 +6,7 @@ The worker processes stand ready before the clocks start, as the others' do; wha
 job. The wall time ends with the commit of the last outcome, the CPU with the last line of the export.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ from producers.stack import Stack, local_stack
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
 from promptmill.store import workers as stored_workers
-from promptmill.store.database import database_now
+from promptmill.store.database import Database, database_now
 
 _LOOK_S = 0.05
 
@@ -30,8 +31,7 @@ _LOOK_S = 0.05
 def main() -> None:
     course, count = read_course(), int(sys.argv[5])
     settings = load()
-    with open_database(settings):
-        pass
+    migrate(settings)
     with local_stack(settings, lambda _: None) as stack:
         Crew(stack, count).start()
         until_ready(stack.settings, count)
@@ -42,12 +42,18 @@ def main() -> None:
         Lap(ended - began, {part: after[part] - before[part] for part in after}).tell()
 
 
+def migrate(settings: Settings) -> None:
+    """A Postgres database is not migrated by itself."""
+    with contextlib.closing(Database.open(settings.effective_database_url)) as database:
+        database.migrate()
+
+
 def answer(settings: Settings, bodies: list[dict[str, Any]], name: str) -> float:
     """Everything that `run` does with a file; the time at which the batch ended, in seconds of the epoch."""
     source = settings.home / f"{name}.jsonl"
     rows = ({"custom_id": f"row-{number}", "params": body} for number, body in enumerate(bodies))
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    batch = producers.submit(str(source), name=name, settings=settings)
+    batch = producers.submit(str(source), name=name, new=True, settings=settings)
     *_, last = batch.watch()
     written = export.to_file(
         batch.results(None), Path(settings.home / f"{name}.out.jsonl"), export.Format.JSONL
