@@ -29,6 +29,7 @@ _IDLE_STOP_S = 5.0
 
 _CELERY = "import celeryconfig, workers.app; from celery.__main__ import main; main()"
 """Celery looks for both in the working directory first, where a person may have a `workers` of their own."""
+_WORKER = "import celeryconfig; from workers.program import main; main()"
 
 _INFANCY_S = 15.0
 """A worker that ends at this age or younger was started in vain: starting it again would not help."""
@@ -120,7 +121,8 @@ class Stack:
     def _start_worker(self, number: int) -> Child:
         name = f"worker-{number}"
         node = f"promptmill-{os.getpid()}-{number}-{time.monotonic_ns() % 1_000_000}@%h"
-        command = [*celery("worker"), "-n", node, "--without-gossip", "--without-mingle"]
+        command = [sys.executable, "-P", "-c", _WORKER, "-A", "workers.app", "worker", "-n", node]
+        command += ["--without-gossip", "--without-mingle"]
         return children.start(
             name,
             command,
