@@ -104,11 +104,15 @@ class Writer:
         return await entry.waiter
 
     def _run(self) -> None:
-        while True:
-            entries = self._gather()
-            if not entries:
-                return
+        while self._write_next():
+            pass
+
+    def _write_next(self) -> bool:
+        """In a frame of its own, so that what was written is let go before the next is waited for."""
+        entries = self._gather()
+        if entries:
             self._write_until_done(entries)
+        return bool(entries)
 
     def _gather(self) -> list[_Entry]:
         with self._changed:
