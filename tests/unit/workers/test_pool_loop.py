@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from workers.pool import lag
 from workers.pool import loop as pool_loop
 from workers.pool.lag import LagMeter
 from workers.pool.loop import LoopThread
@@ -111,9 +112,12 @@ def test_the_worst_lag_is_that_of_the_last_ten_seconds() -> None:
     assert meter.worst(now=140.0) == 0.0
 
 
-async def test_a_blocked_loop_shows_as_lag() -> None:
+async def test_a_blocked_loop_shows_as_lag_and_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import time  # noqa: PLC0415  # to block on purpose
 
+    monkeypatch.setattr(lag, "TOO_LATE_S", 0.1)
     meter = LagMeter()
     watch = asyncio.create_task(meter.watch())
     await asyncio.sleep(0)
@@ -122,4 +126,7 @@ async def test_a_blocked_loop_shows_as_lag() -> None:
     async with asyncio.timeout(5):
         while meter.worst(now=loop.time()) < 0.15:  # noqa: ASYNC110  # the meter is read, it tells nobody
             await asyncio.sleep(0.01)
+    time.sleep(0.3)  # noqa: ASYNC251  # likewise
+    await asyncio.sleep(0.15)
     watch.cancel()
+    assert [record.name for record in caplog.records] == ["workers.pool.lag"]
