@@ -49,13 +49,13 @@ def _shutting_down(how: str, **_: Any) -> None:
 async def _loop_starts() -> None:
     if "POOL_TEST_BREAK_START" in os.environ:
         raise ConnectionError("no database")
-    note("life", "loop starts")
+    note(f"{os.getpid()}:life", "loop starts")
 
 
 @on_loop_stop
 async def _loop_stops() -> None:
     await asyncio.sleep(0)
-    note("life", "loop stops")
+    note(f"{os.getpid()}:life", "loop stops")
 
 
 @app.task(base=AsyncTask, bind=True)
@@ -152,8 +152,9 @@ async def use_timeouts_and_children(subject: str) -> None:
 
 
 @app.task
-def block_a_thread(subject: str, seconds: float) -> None:
-    time.sleep(seconds)
+def block_a_thread(subject: str) -> None:
+    while not redis.exists(f"gate:{subject}"):
+        time.sleep(0.01)
     note(subject, current_task.request.id)
 
 

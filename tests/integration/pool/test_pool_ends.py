@@ -63,7 +63,7 @@ def test_a_second_signal_of_any_kind_cuts_a_drain_short(
     worker.signal(signal.SIGTERM)
     _wait_until_it_drains(worker, wait_until)
     worker.signal(second)
-    worker.wait(5)
+    worker.wait()
     assert len(worker.notes(f"{subject}:cancelled")) == 4
     assert worker.waiting() == 6
 
@@ -74,21 +74,20 @@ def test_two_signals_at_once_cut_what_runs_and_nothing_else(
     worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
     worker.signal(signal.SIGINT)
     worker.signal(signal.SIGTERM)
-    worker.wait(5)
+    worker.wait()
     assert len(worker.notes(f"{subject}:cancelled")) == 4
     assert worker.waiting() == 6
 
 
 def test_the_loop_outlives_the_jobs(start_worker: Start, subject: str, wait_until: Wait) -> None:
     worker = start_worker(2)
-    worker.redis.delete("notes:life")
     worker.send("pass_gate", subject)
     wait_until(lambda: worker.notes(f"{subject}:begun"))
     worker.signal(signal.SIGTERM)
     worker.open_gate(subject)
     assert worker.wait() == 0
     assert worker.notes(f"{subject}:done")
-    assert worker.notes("life") == ["loop stops"]
+    assert worker.notes(f"{worker.pid}:life") == ["loop starts", "loop stops"]
 
 
 def test_kill_9_loses_only_what_had_begun(start_worker: Start, subject: str, wait_until: Wait) -> None:

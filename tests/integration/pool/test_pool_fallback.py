@@ -29,7 +29,7 @@ def test_all_bodies_share_one_loop_and_each_body_knows_its_request(
     assert sorted(seen[0] for seen in told) == sorted(ids)
     assert all(before == after == current for before, after, current, _loop in told)
     assert len({loop for *_, loop in told}) == 1
-    assert "loop starts" in worker.notes("life")
+    assert "loop starts" in worker.notes(f"{worker.pid}:life")
 
 
 def test_a_task_may_retry_and_fail(worker: Worker, subject: str, events: Events, wait_until: Wait) -> None:
