@@ -1,7 +1,9 @@
 """The command line as a person types it: a process of its own, in a folder of its own, against real servers."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,6 +73,26 @@ class Cli:
         text = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
         (self.folder / name).write_text(text, encoding="utf-8")
         return name
+
+
+@pytest.fixture(scope="session")
+def wait_for_worker(wait_until: Callable[..., None]) -> Callable[[Path], None]:
+    """`wait_for_worker(folder)`: until a worker of the command line in this folder has signed in.
+
+    `promptmill doctor` says it too, and asked again and again takes from the worker the time it needs to start.
+    """
+
+    def has_signed_in(folder: Path) -> bool:
+        path = folder / ".promptmill" / "promptmill.db"
+        if not path.exists():
+            return False
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            try:
+                return bool(database.execute("SELECT 1 FROM worker WHERE stopped_at IS NULL").fetchone())
+            except sqlite3.OperationalError:  # not migrated yet
+                return False
+
+    return lambda folder: wait_until(lambda: has_signed_in(folder), timeout=60)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
 
+Await = Callable[[Path], None]
 pytestmark = pytest.mark.timeout(180)
 
 SECRET_PROMPT = "the prompt that no monitor may show"
@@ -65,9 +67,10 @@ def test_a_batch_that_is_submitted_is_answered(cli: Any, claude: SimulatorHandle
     assert claude.ledger()["answered"] == {"1": 2}
 
 
-def test_run_uses_the_workers_that_are_there(cli: Any, wait_until: Callable[..., None]) -> None:
+def test_run_uses_the_workers_that_are_there(cli: Any, wait_for_worker: Await) -> None:
     with standing(cli, "--flower-port", "0"):
-        wait_until(lambda: "1 running" in cli("doctor").stdout, timeout=60)
+        wait_for_worker(cli.folder)
+        assert "1 running" in cli("doctor").stdout
 
         done = cli("run", cli.file("rows.jsonl", {"prompt": "a"}))
 
@@ -77,12 +80,12 @@ def test_run_uses_the_workers_that_are_there(cli: Any, wait_until: Callable[...,
 
 @pytest.mark.chaos
 def test_run_goes_on_with_workers_of_its_own_when_those_it_used_have_gone(
-    cli: Any, wait_until: Callable[..., None]
+    cli: Any, wait_until: Callable[..., None], wait_for_worker: Await
 ) -> None:
     with simulated_claude(first_token_s=1.0, jitter=0) as slow:
         environment = {"ANTHROPIC_BASE_URL": slow.url, "PROMPTMILL_CONCURRENCY": "2"}
         with standing(cli, "--flower-port", "0", **environment):
-            wait_until(lambda: "1 running" in cli("doctor", **environment).stdout, timeout=60)
+            wait_for_worker(cli.folder)
             running = cli.start(
                 "run", cli.file("rows.jsonl", *[{"prompt": f"{n}"} for n in range(12)]), **environment
             )
@@ -96,10 +99,10 @@ def test_run_goes_on_with_workers_of_its_own_when_those_it_used_have_gone(
 
 
 def test_without_a_key_submit_and_up_agree_on_the_simulated_claude(
-    bare_cli: Any, wait_until: Callable[..., None]
+    bare_cli: Any, wait_for_worker: Await
 ) -> None:
     with standing(bare_cli, "--flower-port", "0"):
-        wait_until(lambda: "1 running" in bare_cli("doctor").stdout, timeout=60)
+        wait_for_worker(bare_cli.folder)
 
         done = bare_cli(
             "submit", bare_cli.file("rows.jsonl", {"prompt": "a"}), "-m", "claude-haiku-5-5", "--watch"
@@ -110,13 +113,14 @@ def test_without_a_key_submit_and_up_agree_on_the_simulated_claude(
 
 
 def test_flower_shows_each_job_under_its_id_and_never_a_prompt_or_a_key(
-    cli: Any, wait_until: Callable[..., None]
+    cli: Any, wait_until: Callable[..., None], wait_for_worker: Await
 ) -> None:
     port = free_port()
     environment = {"ANTHROPIC_API_KEY": KEY, "FLOWER_UNAUTHENTICATED_API": "true"}
     with standing(cli, "--flower-port", str(port), **environment):
         flower = f"http://127.0.0.1:{port}"
-        wait_until(lambda: "1 running" in cli("doctor").stdout and get(f"{flower}/workers"), timeout=60)
+        wait_for_worker(cli.folder)
+        wait_until(lambda: get(f"{flower}/workers"), timeout=60)
         cli(
             "submit",
             cli.file("rows.jsonl", {"prompt": SECRET_PROMPT}),
@@ -154,10 +158,10 @@ def test_a_worker_that_dies_at_once_shows_its_last_words(cli: Any) -> None:
 
 @pytest.mark.chaos
 def test_a_killed_worker_is_started_again(
-    cli: Any, claude: SimulatorHandle, wait_until: Callable[..., None]
+    cli: Any, claude: SimulatorHandle, wait_until: Callable[..., None], wait_for_worker: Await
 ) -> None:
     with standing(cli, "--flower-port", "0") as running:
-        wait_until(lambda: "1 running" in cli("doctor").stdout, timeout=60)
+        wait_for_worker(cli.folder)
         # Only one that has lived for a while is: one that dies at once would only die again.
         wait_until(lambda: _age(running.pid) > 20, timeout=60)
         for pid in _workers_of(running.pid):

@@ -2,9 +2,9 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,9 @@ def test_every_block_of_the_page_works_as_it_stands(page: str, tmp_path: Path) -
         assert "Traceback" not in done.stderr
 
 
-def test_the_blocks_that_ask_running_workers_work_beside_them(tmp_path: Path) -> None:
+def test_the_blocks_that_ask_running_workers_work_beside_them(
+    tmp_path: Path, wait_for_worker: Callable[[Path], None]
+) -> None:
     asking = [block for language, block in blocks("README.md") if needs_running_workers(block)]
     assert asking
     environment = {**os.environ, **NO_LIMITS}
@@ -64,7 +66,7 @@ def test_the_blocks_that_ask_running_workers_work_beside_them(tmp_path: Path) ->
             assert standing.stderr is not None
             while "Ctrl-C stops" not in standing.stderr.readline():
                 assert standing.poll() is None
-            wait_for_a_worker(tmp_path)
+            wait_for_worker(tmp_path)
             for block in asking:
                 done = type_in([sys.executable, "-c", block], tmp_path)
                 assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
@@ -93,11 +95,3 @@ def test_the_evaluation_reads_a_file_of_questions(tmp_path: Path) -> None:
 
 def needs_running_workers(block: str) -> bool:
     return "submit(" in block
-
-
-def wait_for_a_worker(folder: Path) -> None:
-    assert shutil.which("bash")
-    for _ in range(60):
-        if "1 running" in type_in([sys.executable, "-m", "producers.cli", "doctor"], folder).stdout:
-            return
-    pytest.fail("no worker came up")
