@@ -68,13 +68,14 @@ class Surroundings:
     claude: SimulatorHandle
     redis_url: str
     database_url: str | None
+    broker_url: str | None
 
 
 def main() -> None:
     options = read_options()
     contestants = chosen(options)
     rounds: list[dict[str, Figures]] = []
-    with contextlib.suppress(KeyboardInterrupt), surroundings(postgres=options.postgres) as around:
+    with contextlib.suppress(KeyboardInterrupt), surroundings(options) as around:
         for _ in range(options.rounds):
             figures: dict[str, Figures] = {}
             for each in contestants:
@@ -108,14 +109,14 @@ def chosen(options: argparse.Namespace) -> list[Contestant]:
 
 
 @contextmanager
-def surroundings(*, postgres: bool) -> Iterator[Surroundings]:
+def surroundings(options: argparse.Namespace) -> Iterator[Surroundings]:
     """A Claude without limits and latency, a Redis, and a Postgres where one is asked for."""
     with (
         simulated_claude(first_token_s=0, tokens_per_s=0, mean_output_tokens=50, seed=3) as claude,
         throwaway_redis() as redis_url,
-        throwaway_postgres() if postgres else nullcontext(None) as database_url,
+        throwaway_postgres() if options.postgres else nullcontext(None) as database_url,
     ):
-        yield Surroundings(claude, redis_url, database_url)
+        yield Surroundings(claude, redis_url, database_url, options.broker)
 
 
 def contest(contestant: Contestant, around: Surroundings, options: argparse.Namespace) -> Figures:
@@ -186,7 +187,8 @@ def environment(folder: str, around: Surroundings, in_flight: int) -> dict[str, 
         "PROMPTMILL_CONCURRENCY": str(in_flight),
         **dict.fromkeys(("PROMPTMILL_RPM", "PROMPTMILL_ITPM", "PROMPTMILL_OTPM"), "0"),
     }
-    return variables | ({"PROMPTMILL_DATABASE_URL": around.database_url} if around.database_url else {})
+    others = {"PROMPTMILL_DATABASE_URL": around.database_url, "PROMPTMILL_BROKER_URL": around.broker_url}
+    return variables | {name: url for name, url in others.items() if url}
 
 
 def redis_cpu(redis: Redis) -> float:
@@ -232,6 +234,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--prefork", type=int, default=8, help="processes of Celery's prefork pool")
     parser.add_argument("--workers", type=int, nargs="+", default=[1], help="worker processes of ours")
     parser.add_argument("--postgres", action="store_true", help="ours on Postgres; its CPU is not counted")
+    parser.add_argument(
+        "--broker", metavar="URL", help="ours with its ids at this broker; its CPU is not counted"
+    )
     parser.add_argument("--flexllm", type=Path, metavar="PYTHON", help="an interpreter that has it")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="contestants with such a word in the name"
