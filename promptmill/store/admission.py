@@ -106,14 +106,20 @@ def _is_taken(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> bool:
 
 def _unknown(conn: Connection, batch_id: str, rows: Sequence[NewJob]) -> Sequence[NewJob]:
     """The rows whose custom_id is not in the batch yet."""
-    are_given = _CUSTOM_IDS.among(conn.dialect.name, job.c.custom_id)
-    query = (
-        select(job.c.custom_id, prompt.c.fingerprint)
-        .join_from(job, prompt, prompt.c.job_id == job.c.id)
-        .where(job.c.batch_id == batch_id, are_given)
+    given = _CUSTOM_IDS.on(conn.dialect.name)
+    # Looked up one by one: without statistics Postgres would rather read through the whole batch.
+    its_job = (
+        select(job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.custom_id == given.c.custom_id)
+        .correlate(given)
+        .scalar_subquery()
     )
+    fingerprint = (
+        select(prompt.c.fingerprint).where(prompt.c.job_id == its_job).correlate(given).scalar_subquery()
+    )
+    query = select(given.c.custom_id, fingerprint.label("fingerprint"))
     found = conn.execute(query, _CUSTOM_IDS.parameters((row.custom_id,) for row in rows))
-    known: dict[str, str] = {row.custom_id: row.fingerprint for row in found}
+    known: dict[str, str] = {row.custom_id: row.fingerprint for row in found if row.fingerprint is not None}
     for row in rows:
         if known.get(row.custom_id, row.fingerprint) != row.fingerprint:
             raise InvalidInput(

@@ -236,7 +236,7 @@ _OPENED = (
     "reserved_nanos",
     "simulated",
 )
-_OPEN = PreparedInsert(lambda _: insert(attempt), *_OPENED)
+_OPEN = PreparedInsert(lambda _: insert(attempt), *(attempt.c[name] for name in _OPENED))
 
 
 def _opened(claim: Claim, granted: Row[Any], worker_id: str) -> tuple[Any, ...]:

@@ -3,13 +3,14 @@
 Its sum is what the account was billed; the totals on the batch are kept equal to it, change by change.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Update, and_, case, func, not_, select, update
+from sqlalchemy import Connection, Row, RowMapping, Select, and_, case, func, not_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.store.columns import storable
 from promptmill.store.prepared import Prepared
@@ -166,11 +167,21 @@ def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -
     by_id = {each.attempt_id: each for each in reversed(tuple(closed))}
     if not by_id:
         return
-    found = _FIND_CLOSABLE.run(conn, _IDS.parameters((each,) for each in by_id)).all()
-    ending = [by_id[row.id] for row in found]
-    _CLOSE.run(conn, _CLOSED.parameters(_closed_values(each) for each in ending))
-    for row, now_closed in zip(found, ending, strict=True):
-        _count(tallies[row.batch_id], row.outcome, row.reserved_nanos, now_closed)
+    for row in _close_all(conn, _CLOSE_OPEN, by_id.values()):
+        _count(tallies[row.batch_id], OPEN, row.reserved_nanos, by_id.pop(row.id))
+    if not by_id:
+        return
+    given_up = _FIND_GIVEN_UP.run(conn, _IDS.parameters((each,) for each in by_id)).all()
+    was = {row.id: row.outcome for row in given_up}
+    for row in _close_all(conn, _CLOSE_AGAIN, [by_id[each] for each in was]):
+        _count(tallies[row.batch_id], was[row.id], row.reserved_nanos, by_id[row.id])
+
+
+def _close_all(conn: Connection, how: Prepared, closed: Collection[ClosedAttempt]) -> Sequence[Row[Any]]:
+    """The attempts that were closed."""
+    if not closed:
+        return []
+    return how.run(conn, _CLOSED.parameters(_closed_values(each) for each in closed)).all()
 
 
 def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAttempt) -> None:
@@ -198,23 +209,25 @@ def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
     return (closed.attempt_id, message, *_facts_of(closed), *_usage_of(closed.usage or _NOTHING))
 
 
-def _find_closable(dialect: str) -> Select[tuple[str, str, str, int | None]]:
-    return select(attempt.c.id, attempt.c.batch_id, attempt.c.outcome, attempt.c.reserved_nanos).where(
-        _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([OPEN, LOST, ORPHANED])
+def _find_given_up(dialect: str) -> Select[tuple[str, str]]:
+    return select(attempt.c.id, attempt.c.outcome).where(
+        _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([LOST, ORPHANED])
     )
 
 
-def _close(dialect: str) -> Update:
+def _close(dialect: str, *from_outcomes: str) -> ReturningUpdate[Any]:
     given = _CLOSED.on(dialect)
     return (
         update(attempt)
-        .where(attempt.c.id == given.c.id)
+        .where(attempt.c.id == given.c.id, attempt.c.outcome.in_(from_outcomes))
         .values({name: given.c[name] for name in _CLOSED_COLUMNS})
+        .returning(attempt.c.id, attempt.c.batch_id, attempt.c.reserved_nanos)
     )
 
 
-_FIND_CLOSABLE = Prepared(_find_closable)
-_CLOSE = Prepared(_close)
+_FIND_GIVEN_UP = Prepared(_find_given_up)
+_CLOSE_OPEN = Prepared(lambda dialect: _close(dialect, OPEN))
+_CLOSE_AGAIN = Prepared(lambda dialect: _close(dialect, LOST, ORPHANED))
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

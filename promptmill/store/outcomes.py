@@ -295,7 +295,7 @@ _STILL_OPEN = Prepared(_still_open)
 _END = Prepared(_end)
 _SEND_BACK = Prepared(_send_back)
 _REPLIED_BY = Prepared(_replied_by)
-_STORE_REPLY = PreparedInsert(_store_reply, *reply.columns.keys())
+_STORE_REPLY = PreparedInsert(_store_reply, *reply.columns)
 
 
 def _reply_values(completion: Completion, now: datetime) -> tuple[Any, ...]:

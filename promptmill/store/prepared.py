@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect
+from sqlalchemy import Column, Connection, CursorResult, Dialect, Insert, select
 from sqlalchemy.sql.elements import ClauseElement
+
+from promptmill.store.rowsets import Rowset
 
 Encoder = Callable[[Any], Any]
 
@@ -54,39 +56,47 @@ class Prepared:
 class PreparedInsert:
     """An INSERT of many rows that all give the same columns.
 
+    One statement either way: SQLite runs it for row after row without a word between, Postgres gets all rows in one
+    JSON text, because a message each would cost more than the rows.
+
     Args:
-        build: as for Prepared.
-        columns: their names, in the order in which rows give their values.
+        build: as for Prepared; without values.
+        columns: in the order in which rows give their values.
     """
 
-    def __init__(self, build: Callable[[str], ClauseElement], *columns: str) -> None:
+    def __init__(self, build: Callable[[str], Insert], *columns: Column[Any]) -> None:
         self._build = build
-        self._columns = columns
-        self._wordings: dict[str, tuple[_Wording, list[tuple[int, Encoder]]]] = {}
+        self._rows = Rowset(*columns)
+        self._names = [each.name for each in columns]
+        self._at_once = Prepared(self._from_rows)
+        self._one_by_one: tuple[str, list[tuple[int, Encoder]]] | None = None
 
     def run(self, conn: Connection, rows: Iterable[Sequence[Any]]) -> None:
         """Insert the rows."""
-        if conn.dialect.name not in self._wordings:
-            self._wordings[conn.dialect.name] = self._worded(conn.dialect)
-        wording, encoders = self._wordings[conn.dialect.name]
+        if conn.dialect.name != "sqlite":
+            self._at_once.run(conn, self._rows.parameters(rows))
+            return
+        if self._one_by_one is None:
+            self._one_by_one = self._one_row(conn.dialect)
+        sql, encoders = self._one_by_one
         values = []
         for row in rows:
             encoded = list(row)
             for place, encode in encoders:
                 encoded[place] = encode(encoded[place])
-            values.append(encoded)
-        if wording.places is None:
-            named = [dict(zip(self._columns, each, strict=True)) for each in values]
-            conn.exec_driver_sql(wording.sql, named)
-        else:
-            conn.exec_driver_sql(wording.sql, [tuple(each) for each in values])
+            values.append(tuple(encoded))
+        conn.exec_driver_sql(sql, values)
 
-    def _worded(self, dialect: Dialect) -> tuple[_Wording, list[tuple[int, Encoder]]]:
-        wording = _worded(self._build(dialect.name), dialect, dict.fromkeys(self._columns))
-        if wording.places is not None and tuple(wording.places) != self._columns:
+    def _from_rows(self, dialect: str) -> Insert:
+        given = self._rows.on(dialect)
+        return self._build(dialect).from_select(self._names, select(*(given.c[name] for name in self._names)))
+
+    def _one_row(self, dialect: Dialect) -> tuple[str, list[tuple[int, Encoder]]]:
+        wording = _worded(self._build(dialect.name), dialect, dict.fromkeys(self._names))
+        if wording.places is None or list(wording.places) != self._names:
             raise AssertionError(f"the columns are bound as {wording.places}")
-        places = [(place, wording.encoders.get(name)) for place, name in enumerate(self._columns)]
-        return wording, [(place, encode) for place, encode in places if encode is not None]
+        places = [(place, wording.encoders.get(name)) for place, name in enumerate(self._names)]
+        return wording.sql, [(place, encode) for place, encode in places if encode is not None]
 
 
 def _worded(statement: ClauseElement, dialect: Dialect, given: Mapping[str, Any]) -> _Wording:

@@ -74,6 +74,16 @@ def _definitions(conn: Connection) -> dict[str, str]:
     return {row[0]: str(row[1]) for row in conn.execute(text(query)) if "alembic" not in row[0]}
 
 
+def test_a_command_that_finds_its_tables_loads_no_alembic(sqlite_url: str) -> None:
+    program = f"""
+import sys
+from promptmill.store.database import Database
+Database.open({sqlite_url!r}).check_schema()
+sys.exit("alembic" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(schema.__file__).parents[2])
+
+
 def test_an_empty_database_is_told_how_to_get_its_tables(empty: Database) -> None:
     with pytest.raises(ConfigurationError, match="promptmill migrate"):
         empty.check_schema()

@@ -1,6 +1,8 @@
 """Fair queueing: who goes next."""
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import count
 
 from promptmill.dimensions import Amounts
 from workers.fairness import CLOCK, Candidate, Queue, dominant_cost, pick
@@ -54,3 +56,16 @@ def test_a_large_prompt_counts_by_the_limit_it_uses_most() -> None:
 
 def test_without_any_limit_every_job_counts_the_same() -> None:
     assert dominant_cost(SMALL, Amounts()) == 1.0
+
+
+def test_of_each_line_no_more_is_taken_than_goes_out() -> None:
+    taken: list[str] = []
+
+    def line(name: str) -> Iterator[Candidate]:
+        for number in count():
+            taken.append(f"{name}{number}")
+            yield Candidate(taken[-1], SMALL)
+
+    picked = pick([Queue("a", 3, line("a")), Queue("b", 1, line("b"))], {}, LIMITS, 40)
+    assert taken == picked.job_ids
+    assert picked.of_batch == {"a": 30, "b": 10}
