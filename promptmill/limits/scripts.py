@@ -127,8 +127,11 @@ class Calls:
     """Makes the calls of one process at one pool. `now` is None for Redis's clock; tests pass their own."""
 
     def __init__(self, pool: Pool, process: str) -> None:
-        self._keys = Keys(pool)
+        self._keys = keys = Keys(pool)
         self._process = process
+        # Written out once: a name is quoted anew each time it is asked for.
+        self._of_reports = (keys.record, keys.permits(process), keys.expired(process))
+        self._of_asks = (keys.record, keys.processes, keys.permits(process))
 
     def acquire(self, asks: Sequence[Ask], ceilings: Ceilings, now: float | None) -> Call:
         """Ask for permits."""
@@ -136,16 +139,11 @@ class Calls:
         for ask in asks:
             patience = min(ask.patience, LONGEST_PATIENCE)
             arguments += [ask.id, *(repr(float(amount)) for amount in ask.amounts), repr(patience)]
-        keys = (self._keys.record, self._keys.processes, self._keys.permits(self._process))
-        return Call("acquire", keys, tuple(arguments))
+        return Call("acquire", self._of_asks, tuple(arguments))
 
     def report(self, report: Report, ceilings: Ceilings, now: float | None) -> Call:
         """Say what became of a permit."""
-        keys = (
-            self._keys.record,
-            self._keys.permits(self._process),
-            self._keys.expired(self._process),
-        )
+        keys = self._of_reports
         head = (_moment(now), *_rates(ceilings), report.permit)
         if isinstance(report, Settlement):
             return Call("settle", keys, (*head, *_settled(report)))

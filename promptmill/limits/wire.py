@@ -5,10 +5,11 @@ have been done or not; each script takes being repeated.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+import hiredis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError, ResponseError
@@ -34,6 +35,19 @@ def is_refusal(reply: object) -> bool:
         return isinstance(reply, RedisError) and not isinstance(reply, ClusterCrossSlotError)
     code = _CODE.search(str(reply))  # the client leaves "ERR" out
     return NEWER in str(reply) or (code is not None and code[1] not in _FAULTS)
+
+
+class _Packed(Connection):
+    """A connection whose commands are packed in C: in Python that took a third of the CPU time of a permit."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """One command; its name may be two words."""
+        name, *values = args
+        return [hiredis.pack_command((*str(name).split(), *values))]
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        """Many, in one piece."""
+        return [b"".join(piece for command in commands for piece in self.pack_command(*command))]
 
 
 class Wire:
@@ -90,6 +104,7 @@ def _connected(url: str) -> "Redis":
     """A client that never repeats by itself: what was sent may have been done."""
     pool = BlockingConnectionPool.from_url(
         url,
+        connection_class=_Packed,  # what the URL names (TLS, a socket file) stands over it
         max_connections=MOST_CONNECTIONS,
         timeout=ANSWER_TIMEOUT,
         socket_connect_timeout=CONNECT_TIMEOUT,
