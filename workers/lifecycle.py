@@ -1,6 +1,7 @@
 """When a worker process begins and ends: Celery's signals, and how a task finds the process it runs in."""
 
 import contextlib
+import gc
 import logging
 import resource
 from typing import Any
@@ -19,6 +20,11 @@ log = get_logger(__name__)
 
 SPARE_FILES = 256
 """Files and sockets beside those of the calls: database, Redis, logs."""
+
+YOUNG_OBJECTS = 50_000
+"""Objects made and not freed between two small rounds of garbage collection. At Python's own 700 thousands of calls that
+begin at once, each some hundred objects that stay, were looked through again and again: a third of the CPU of their
+start, in pauses of up to 0.4 s in which nothing else runs (measured at 3,000)."""
 
 _process: WorkerProcess | None = None
 _resources = contextlib.ExitStack()
@@ -83,8 +89,17 @@ async def _open_on_loop() -> None:
     await current().open_on_loop()
 
 
+def _leave_the_old_alone() -> None:
+    """What the start has made stays to the end: no round of garbage collection need look through it again."""
+    gc.collect()
+    gc.freeze()
+    _, middle, old = gc.get_threshold()
+    gc.set_threshold(YOUNG_OBJECTS, middle, old)
+
+
 @worker_ready.connect
 def _lead(sender: Any, **_: Any) -> None:
+    _leave_the_old_alone()
     current().leader.start()
     if isinstance(sender, Consumer):
         current().watch(sender)
