@@ -71,6 +71,7 @@ class Database:
             ConfigurationError: the schema was made by a newer version.
             Unavailable: as in `begin`, or tables are in use.
         """
+        schema.load_alembic()
         # Making a table anew, SQLite's way of changing one, must not cascade to the rows that refer to it.
         engine = engines.writing(engines.engine_for(self._url, pooled=False, foreign_keys=False))
         with self._passing_troubles(), engine.connect() as connection:

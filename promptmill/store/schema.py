@@ -31,6 +31,12 @@ _TURN_EVERY_S = 0.2
 _NO_LOCK_TO_BE_HAD = "55P03"
 
 
+def load_alembic() -> None:
+    """Import it: before a transaction is begun, because others wait for its end."""
+    from alembic import command  # noqa: F401, PLC0415  # see the module's docstring
+    from alembic.config import Config  # noqa: F401, PLC0415  # likewise
+
+
 def upgrade(conn: Connection) -> None:
     """Run what is missing; others wait for its end.
 

@@ -50,7 +50,8 @@ def test_groups_are_those_with_a_job_to_select(world: Any) -> None:
     assert _groups(world, made) == ["haiku", "opus"]
     assert _pending(world, made, "opus") == [0, 2]
     with world.database.begin() as conn:
-        jobs.queue(conn, [rows[1].id], world.now)
+        [haiku] = jobs.select_pending(conn, made.id, "haiku", 1, world.now)
+        jobs.queue(conn, [haiku.id], world.now)
     assert _groups(world, made) == ["opus"]
 
 
@@ -191,7 +192,8 @@ def test_own_fields_of_a_job_win_over_those_of_its_batch(world: Any) -> None:
     with world.database.begin() as conn:
         new = world.new_job(0, body={"max_tokens": 9, "messages": []})
         jobs.insert_many(conn, made.id, [new], world.now)
-        assert jobs.load(conn, [new.id])[new.id].prompt.max_tokens == 9
+        [made_of_it] = jobs.select_pending(conn, made.id, GROUP, 1, world.now)
+        assert jobs.load(conn, [made_of_it.id])[made_of_it.id].prompt.max_tokens == 9
 
 
 def test_of_two_messages_of_one_job_only_the_newer_may_begin_it(world: Any) -> None:
