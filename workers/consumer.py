@@ -34,6 +34,8 @@ BATCHED_TRANSPORT = "workers.transport:Transport"
 
 REFUSED_S = 1
 """Before a Redis is asked again that has refused. Connecting to it succeeds, so the wait below is none."""
+READS_TO_FILL = 4
+"""So many reads, at least, until all the slots of a worker are taken."""
 LONGEST_RETRY_S = 3
 """Between two tries to reach Redis. Celery's own grow to 30 s, and end with the hundredth."""
 FLUSH_EVERY_S = 0.2
@@ -178,7 +180,9 @@ class BatchedConsumer(Consumer):
         self.task_consumer.channel.room = self._room
 
     def _room(self) -> int:
-        return int(self.pool.num_processes) - len(state.reserved_requests)
+        """Free slots, but a part of all slots at most: a few ids among several workers are shared by them."""
+        slots = int(self.pool.num_processes)
+        return min(slots - len(state.reserved_requests), slots // READS_TO_FILL)
 
 
 def _batched(connection: Any) -> Any:
