@@ -4,7 +4,7 @@ The prompts are read and checked as `submit` does it. What earlier answers taugh
 database already; the limits come from the settings, and from the running limiter where one answers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from promptmill.intake.admit import experience_in, survey
 from promptmill.intake.faults import InvalidRows
 from promptmill.intake.forecast import ExperienceOf, Forecast, nothing_known
 from promptmill.intake.options import SubmitOptions
-from promptmill.intake.survey import Survey
+from promptmill.intake.survey import Progress, Survey
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
 from promptmill.store import workers
@@ -30,8 +30,6 @@ from promptmill.store.database import Database, database_now
 
 if TYPE_CHECKING:
     from promptmill.limits import PoolState
-
-Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)

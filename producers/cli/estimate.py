@@ -45,12 +45,14 @@ def estimate(
 
 def show(source: str, asked: Asked, *, as_json: bool) -> None:
     """Print the outlook for a source."""
-    from producers.forecast import outlook  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.forecast import outlook  # noqa: PLC0415  # likewise
     from producers.forecast_shown import outlook_document, outlook_lines  # noqa: PLC0415  # likewise
     from producers.submission import left_out  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
-    found = outlook(source, options_from(asked), settings=settings.load())
+    with admission_view() as progress:
+        found = outlook(source, options_from(asked), settings=settings.load(), progress=progress)
     for notice in (*found.notices, *left_out(found.found.skipped, found.found.skipped_count)):
         say(f"note: {notice}")
     if as_json:
