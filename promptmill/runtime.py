@@ -3,10 +3,10 @@
 Parts are made when they are asked for, so a process that only looks at the database opens no client.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from promptmill.catalogue import Catalogue
@@ -152,13 +152,18 @@ class Runtime:
             )
         return self.settings.redis_url
 
-    def ceilings_of(self, pool: "Pool") -> "Ceilings":
-        """The limits a person set for a pool's account and model group, per minute."""
+    @cached_property
+    def ceilings_of(self) -> "Callable[[Pool], Ceilings]":
+        """The limits a person set for a pool's account and model group, per minute; looked up once, each call asks."""
         from promptmill.claude.keys import configured_account  # noqa: PLC0415  # a producer may never ask
         from promptmill.limits import Ceilings  # noqa: PLC0415  # likewise
 
-        limits = self.settings.limits.of(pool.group, configured_account(pool.account))
-        return Ceilings(limits.rpm, limits.itpm, limits.otpm)
+        @cache
+        def of(pool: "Pool") -> "Ceilings":
+            limits = self.settings.limits.of(pool.group, configured_account(pool.account))
+            return Ceilings(limits.rpm, limits.itpm, limits.otpm)
+
+        return of
 
     @cached_property
     def catalogue(self) -> Catalogue:

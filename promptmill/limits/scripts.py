@@ -6,7 +6,7 @@ the head of each file; here they get names and types.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from importlib.resources import files
 
@@ -201,6 +201,7 @@ def _moment(now: float | None) -> str:
     return "" if now is None else repr(now)
 
 
+@lru_cache
 def _rates(ceilings: Ceilings) -> tuple[str, ...]:
     return tuple(repr(float(rate)) for rate in ceilings_per_second(ceilings))
 
