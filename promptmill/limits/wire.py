@@ -4,6 +4,7 @@ That Redis does not answer, or cannot write, is one thing here: `DeskUnavailable
 have been done or not; each script takes being repeated.
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -60,6 +61,7 @@ class Wire:
     def __init__(self, redis: "Redis | str", pacing: Pacing) -> None:
         self._owned = isinstance(redis, str)
         self._redis = _connected(redis) if isinstance(redis, str) else redis
+        self._patience = ANSWER_TIMEOUT if self._owned else None
         self._pacing = pacing
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
@@ -85,7 +87,8 @@ class Wire:
 
     async def _run(self, calls: Sequence[Call], *, load: bool = False) -> list[Any]:
         names = sorted({call.script for call in calls}) if load else []
-        async with self._redis.pipeline(transaction=False) as pipe:
+        # One limit for the round trip: the client's own are a task for what is sent and a timer for every answer.
+        async with asyncio.timeout(self._patience), self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.script_load(script_text(name, self._pacing))
             for call in calls:
@@ -108,7 +111,7 @@ def _connected(url: str) -> "Redis":
         max_connections=MOST_CONNECTIONS,
         timeout=ANSWER_TIMEOUT,
         socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=ANSWER_TIMEOUT,
+        socket_timeout=None,  # see `Wire._run`
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)
