@@ -5,8 +5,9 @@ Celery's unmodified tracer runs in a greenlet, one per job, so that states, sign
 that greenlet: whatever it awaits is handed, by a greenlet switch, to the asyncio task the greenlet belongs
 to, and what comes back is handed down again. The event loop sees one ordinary task per job.
 
-A body that needs no `self.request` (`knows_request=False`) is handed over itself: the asyncio task awaits it, and the
-greenlet sleeps until it has ended. That saves two switches at each await, and 10 kB of stack per job in flight.
+A body that needs no `self.request` (`knows_request=False`) runs ahead of the tracer, in the asyncio task alone; when it
+has ended, the tracer runs from its beginning to its end and is given the body's outcome. No greenlet, so no switches,
+and 11 kB less per job in flight. What Celery does before a body (`task_prerun`, `before_start`) comes after it then.
 Code in child tasks of a body (gather, TaskGroup) is outside the greenlet and has no `self.request` either.
 """
 
@@ -15,8 +16,9 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import greenlet  # type: ignore[import-untyped]  # it ships no types
 from celery import Task, current_task
@@ -26,6 +28,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from workers.pool.loop import start_loop
 
 T = TypeVar("T")
+
+_outcome: ContextVar[Callable[[], Any] | None] = ContextVar("outcome", default=None)
+"""What a body that ran ahead returned or raised, until the tracer asks for it."""
 
 
 class JobCancelled(Exception):
@@ -55,6 +60,7 @@ class Interrupts:
         return exceeded
 
 
+@types.coroutine
 def _steps(body: Coroutine[Any, Any, T], interrupts: Interrupts) -> Generator[Any, Any, T]:
     """Run `body` to its end, yielding what it awaits; cancellations are translated on their way in and out."""
     answer, error = None, None
@@ -80,23 +86,13 @@ def _steps(body: Coroutine[Any, Any, T], interrupts: Interrupts) -> Generator[An
         error = None  # it refers to this frame by its traceback
 
 
-@dataclass(frozen=True, slots=True)
-class _HandedOver:
-    """What a greenlet gives its asyncio task in place of something awaited: the whole body."""
-
-    body: Coroutine[Any, Any, Any]
-
-
 class _JobGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet ships no types
     """Where one job's tracer runs."""
 
     interrupts: Interrupts
 
-    def drive(self, body: Coroutine[Any, Any, T], *, inside: bool) -> T:
-        """Run `body` to its end, inside this greenlet or outside; called inside."""
-        if not inside:
-            result: T = self.parent.switch(_HandedOver(body))
-            return result
+    def drive(self, body: Coroutine[Any, Any, T]) -> T:
+        """Run `body` to its end; called inside this greenlet."""
         steps = _steps(body, self.interrupts)
         try:
             awaited = next(steps)
@@ -122,10 +118,7 @@ def run_in_greenlet(call: Callable[[], T], interrupts: Interrupts) -> Generator[
     outcome = job.switch()
     while not job.dead:
         try:
-            if type(outcome) is _HandedOver:
-                answer = yield from _steps(outcome.body, interrupts)
-            else:
-                answer = yield outcome
+            answer = yield outcome
         except BaseException as error:  # noqa: BLE001  # handed down to where the body awaits
             outcome = job.throw(error)
         else:
@@ -134,19 +127,35 @@ def run_in_greenlet(call: Callable[[], T], interrupts: Interrupts) -> Generator[
     return result
 
 
-def await_here(body: Coroutine[Any, Any, T], *, knows_request: bool = True) -> T:
-    """The result of `body`, waited for by a plain function: a pool's job, or any thread that has no loop.
+async def run_ahead(
+    begin: Callable[[], Coroutine[Any, Any, Any]], call: Callable[[], T], interrupts: Interrupts
+) -> T:
+    """Run a body to its end, then the plain function that asks for it, and has what the body returned or raised."""
+    try:
+        value = await _steps(begin(), interrupts)
+    except Exception as error:  # noqa: BLE001  # the tracer's to judge
+        _outcome.set(functools.partial(_raise, error))
+    else:
+        _outcome.set(lambda: value)
+    return call()
 
-    Args:
-        body: what to run.
-        knows_request: whether `self.request` and `current_task` must be right in the body.
+
+def _raise(error: Exception) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error  # it refers to this frame by its traceback
+
+
+def await_here(body: Coroutine[Any, Any, T]) -> T:
+    """The result of `body`, waited for by a plain function: a pool's job, or any thread that has no loop.
 
     Raises:
         RuntimeError: called on an event loop, which waiting would block.
     """
     here = greenlet.getcurrent()
     if isinstance(here, _JobGreenlet):
-        return here.drive(body, inside=knows_request)
+        return here.drive(body)
     return _await_on_shared_loop(body)
 
 
@@ -184,13 +193,14 @@ class AsyncTask(Task):  # type: ignore[type-arg]  # Celery's Task cannot be subs
 
     Attributes:
         knows_request: whether the body may ask for `self.request`; one that does not is cheaper (an option of the task).
+        body: the `async def` as it was written; None for a plain function.
 
     It wraps `run` and not `__call__`, so that Celery's automatic retries wrap it in turn.
     """
 
     abstract = True
-    body_is_async = False
     knows_request = True
+    body: Any = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -201,8 +211,12 @@ class AsyncTask(Task):  # type: ignore[type-arg]  # Celery's Task cannot be subs
 
         @functools.wraps(body)
         def run_and_wait(*args: Any, **kwargs: Any) -> Any:
-            return await_here(body(*args, **kwargs), knows_request=cls.knows_request)
+            ended = _outcome.get()
+            if ended is None:
+                return await_here(body(*args, **kwargs))
+            _outcome.set(None)  # for this call of the body alone
+            return ended()
 
         wrapped = staticmethod(run_and_wait) if isinstance(run, staticmethod) else run_and_wait
         cls.run = wrapped  # type: ignore[method-assign]  # how Celery itself sets a body
-        cls.body_is_async = True
+        cls.body = run

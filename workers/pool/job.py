@@ -1,6 +1,7 @@
 """One task in the pool, from Celery's hand to its end, and the reports about it that cross threads."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -49,7 +50,9 @@ class Job:
         number: stands for the process id in Celery's books.
         task_id: Celery's name for it, and the id of our job.
         call: Celery's tracer with its arguments.
+        body: begins the body that may run ahead of the tracer; None where there is none.
         is_async: its body is `async def`: it runs on the loop, else on a thread.
+        timer: rings at the limit that comes next.
         soft_limit: seconds, raised at the body's await as SoftTimeLimitExceeded.
         hard_limit: seconds, after which it is cancelled and reported as failed.
     """
@@ -59,6 +62,7 @@ class Job:
     call: Callable[[], Any]
     is_async: bool
     stop: Callable[["Job"], None]
+    body: Callable[[], Coroutine[Any, Any, Any]] | None = None
     soft_limit: float | None = None
     hard_limit: float | None = None
     on_accepted: Callable[[int, float], None] = _ignore
@@ -67,7 +71,12 @@ class Job:
     on_raised: Callable[[Any], None] = _ignore
     interrupts: Interrupts = field(default_factory=Interrupts)
     handle: Handle | None = None
-    timers: list[Handle] = field(default_factory=list)
+    timer: Handle | None = None
+
+    @property
+    def has_soft_limit(self) -> bool:
+        """Whether there is one that passes before the hard limit."""
+        return bool(self.soft_limit and self.soft_limit < (self.hard_limit or math.inf))
 
     @property
     def is_terminated(self) -> bool:

@@ -11,7 +11,7 @@ import itertools
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any, Final
@@ -23,7 +23,7 @@ from celery.signals import worker_shutting_down
 from kombu.asynchronous import get_event_loop
 
 from promptmill.logs import get_logger
-from workers.pool.bridge import run_in_greenlet
+from workers.pool.bridge import AsyncTask, run_ahead, run_in_greenlet
 from workers.pool.doorbell import Doorbell
 from workers.pool.job import Handle, Happened, Job, Report
 from workers.pool.loop import LoopThread, start_loop, stop_loop
@@ -179,11 +179,13 @@ class TaskPool(BasePool):
         callbacks = {
             name: options[option] for name, option in _CALLBACKS.items() if options.get(option) is not None
         }
+        task = self._async_task(args)
         job = Job(
             number=next(self._numbers),
             call=functools.partial(target, *args, **(kwargs or {})),
             task_id=str(options.get("correlation_id", "")),
-            is_async=self._has_async_body(args),
+            is_async=task is not None,
+            body=functools.partial(_begin_body, task, args) if task and not task.knows_request else None,
             stop=self._stop,
             soft_limit=options.get("soft_timeout") or self.options.get("soft_timeout"),
             hard_limit=options.get("timeout") or self.options.get("timeout"),
@@ -193,10 +195,10 @@ class TaskPool(BasePool):
         self._fill()
         return job
 
-    def _has_async_body(self, args: Sequence[Any]) -> bool:
+    def _async_task(self, args: Sequence[Any]) -> AsyncTask | None:
         """Celery's tracer is given the task's name first."""
         task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else None
-        return getattr(task, "body_is_async", False)
+        return task if getattr(task, "body", None) is not None else None
 
     @property
     def _may_begin(self) -> bool:
@@ -309,12 +311,10 @@ class TaskPool(BasePool):
             return
         task = self._asyncio.create_task(_trace(job))
         job.handle = task
-        for limit, passed in (
-            (job.soft_limit, self._pass_soft_limit),
-            (job.hard_limit, self._pass_hard_limit),
-        ):
-            if limit:
-                job.timers.append(self._asyncio.call_later(limit, passed, job))
+        if job.has_soft_limit:
+            job.timer = self._asyncio.call_later(job.soft_limit, self._pass_soft_limit, job)
+        elif job.hard_limit:
+            job.timer = self._asyncio.call_later(job.hard_limit, self._pass_hard_limit, job)
         task.add_done_callback(functools.partial(self._end, job, self._report_from_loop))
 
     def _run_on_thread(self, job: Job) -> None:
@@ -327,6 +327,9 @@ class TaskPool(BasePool):
             job.interrupts.soft_limit = job.soft_limit
             job.handle.cancel()
             self._report(Report(job, Happened.SOFT_LIMIT))
+            if job.hard_limit:
+                left = max(job.hard_limit - (job.soft_limit or 0), 0)
+                job.timer = self._asyncio.call_later(left, self._pass_hard_limit, job)
 
     def _pass_hard_limit(self, job: Job) -> None:
         if job.handle is not None and not job.is_terminated:
@@ -336,9 +339,8 @@ class TaskPool(BasePool):
 
     def _end(self, job: Job, report: Callable[[Report], None], future: "Future[Any]") -> None:
         """`future` is the asyncio task or the thread's future; both speak the same words."""
-        for timer in job.timers:
-            timer.cancel()
-        job.timers.clear()
+        if job.timer is not None:
+            job.timer.cancel()
         job.handle = None  # its frames hold the job, and with them the prompt
         if future.cancelled():
             report(Report(job, Happened.CANCELLED))
@@ -375,9 +377,20 @@ class TaskPool(BasePool):
         self._doorbell.ring()
 
 
+def _begin_body(task: AsyncTask, args: Sequence[Any]) -> Coroutine[Any, Any, Any]:
+    """Celery's tracer is given the request third; what the message asks for has been read into it."""
+    request = args[2]
+    body: Coroutine[Any, Any, Any] = task.body(*request["args"], **request["kwargs"])
+    return body
+
+
 async def _trace(job: Job) -> Any:
     try:
-        return await run_in_greenlet(job.call, job.interrupts)
+        if job.body is None:
+            return await run_in_greenlet(job.call, job.interrupts)
+        began = monotonic()
+        failed, value, _ = await run_ahead(job.body, job.call, job.interrupts)
+        return failed, value, monotonic() - began  # the tracer was there for the end only
     except (
         SystemExit,
         KeyboardInterrupt,

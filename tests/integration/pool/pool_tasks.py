@@ -105,6 +105,25 @@ async def fail() -> None:
     raise ValueError("on purpose")
 
 
+@app.task(base=AsyncTask, knows_request=False)
+async def fail_ahead() -> None:
+    await asyncio.sleep(0)
+    raise ValueError("on purpose")
+
+
+@app.task(base=AsyncTask, knows_request=False)
+async def leave_the_interpreter_ahead() -> None:
+    raise SystemExit(3)
+
+
+@app.task(base=AsyncTask, knows_request=False, soft_time_limit=0.2)
+async def outlast_soft_limit_ahead(subject: str) -> None:
+    try:
+        await asyncio.sleep(30)
+    except SoftTimeLimitExceeded:
+        note(subject, "soft limit at the await")
+
+
 @app.task(base=AsyncTask)
 async def cancel_itself() -> None:
     raise asyncio.CancelledError

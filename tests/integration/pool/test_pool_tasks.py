@@ -38,6 +38,14 @@ def test_an_answered_job_is_received_started_and_succeeded(
     assert event_types(task_id) == ["task-received", "task-started", "task-succeeded"]
 
 
+def test_the_runtime_of_a_body_that_ran_ahead_is_its_own(
+    worker: Worker, subject: str, events: Events, event_types: Callable[[str], list[str]]
+) -> None:
+    (task_id,) = worker.send("outlast_soft_limit_ahead", subject)
+    event_types(task_id)
+    assert [e["runtime"] > 0.15 for e in events.seen if e.get("uuid") == task_id and "runtime" in e] == [True]
+
+
 def test_the_events_of_lone_jobs_leave_at_once(
     worker: Worker, subject: str, events: Events, event_types: Callable[[str], list[str]]
 ) -> None:
@@ -58,7 +66,13 @@ def test_a_task_may_retry(
     assert worker.notes(subject) == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("task", ["fail", "fail_plainly", "cancel_itself", "leave_the_interpreter"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        *("fail", "fail_plainly", "cancel_itself", "leave_the_interpreter"),
+        *("fail_ahead", "leave_the_interpreter_ahead"),
+    ],
+)
 def test_a_task_that_breaks_fails_once_and_alone(
     task: str, worker: Worker, subject: str, event_types: Callable[[str], list[str]], wait_until: Wait
 ) -> None:
@@ -68,10 +82,11 @@ def test_a_task_that_breaks_fails_once_and_alone(
     wait_until(lambda: worker.notes(subject))
 
 
+@pytest.mark.parametrize("task", ["outlast_soft_limit", "outlast_soft_limit_ahead"])
 def test_a_soft_limit_is_raised_at_the_await(
-    worker: Worker, subject: str, event_types: Callable[[str], list[str]]
+    task: str, worker: Worker, subject: str, event_types: Callable[[str], list[str]]
 ) -> None:
-    (task_id,) = worker.send("outlast_soft_limit", subject)
+    (task_id,) = worker.send(task, subject)
     assert event_types(task_id)[-1] == "task-succeeded"
     assert worker.notes(subject) == ["soft limit at the await"]
 

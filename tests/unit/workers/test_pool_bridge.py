@@ -1,7 +1,7 @@
 """From a plain function to an `async def` body and back, inside one asyncio task."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -9,15 +9,39 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from workers.pool.bridge import AsyncTask, Interrupts, JobCancelled, await_here, run_in_greenlet
+from workers.pool.bridge import AsyncTask, Interrupts, JobCancelled, await_here, run_ahead, run_in_greenlet
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
 
-@pytest.fixture(params=[True, False], ids=["inside the greenlet", "handed over"])
-def wait_here(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """`await_here` for a body that knows its request, and for one that does not."""
-    return partial(await_here, knows_request=request.param)
+Body = Callable[[], Coroutine[Any, Any, Any]]
+Around = Callable[[Callable[[], Any]], Any]
+"""Calls what it is given, which asks for the body; stands for Celery's tracer."""
+
+
+def _just(ask: Callable[[], Any]) -> Any:
+    return ask()
+
+
+async def _inside(body: Body, interrupts: Interrupts | None = None, around: Around = _just) -> Any:
+    return await run_in_greenlet(lambda: around(lambda: await_here(body())), interrupts or Interrupts())
+
+
+async def _ahead(body: Body, interrupts: Interrupts | None = None, around: Around = _just) -> Any:
+    class Asynchronous(AsyncTask):
+        @staticmethod
+        async def run() -> Any:
+            return await body()
+
+    task = Asynchronous()
+    return await run_ahead(task.body, lambda: around(task.run), interrupts or Interrupts())
+
+
+@pytest.fixture(params=[_inside, _ahead], ids=["inside the greenlet", "ahead"])
+def answer(request: pytest.FixtureRequest) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Runs a body and the plain function around it, in either way."""
+    way: Callable[..., Coroutine[Any, Any, Any]] = request.param
+    return way
 
 
 async def _run(call: Callable[[], object], interrupts: Interrupts | None = None) -> object:
@@ -29,44 +53,63 @@ async def _double(number: int) -> int:
     return 2 * number
 
 
-async def test_a_plain_function_gets_what_the_body_returns(wait_here: Callable[..., Any]) -> None:
-    assert await _run(lambda: wait_here(_double(20)) + wait_here(_double(1))) == 42
+async def test_a_plain_function_gets_what_the_body_returns(answer: Callable[..., Any]) -> None:
+    assert await answer(partial(_double, 20), around=lambda ask: ask() + 2) == 42
+
+
+async def test_a_plain_function_may_wait_for_several_bodies() -> None:
+    assert await _run(lambda: await_here(_double(20)) + await_here(_double(1))) == 42
+
+
+async def test_a_body_that_ran_ahead_runs_once_and_the_next_call_of_it_anew() -> None:
+    runs: list[int] = []
+
+    async def body() -> int:
+        runs.append(1)
+        await asyncio.sleep(0)
+        return len(runs)
+
+    def twice(ask: Callable[[], Any]) -> Any:
+        assert ask() == 1
+        with pytest.raises(RuntimeError, match="await its body"):
+            ask()  # on the loop's own thread it would block
+
+    await _ahead(body, around=twice)
+    assert runs == [1]
 
 
 async def test_a_function_without_a_body_just_returns() -> None:
     assert await _run(lambda: 42) == 42
 
 
-async def test_what_a_body_raises_passes_through_the_plain_function(wait_here: Callable[..., Any]) -> None:
+async def test_what_a_body_raises_passes_through_the_plain_function(answer: Callable[..., Any]) -> None:
     async def body() -> None:
         await asyncio.sleep(0)
         raise KeyError("lost")
 
-    def call() -> str:
+    def around(ask: Callable[[], Any]) -> str:
         try:
-            wait_here(body())
+            ask()
         except KeyError as error:
             return f"caught {error}"
         return "nothing"
 
-    assert await _run(call) == "caught 'lost'"
+    assert await answer(body, around=around) == "caught 'lost'"
 
 
-async def test_many_bodies_take_turns(wait_here: Callable[..., Any]) -> None:
+async def test_many_bodies_take_turns(answer: Callable[..., Any]) -> None:
     async def body(number: int) -> int:
         await asyncio.sleep(0.02)
         return number
 
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    answers = await asyncio.gather(*(_run(lambda n=n: wait_here(body(n))) for n in range(200)))
+    answers = await asyncio.gather(*(answer(partial(body, n)) for n in range(200)))
     assert answers == list(range(200))
     assert loop.time() - begun < 1.0
 
 
-async def test_context_variables_set_around_the_body_hold_inside_it_and_not_beside_it(
-    wait_here: Callable[..., Any],
-) -> None:
+async def test_context_variables_set_around_the_body_hold_inside_it_and_not_beside_it() -> None:
     async def body() -> str:
         await asyncio.sleep(0)
         return variable.get() + await asyncio.create_task(_read())
@@ -76,14 +119,14 @@ async def test_context_variables_set_around_the_body_hold_inside_it_and_not_besi
 
     def call(value: str) -> str:
         variable.set(value)
-        return wait_here(body())
+        return await_here(body())
 
-    answers = await asyncio.gather(*(asyncio.create_task(_run(lambda v=v: call(v))) for v in "ab"))
+    answers = await asyncio.gather(*(asyncio.create_task(_run(partial(call, v))) for v in "ab"))
     assert answers == ["aa", "bb"]
     assert variable.get() == "unset"
 
 
-async def test_a_soft_limit_is_raised_once_and_the_task_goes_on(wait_here: Callable[..., Any]) -> None:
+async def test_a_soft_limit_is_raised_once_and_the_task_goes_on(answer: Callable[..., Any]) -> None:
     interrupts = Interrupts()
 
     async def body() -> str:
@@ -95,7 +138,7 @@ async def test_a_soft_limit_is_raised_once_and_the_task_goes_on(wait_here: Calla
             return "went on"
         return "slept"
 
-    task = asyncio.create_task(_run(lambda: wait_here(body()), interrupts))
+    task = asyncio.create_task(answer(body, interrupts))
     await asyncio.sleep(0)
     interrupts.soft_limit = 1.0
     task.cancel()
@@ -104,7 +147,7 @@ async def test_a_soft_limit_is_raised_once_and_the_task_goes_on(wait_here: Calla
 
 
 async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_order(
-    wait_here: Callable[..., Any],
+    answer: Callable[..., Any],
 ) -> None:
     interrupts, seen = Interrupts(), []
 
@@ -115,7 +158,7 @@ async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_orde
             await asyncio.sleep(0)
             seen.append("in order")
 
-    task = asyncio.create_task(_run(lambda: wait_here(body()), interrupts))
+    task = asyncio.create_task(answer(body, interrupts))
     await asyncio.sleep(0)
     interrupts.terminated = True
     task.cancel()
@@ -124,16 +167,16 @@ async def test_a_terminated_job_is_cancelled_after_it_has_put_its_things_in_orde
     assert seen == ["in order"]
 
 
-async def test_a_body_that_cancels_itself_has_failed(wait_here: Callable[..., Any]) -> None:
+async def test_a_body_that_cancels_itself_has_failed(answer: Callable[..., Any]) -> None:
     async def body() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(JobCancelled):
-        await _run(lambda: wait_here(body()))
+        await answer(body)
 
 
 async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own_affair(
-    wait_here: Callable[..., Any],
+    answer: Callable[..., Any],
 ) -> None:
     """The pipeline does so when it drains: what waits for a permit is cancelled and put back."""
 
@@ -146,7 +189,7 @@ async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own
             task.uncancel()
         return "put back"
 
-    task = asyncio.create_task(_run(lambda: wait_here(body())))
+    task = asyncio.create_task(answer(body))
     await asyncio.sleep(0)
     task.cancel()
     assert await task == "put back"
@@ -177,4 +220,4 @@ def test_only_asynchronous_bodies_are_wrapped() -> None:
 
     results: list[Awaitable[str] | str] = [Plain().run(), Asynchronous().run(), Unbound().run("unbound")]
     assert results == ["plain", "asynchronous", "unbound"]
-    assert [task.body_is_async for task in (Plain, Asynchronous, Unbound)] == [False, True, True]
+    assert [task.body is not None for task in (Plain, Asynchronous, Unbound)] == [False, True, True]
