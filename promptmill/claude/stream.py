@@ -6,9 +6,9 @@ over. What is known and does not fit raises `MalformedAnswer`, because half an a
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
@@ -96,22 +96,13 @@ class MessageFold:
         error: the `error` event, if one arrived; nothing after it counts.
     """
 
+    __slots__ = ("_blocks", "_message", "_stopped", "error")
+
     def __init__(self) -> None:
         self.error: dict[str, Any] | None = None
         self._message: dict[str, Any] | None = None
         self._blocks: dict[int, _Block] = {}
         self._stopped = False
-        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
-            "message_start": self._start,
-            "content_block_start": self._start_block,
-            "content_block_delta": self._extend_block,
-            "content_block_stop": self._end_block,
-            "message_delta": self._change,
-            "message_stop": self._stop,
-            "error": self._fail,
-            # Nothing of the answer is in it; but a stream that is damaged here may be so elsewhere.
-            "ping": lambda _event: None,
-        }
 
     @property
     def done(self) -> bool:
@@ -154,7 +145,7 @@ class MessageFold:
             value = json.loads(event.data)
             handler = self._handlers.get(value["type"])
             if handler is not None:
-                handler(value)
+                handler(self, value)
         except MalformedAnswer:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -202,6 +193,21 @@ class MessageFold:
 
     def _fail(self, event: dict[str, Any]) -> None:
         self.error = event
+
+    def _hear_ping(self, _event: dict[str, Any]) -> None:
+        """Nothing of the answer is in it; but a stream that is damaged here may be so elsewhere."""
+
+    # One for all answers: most calls are no streams and never look into it.
+    _handlers: ClassVar[Mapping[str, Callable[["MessageFold", dict[str, Any]], None]]] = {
+        "message_start": _start,
+        "content_block_start": _start_block,
+        "content_block_delta": _extend_block,
+        "content_block_stop": _end_block,
+        "message_delta": _change,
+        "message_stop": _stop,
+        "error": _fail,
+        "ping": _hear_ping,
+    }
 
 
 def _overlay(target: dict[str, Any], news: dict[str, Any]) -> None:
