@@ -31,6 +31,10 @@ _CELERY = "import celeryconfig, workers.app; from celery.__main__ import main; m
 """Celery looks for both in the working directory first, where a person may have a `workers` of their own."""
 _WORKER = "import celeryconfig; from workers.program import main; main()"
 
+_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""For glibc: a heap for each of a worker's ten threads leaves gaps in each, 6 MB at 3,000 calls in flight. They hold the
+interpreter's lock when they allocate, so they do not wait for each other's heap."""
+
 _INFANCY_S = 15.0
 """A worker that ends at this age or younger was started in vain: starting it again would not help."""
 
@@ -126,7 +130,7 @@ class Stack:
         return children.start(
             name,
             command,
-            environment=environment_for(self.settings, os.environ),
+            environment=_FEW_ARENAS | environment_for(self.settings, os.environ),
             log=self.logs / f"{name}.log",
         )
 

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import resource
+from collections.abc import Awaitable
 from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -30,9 +31,9 @@ _process: WorkerProcess | None = None
 _resources = contextlib.ExitStack()
 
 
-async def answer(job_id: str, dispatch: int) -> None:
+def answer(job_id: str, dispatch: int) -> Awaitable[None]:
     """Answer one job in this process; see `Pipeline.answer`."""
-    await current().answer(job_id, dispatch)
+    return current().answer(job_id, dispatch)
 
 
 def current() -> WorkerProcess:
