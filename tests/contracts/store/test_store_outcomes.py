@@ -1,5 +1,6 @@
 """Outcomes are written in groups: replies, failures, deferrals, and what each attempt used."""
 
+import tracemalloc
 from datetime import timedelta
 from typing import Any
 
@@ -189,3 +190,20 @@ def test_an_empty_group_writes_nothing(world: Any) -> None:
         assert jobs.complete(conn, [], world.now) == set()
         assert jobs.fail(conn, [], world.now) == set()
         assert jobs.defer(conn, [], world.now) == set()
+
+
+def test_long_answers_are_written_without_a_copy_of_them_all(world: Any) -> None:
+    leases = world.running(world.batch(20))
+    completions = [world.completion(lease, '"ä"\n' * 100_000) for lease in leases]
+    size = sum(2 * len(each.text) for each in completions)
+    tracemalloc.start()
+
+    with world.database.begin() as conn:
+        jobs.complete(conn, completions, world.now)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * size
+    with world.database.read() as conn:
+        assert conn.scalar(select(reply.c.text).limit(1)) == completions[0].text
+        assert conn.scalar(select(reply.c.message).limit(1)) == completions[0].message
