@@ -46,7 +46,7 @@ from workers.pipeline import Pipeline
 from workers.put_right import Fault, PutRight
 from workers.reaper import Reaper
 from workers.reconciliation import Reconciliation
-from workers.statements import lock_jobs, store_statements
+from workers.statements import lock_jobs, size_of, store_statements
 from workers.timekeeping import DatabaseClock
 from workers.watchdog import Judge, Signs, Watchdog
 from workers.writer import Writer
@@ -252,6 +252,7 @@ class WorkerProcess:
             self.runtime.database.begin,
             store_statements(self.id, self.clock),
             prepare=lock_jobs,
+            size=size_of,
             rows=worker.commit_rows,
             delay=worker.commit_delay_s,
         )

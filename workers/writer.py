@@ -1,7 +1,7 @@
 """The one thread that writes: many small writes of many jobs become few commits.
 
 A job hands in a value and awaits its result, which comes after the commit. The thread takes what has
-gathered (at most `rows`, at most `delay` seconds old), runs each kind as one grouped statement, and
+gathered (at most `rows`, about `characters`, at most `delay` seconds old), runs each kind as one grouped statement, and
 commits once. A group that fails is split and written singly, so one bad row harms only its own job; a
 database that is away is waited for. What was handed in is written even when its job stopped waiting.
 """
@@ -57,6 +57,8 @@ class Writer:
         statements: what each kind runs.
         prepare: called with all values of a commit before the first statement.
         rows: the most writes in one commit.
+        size: characters of a value, for what is long enough to count.
+        characters: so many in one commit; what goes over it is its last write.
         delay: seconds to gather more before committing.
     """
 
@@ -67,12 +69,16 @@ class Writer:
         *,
         prepare: Callable[[Connection, Sequence[Any]], None] = lambda _connection, _values: None,
         rows: int = 100,
+        size: Callable[[Any], int] = lambda _value: 0,
+        characters: int = 8_000_000,
         delay: float = 0.02,
     ) -> None:
         self._begin = begin
         self._statements = statements
         self._prepare = prepare
         self._rows = rows
+        self._size = size
+        self._characters = characters
         self._delay = delay
         self._entries: deque[_Entry] = deque()
         self._changed = threading.Condition()
@@ -121,7 +127,16 @@ class Writer:
                 self._changed.wait_for(
                     lambda: len(self._entries) >= self._rows or self._stopping, timeout=self._delay
                 )
-            return [self._entries.popleft() for _ in range(min(self._rows, len(self._entries)))]
+        return self._taken()
+
+    def _taken(self) -> list[_Entry]:
+        """Of what has gathered, as much as one commit may hold; whoever hands in more need not wait for this."""
+        taken: list[_Entry] = []
+        characters = 0
+        while self._entries and len(taken) < self._rows and characters < self._characters:
+            taken.append(self._entries.popleft())
+            characters += self._size(taken[-1].value)
+        return taken
 
     def _write_until_done(self, entries: list[_Entry]) -> None:
         wait = _FIRST_WAIT_S

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from promptmill.errors import Unavailable
+from promptmill.store.jobs import Completion, Deferral
+from workers.statements import size_of
 from workers.writer import Write, Writer
 
 
@@ -57,6 +60,24 @@ async def test_many_writes_share_few_commits(writer: Writer, ledger: Ledger) -> 
     answers = await asyncio.gather(*(writer.put(Write.COMPLETE, number) for number in range(250)))
     assert answers == [number * 10 for number in range(250)]
     assert len(ledger.commits) <= 4
+
+
+async def test_a_commit_takes_few_of_what_is_large(ledger: Ledger) -> None:
+    writer = Writer(ledger.begin, dict.fromkeys(Write, ledger.write), delay=0.05, size=len, characters=1_000)
+    writes = asyncio.gather(*(writer.put(Write.COMPLETE, ["x"] * size) for size in (600, 500, 1, 5_000, 1)))
+    writer.start()
+    await writes
+    writer.stop()
+    assert [[len(value) for value in commit] for commit in ledger.commits] == [[600, 500], [1, 5_000], [1]]
+
+
+def test_a_write_is_as_large_as_its_answer() -> None:
+    nothing: Any = dict.fromkeys(each.name for each in fields(Completion))
+    blocks = [{"type": "text", "text": "x" * 900}, {"type": "tool_use", "input": {"rows": ["y" * 80]}}]
+    completion = Completion(**nothing | {"message": {"content": blocks}})
+    deferral = Deferral(job_id="job", not_before=None, kept=completion)
+    assert size_of(completion) == size_of(deferral) == 992
+    assert size_of(Deferral(job_id="job", not_before=None)) == 0
 
 
 async def test_completions_are_written_before_new_jobs_begin(writer: Writer, ledger: Ledger) -> None:
