@@ -48,7 +48,7 @@ def failures_of(connection: Connection, batch: BatchRow) -> Failures:
 def failure_lines(failures: Failures, batch: BatchRow) -> Iterator[str]:
     """What failed, one of them, and what to do; nothing when all is well."""
     for group in failures.groups:
-        yield f"not answered: {group.jobs:,} {_name(group)}, as {_example(group)}"
+        yield f"not answered: {group.jobs:,} {_name(group)}{_example(group)}"
         yield f"  do: {_for(batch, group.advice)}"
     if batch.canceled:
         yield f"not answered: {batch.canceled:,} canceled"
@@ -92,8 +92,10 @@ def _name(group: FailureGroup) -> str:
 
 
 def _example(group: FailureGroup) -> str:
+    if group.custom_id is None:
+        return ""
     after = several(group.attempts, "attempt") + (f", {group.request_id}" if group.request_id else "")
-    return f"{group.custom_id} ({after})" + (f": {_shortened(group.message)}" if group.message else "")
+    return f", as {group.custom_id} ({after})" + (f": {_shortened(group.message)}" if group.message else "")
 
 
 def _shortened(message: str) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from promptmill.store import audit, batches
+from promptmill.store import batches
 from promptmill.store.batches import NewBatch
 from promptmill.store.database import Database, database_now
-from promptmill.store.ledger import SUCCEEDED
-from promptmill.store.tallies import FAILED, OUTCOME, STOP_REASON, Tallies, add
+from promptmill.store.recounting import recount
 
 MODEL = "claude-sonnet-5"
 GROUP = "claude-sonnet"
@@ -68,7 +67,7 @@ def fill(database: Database, name: str, scene: Scene, jobs: int, *, model_group:
         _insert(connection, new.id, scene, jobs, now=now, group=model_group)
     with database.begin() as connection:
         _count(connection, new.id)
-        _count_words(connection, new.id)
+        recount(connection, new.id)
         batches.seal(connection, new.id, now)
     _settle_down(database)
     return new.id
@@ -190,18 +189,6 @@ def _count(connection: Connection, batch_id: str) -> None:
     """The counters of the batch, from its rows."""
     values: dict[str, Any] = {"of_batch": batch_id}
     connection.execute(text(_COUNTERS), values)
-
-
-def _count_words(connection: Connection, batch_id: str) -> None:
-    """What is kept word by word, likewise."""
-    tallies = Tallies()
-    words = tallies[batch_id].words
-    counted = audit.count(connection, batch_id, datetime.now(UTC))
-    words.update({(OUTCOME, outcome): sums.attempts for outcome, sums in counted.closed.items()})
-    del words[OUTCOME, SUCCEEDED]
-    words.update({(STOP_REASON, reason): number for reason, number in counted.stop_reasons.items()})
-    words.update({(FAILED, word): number for word, number in counted.failed.items()})
-    add(connection, tallies, datetime.now(UTC))
 
 
 _COUNTERS = """

@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, literal, se
 from promptmill.retries import TRUNCATED
 from promptmill.states import JobState
 from promptmill.store.guards import is_in
-from promptmill.store.ledger import COMPLETE, OPEN, SUCCEEDED
+from promptmill.store.ledger import OPEN, SUCCEEDED
+from promptmill.store.recounting import bounded, failed, stop_reasons
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import ANSWERED, ENDED_BADLY, FAILED, FAILED_OF, attempt, job, reply
-from promptmill.store.tallies import FAILED as FAILED_JOBS
-from promptmill.store.tallies import OUTCOME, STOP_REASON, failed_of, words_of
+from promptmill.store.tables import ANSWERED, attempt, job, reply
+from promptmill.store.tallies import FAILED_JOBS, OUTCOME, STOP_REASON, rows_of
 from promptmill.store.workers import FRESH_FOR, live
 
 
@@ -67,7 +67,8 @@ class Counted:
         answers_without_cost: answers whose cost is not known, by the model that served them and the price list.
         told_outcomes, told_stop_reasons: what `batch_count` says, which is kept and not counted.
         told_failed, failed: jobs that ended badly by what they failed of, as kept and as counted.
-        stop_reasons: of the answers that ended otherwise than by being complete, those that were kept included.
+        stop_reasons: of the answers that ended otherwise than by being complete, those that were kept included. Where
+            a batch has more words than are kept, this and `failed` have the others under `other`, as what is told.
     """
 
     jobs: dict[JobState, int] = field(default_factory=lambda: dict.fromkeys(JobState, 0))
@@ -90,7 +91,7 @@ class Counted:
     told_stop_reasons: dict[str, int] = field(default_factory=dict)
     stop_reasons: Counter[str] = field(default_factory=Counter)
     told_failed: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
+    failed: Counter[str] = field(default_factory=Counter)
 
     @property
     def all_closed(self) -> Sums:
@@ -124,14 +125,13 @@ def count(conn: Connection, batch_id: str, now: datetime, fresh_for: timedelta =
         counted.running_without_worker += 0 if worker_id in alive else number
     counted.answered_again = _pair(conn.execute(_ANSWERED_AGAIN, {"of_batch": batch_id}).one())
     counted.claimed_again = int(conn.scalar(_CLAIMED_AGAIN, {"of_batch": batch_id}) or 0)
-    counted.told_outcomes = words_of(conn, batch_id, OUTCOME)
-    counted.told_stop_reasons = words_of(conn, batch_id, STOP_REASON)
-    counted.told_failed = words_of(conn, batch_id, FAILED_JOBS)
-    for state, *said, number in conn.execute(_FAILED, {"of_batch": batch_id}):
-        counted.failed[failed_of(JobState(state), *said)] = number
-    for statement in (_STOPPED, _KEPT):
-        for reason, number in conn.execute(statement, {"of_batch": batch_id}):
-            counted.stop_reasons[reason] += number
+    counted.told_outcomes = _some(rows_of(conn, batch_id, OUTCOME))
+    told = rows_of(conn, batch_id, STOP_REASON)
+    counted.told_stop_reasons = _some(told)
+    counted.stop_reasons = bounded(STOP_REASON, stop_reasons(conn, batch_id), told)
+    told = rows_of(conn, batch_id, FAILED_JOBS)
+    counted.told_failed = _some(told)
+    counted.failed = bounded(FAILED_JOBS, failed(conn, batch_id), told)
     if SUCCEEDED in counted.unknown:
         for model, prices, number in conn.execute(_WITHOUT_COST, {"of_batch": batch_id}):
             counted.answers_without_cost[model, prices] = number
@@ -214,28 +214,6 @@ _CLAIMED = (
     .subquery()
 )
 _CLAIMED_AGAIN = select(func.sum(_CLAIMED.c.beyond_first))
-_SAID = (job.c.state, *(job.c[name] for name in FAILED_OF))
-_FAILED = select(*_SAID, func.count()).where(_IN_BATCH, text(ENDED_BADLY)).group_by(*_SAID)
-_STOPPED = (
-    select(attempt.c.stop_reason, func.count())
-    .where(
-        attempt.c.batch_id == bindparam("of_batch"), text(ANSWERED), attempt.c.stop_reason.not_in(COMPLETE)
-    )
-    .group_by(attempt.c.stop_reason)
-)
-# Answers that were cut off, asked again with more room, and kept because no longer one came.
-_KEPT = (
-    select(reply.c.stop_reason, func.count())
-    .join_from(attempt, reply, and_(reply.c.job_id == attempt.c.job_id, reply.c.attempt_id == attempt.c.id))
-    .join(job, job.c.id == reply.c.job_id)
-    .where(
-        attempt.c.batch_id == bindparam("of_batch"),
-        text(FAILED),
-        attempt.c.outcome == TRUNCATED,
-        job.c.state == JobState.SUCCEEDED,
-    )
-    .group_by(reply.c.stop_reason)
-)
 _SERVED_BY = func.coalesce(reply.c.model, attempt.c.model)
 _WITHOUT_COST = (
     select(_SERVED_BY, attempt.c.price_version, func.count())
@@ -270,6 +248,10 @@ def _add_attempts(counted: Counted, row: Row[tuple[object, ...]]) -> int:
     if not row.is_priced:
         counted.unknown.setdefault(row.outcome, Sums()).add(sums)
     return 0
+
+
+def _some(told: dict[str, int]) -> dict[str, int]:
+    return {word: number for word, number in told.items() if number}
 
 
 def _together(sums: Iterable[Sums]) -> Sums:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Select, and_, bindparam, select, text
 from promptmill.advice import advice_for
 from promptmill.states import JobState
 from promptmill.store.tables import ENDED_BADLY, FAILED_OF, attempt, job
-from promptmill.store.tallies import FAILED, STOP_REASON, words_of
+from promptmill.store.tallies import FAILED_JOBS, STOP_REASON, words_of
 
 MOST_GROUPS = 20
 
@@ -29,7 +29,7 @@ class FailureGroup:
         state: `errored` or `expired`.
         kind: what the jobs were given up for; the state's own word where nothing failed before.
         status, type, code: what the server said, where it said something.
-        custom_id: of the first such job.
+        custom_id: of the first such job; None where the count is kept and no such job is found.
         attempts: how often that one was tried.
         message, request_id: of its last attempt.
     """
@@ -40,7 +40,7 @@ class FailureGroup:
     status: int | None
     type: str | None
     code: str | None
-    custom_id: str
+    custom_id: str | None
     attempts: int
     message: str | None
     request_id: str | None
@@ -54,10 +54,10 @@ class FailureGroup:
 
 def groups(conn: Connection, batch_id: str) -> Sequence[FailureGroup]:
     """The jobs of a batch that errored or expired, in at most MOST_GROUPS groups, the largest first."""
-    counts = Counter(words_of(conn, batch_id, FAILED))
+    counts = Counter(words_of(conn, batch_id, FAILED_JOBS))
     found = [(jobs, _said(word)) for word, jobs in counts.most_common(MOST_GROUPS)]
     samples = [(jobs, said, _sample(conn, batch_id, said)) for jobs, said in found]
-    samples.sort(key=lambda each: (-each[0], each[2].seq))
+    samples.sort(key=lambda each: (-each[0], each[2].seq if each[2] else 0))
     return [_group(*each) for each in samples]
 
 
@@ -75,10 +75,10 @@ def _said(word: str) -> dict[str, Any]:
     return dict(zip(_PLACE, json.loads(word), strict=True))
 
 
-def _sample(conn: Connection, batch_id: str, said: Mapping[str, Any]) -> Row[*tuple[Any, ...]]:
-    """The first job of a group: one look into the index."""
+def _sample(conn: Connection, batch_id: str, said: Mapping[str, Any]) -> Row[*tuple[Any, ...]] | None:
+    """The first job of a group, one look into the index; None where the count is off, or of `other` reasons."""
     known = {name: value for name, value in said.items() if value is not None}
-    return conn.execute(_sample_of(frozenset(known)), {"of_batch": batch_id, **known}).one()
+    return conn.execute(_sample_of(frozenset(known)), {"of_batch": batch_id, **known}).one_or_none()
 
 
 @cache
@@ -90,14 +90,15 @@ def _sample_of(known: frozenset[str]) -> Select[*tuple[Any, ...]]:
         .select_from(job)
         .outerjoin(attempt, and_(_LAST, attempt.c.outcome == job.c.error_kind))
         .where(job.c.batch_id == bindparam("of_batch"), text(ENDED_BADLY), *is_such)
-        .order_by(job.c.seq)
+        # In the order of its index to the last column, the NULLs among them too: Postgres would sort the group otherwise.
+        .order_by(*(job.c[name] for name in _PLACE), job.c.seq)
         .limit(1)
         # Without statistics SQLite would rather walk through the batch in its order.
         .with_hint(job, "INDEXED BY job_failed", "sqlite")
     )
 
 
-def _group(jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]]) -> FailureGroup:
+def _group(jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]] | None) -> FailureGroup:
     state = JobState(said["state"])
     return FailureGroup(
         jobs=jobs,
@@ -106,8 +107,8 @@ def _group(jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]]) ->
         status=said["error_status"],
         type=said["error_type"],
         code=said["error_code"],
-        custom_id=sample.custom_id,
-        attempts=sample.attempts,
-        message=sample.error_message,
-        request_id=sample.request_id,
+        custom_id=sample.custom_id if sample else None,
+        attempts=sample.attempts if sample else 0,
+        message=sample.error_message if sample else None,
+        request_id=sample.request_id if sample else None,
     )

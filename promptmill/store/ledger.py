@@ -12,11 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, RowMapping, Select, and_, case, func, not_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill.store.columns import storable
 from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import attempt
-from promptmill.store.tallies import OUTCOME, STOP_REASON, Tallies, Tally
+from promptmill.store.tallies import OUTCOME, STOP_REASON, Tallies, Tally, as_word
 from promptmill.usage import Usage
 
 OPEN = "open"
@@ -35,19 +34,18 @@ _FACTS = (
     "closed_at",
     "outcome",
     "status",
-    "error_type",
-    "error_code",
     "request_id",
-    "stop_reason",
     "usage_raw",
     "cost_nanos",
     "price_version",
 )
+_WORDS = ("error_type", "error_code", "stop_reason")
 _IDS = Rowset(attempt.c.id)
-_CLOSED_COLUMNS = ("error_message", *_FACTS, *USAGE_COLUMNS)
+_CLOSED_COLUMNS = ("error_message", *_WORDS, *_FACTS, *USAGE_COLUMNS)
 _CLOSED = Rowset(attempt.c.id, *(attempt.c[name] for name in _CLOSED_COLUMNS))
 _NOTHING = Usage()
 _facts_of = attrgetter(*_FACTS)
+_words_of = attrgetter(*_WORDS)
 _usage_of = attrgetter(*USAGE_COLUMNS)
 
 
@@ -158,23 +156,23 @@ def costs(conn: Connection, batch_id: str) -> Costs:
     )
 
 
-def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -> None:
-    """Close attempts that are open or lost, and add what they used to the tallies of their batches.
+def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -> set[str]:
+    """Close attempts that are open or lost, and add what they used to the tallies of their batches; which it were.
 
     One that was closed before stays as it is, so a duplicate report costs nothing. The caller holds the
     locks of the batches.
     """
     by_id = {each.attempt_id: each for each in reversed(tuple(closed))}
-    if not by_id:
-        return
+    wanted = set(by_id)
     for row in _close_all(conn, _CLOSE_OPEN, by_id.values()):
         _count(tallies[row.batch_id], OPEN, row.reserved_nanos, by_id.pop(row.id))
     if not by_id:
-        return
+        return wanted
     given_up = _FIND_GIVEN_UP.run(conn, _IDS.parameters((each,) for each in by_id)).all()
     was = {row.id: row.outcome for row in given_up}
     for row in _close_all(conn, _CLOSE_AGAIN, [by_id[each] for each in was]):
-        _count(tallies[row.batch_id], was[row.id], row.reserved_nanos, by_id[row.id])
+        _count(tallies[row.batch_id], was[row.id], row.reserved_nanos, by_id.pop(row.id))
+    return wanted - by_id.keys()
 
 
 def _close_all(conn: Connection, how: Prepared, closed: Collection[ClosedAttempt]) -> Sequence[Row[Any]]:
@@ -200,13 +198,25 @@ def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAtt
     tally.use(closed.usage or _NOTHING)
     if closed.outcome != SUCCEEDED:
         tally.words[OUTCOME, closed.outcome] += 1
-    elif closed.stop_reason is not None and closed.stop_reason not in COMPLETE:
-        tally.words[STOP_REASON, storable(closed.stop_reason)] += 1
+    else:
+        count_stop_reason(tally, closed.stop_reason)
+
+
+def count_stop_reason(tally: Tally, stop_reason: str | None) -> None:
+    """One more answer that ended so; one that is whole is not counted."""
+    if stop_reason is not None and stop_reason not in COMPLETE:
+        tally.words[STOP_REASON, str(as_word(stop_reason))] += 1
 
 
 def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
     message = closed.error_message and closed.error_message[:_LONGEST_MESSAGE]
-    return (closed.attempt_id, message, *_facts_of(closed), *_usage_of(closed.usage or _NOTHING))
+    return (
+        closed.attempt_id,
+        message,
+        *map(as_word, _words_of(closed)),
+        *_facts_of(closed),
+        *_usage_of(closed.usage or _NOTHING),
+    )
 
 
 def _find_given_up(dialect: str) -> Select[tuple[str, str]]:

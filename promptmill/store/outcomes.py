@@ -29,14 +29,15 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.selectable import NamedFromClause
 
+from promptmill.retries import TRUNCATED
 from promptmill.states import BatchState, JobState
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
-from promptmill.store.ledger import LOST, ClosedAttempt, close
+from promptmill.store.ledger import LOST, ClosedAttempt, close, count_stop_reason
 from promptmill.store.prepared import Prepared, PreparedInsert
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import FAILED_OF, NO_FAILURE, SERVED, batch, job, reply
-from promptmill.store.tallies import ENDED, FAILED, Tallies, add, failed_of, lock_batches_of
+from promptmill.store.tables import FAILED_OF, NO_FAILURE, SERVED, attempt, batch, job, reply
+from promptmill.store.tallies import ENDED, FAILED_JOBS, Tallies, add, as_word, failed_of, lock_batches_of
 from promptmill.store.waiting import end_waiting
 
 
@@ -92,7 +93,7 @@ class Failure:
 
 def complete(conn: Connection, completions: Sequence[Completion], now: datetime) -> set[str]:
     """Write replies; the ids of the jobs that were accepted."""
-    tallies = _record(conn, completions)
+    tallies, closed = _record(conn, completions)
     tokens = ((each.job_id, each.token) for each in completions)
     given = _TOKENS.parameters(tokens, now=now)
     accepted = _SUCCEED.run(conn, given).all()
@@ -100,22 +101,27 @@ def complete(conn: Connection, completions: Sequence[Completion], now: datetime)
         late = _SUCCEED_LATE.run(conn, given).all()
         for row in late:
             tallies[row.batch_id].errored -= 1
-            tallies[row.batch_id].words[FAILED, failed_of(JobState.ERRORED, LOST)] -= 1
+            tallies[row.batch_id].words[FAILED_JOBS, failed_of(JobState.ERRORED, LOST)] -= 1
         accepted = [*accepted, *late]
     first = {(each.job_id, each.token): each for each in reversed(completions)}
     replies = [_reply_values(first[row.id, row.token], now) for row in accepted]
     if replies:
         _STORE_REPLY.run(conn, replies)
+    told_before: dict[str, tuple[str, Completion]] = {}
     for row in accepted:
         tallies[row.batch_id].succeeded += 1
         tallies[row.batch_id].formula_tokens_answered += row.estimated_input_tokens
+        answer = first[row.id, row.token]
+        if answer.attempt.attempt_id not in closed:
+            told_before[answer.attempt.attempt_id] = row.batch_id, answer
+    _count_cut(conn, told_before, tallies)
     add(conn, tallies, now)
     return {row.id for row in accepted}
 
 
 def fail(conn: Connection, failures: Sequence[Failure], now: datetime) -> set[str]:
     """End jobs without an answer; the ids of the jobs that were."""
-    tallies = _record(conn, failures)
+    tallies, _ = _record(conn, failures)
     given = ((*_report(each), each.state) for each in failures)
     found = _END.run(conn, _FAILURES.parameters(given, now=now)).all()
     for row in found:
@@ -130,8 +136,10 @@ def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set
     In a batch that is being canceled such a job ends instead, `canceled` or with what was kept, and its id is in
     the answer too.
     """
-    tallies = _record(conn, deferrals)
-    _keep(conn, [each.kept for each in deferrals if each.kept is not None], now)
+    tallies, closed = _record(conn, deferrals)
+    _keep(
+        conn, [each.kept for each in deferrals if each.kept and each.kept.attempt.attempt_id in closed], now
+    )
     given = ((*_report(each), each.not_before) for each in deferrals)
     gone = _SEND_BACK.run(conn, _DEFERRALS.parameters(given, now=now)).all()
     for row in gone:
@@ -142,21 +150,36 @@ def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set
 
 
 def _keep(conn: Connection, cut: Sequence[Completion], now: datetime) -> None:
-    """Store answers that were cut off, of the jobs that are still the writer's; the batches are locked."""
+    """Store answers that were cut off, of the jobs that are still the writer's; the batches are locked.
+
+    Each once, and only of an attempt that this report has closed: by that the audit knows that it was cut off.
+    """
     if not cut:
         return
     given = _TOKENS.parameters((each.job_id, each.token) for each in cut)
     open_ = {(row.id, row.token) for row in _STILL_OPEN.run(conn, given)}
-    if replies := [_reply_values(each, now) for each in cut if (each.job_id, each.token) in open_]:
+    first = {(each.job_id, each.token): each for each in reversed(cut)}
+    if replies := [_reply_values(each, now) for place, each in first.items() if place in open_]:
         _STORE_REPLY.run(conn, replies)
 
 
-def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]) -> Tallies:
-    """Lock the batches and close the attempts, whoever holds the jobs by now."""
+def _count_cut(conn: Connection, answers: Mapping[str, tuple[str, Completion]], tallies: Tallies) -> None:
+    """Count how these ended whose attempts were closed before, as cut off; by attempt, each with its batch.
+
+    Somebody has told of one attempt in two ways. As with a kept answer, what the job now has is what counts.
+    """
+    if not answers:
+        return
+    for attempt_id in _CUT.run(conn, _ATTEMPTS.parameters((each,) for each in answers)).scalars():
+        batch_id, completion = answers[attempt_id]
+        count_stop_reason(tallies[batch_id], completion.stop_reason)
+
+
+def _record(conn: Connection, reports: Sequence[Completion | Failure | Deferral]) -> tuple[Tallies, set[str]]:
+    """Lock the batches and close the attempts, whoever holds the jobs by now; the ids of those that were closed."""
     lock_batches_of(conn, {each.job_id for each in reports})
     tallies = Tallies()
-    close(conn, (each.attempt for each in reports if each.attempt), tallies)
-    return tallies
+    return tallies, close(conn, (each.attempt for each in reports if each.attempt), tallies)
 
 
 def replied_by(conn: Connection, attempts: Iterable[tuple[str, str]]) -> set[str]:
@@ -183,6 +206,7 @@ def expire_overdue(conn: Connection, now: datetime) -> int:
 
 
 _REPLIES = Rowset(reply.c.job_id, reply.c.attempt_id)
+_ATTEMPTS = Rowset(attempt.c.id)
 _TOKENS = Rowset(job.c.id, job.c.token)
 _REPORT = (job.c.id, job.c.token, job.c.dispatch, *(job.c[name] for name in FAILED_OF))
 _FAILURES = Rowset(*_REPORT, column("end_state", String))
@@ -207,7 +231,8 @@ def _report(report: Failure | Deferral) -> tuple[Any, ...]:
     """The values of _REPORT: what the server said is kept beside the kind that it was taken for."""
     said: tuple[Any, ...] = (None, None, None)
     if report.attempt is not None and report.attempt.outcome == report.error_kind:
-        said = (report.attempt.status, report.attempt.error_type, report.attempt.error_code)
+        words = (report.attempt.error_type, report.attempt.error_code)
+        said = (report.attempt.status, *map(as_word, words))
     return (report.job_id, report.token, report.dispatch, report.error_kind, *said)
 
 
@@ -291,6 +316,11 @@ def _store_reply(dialect: str) -> Insert:
 
 _SUCCEED = Prepared(_succeed)
 _SUCCEED_LATE = Prepared(_succeed_late)
+_CUT = Prepared(
+    lambda dialect: select(attempt.c.id).where(
+        _ATTEMPTS.among(dialect, attempt.c.id), attempt.c.outcome == TRUNCATED
+    )
+)
 _STILL_OPEN = Prepared(_still_open)
 _END = Prepared(_end)
 _SEND_BACK = Prepared(_send_back)
@@ -303,7 +333,7 @@ def _reply_values(completion: Completion, now: datetime) -> tuple[Any, ...]:
     return (
         completion.job_id,
         completion.attempt.attempt_id,
-        completion.stop_reason,
+        as_word(completion.stop_reason),
         completion.model,
         completion.simulated,
         now,

@@ -21,7 +21,7 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import is_in
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import FAILED_OF, NO_FAILURE, batch, job
-from promptmill.store.tallies import FAILED, Tallies, add, failed_of
+from promptmill.store.tallies import FAILED_JOBS, Tallies, add, failed_of
 
 MOST_AT_ONCE = 5_000
 """Jobs taken up in one transaction, for which other writers wait: under 0.2 s on SQLite and on Postgres."""
@@ -70,7 +70,7 @@ def retry(
     for row in conn.execute(_failed(conn.dialect.name), wanted):
         if row.state in wanted_states:
             word = failed_of(JobState(row.state), *(getattr(row, name) for name in FAILED_OF))
-            tallies[batch_id].words[FAILED, word] -= row.jobs
+            tallies[batch_id].words[FAILED_JOBS, word] -= row.jobs
     for ended in wanted_states:
         if taken_up := conn.execute(_take_up(conn.dialect.name, ended), wanted).rowcount:
             tallies[batch_id].count(ended, -taken_up)

@@ -28,7 +28,7 @@ PENDING_DEFERRED = "state = 'pending' AND not_before IS NOT NULL"
 OUT = "state IN ('queued', 'running', 'submitted')"
 RUNNING = "state = 'running'"
 QUEUED = "state = 'queued'"
-FAILED = "outcome NOT IN ('open', 'succeeded')"
+FAILED_TRIES = "outcome NOT IN ('open', 'succeeded')"
 ANSWERED = "outcome = 'succeeded'"
 ENDED_BADLY = "state IN ('errored', 'expired')"
 
@@ -204,7 +204,7 @@ class Attempt(Row, table=True):
     __tablename__ = "attempt"
     __table_args__: ClassVar[Any] = (
         UniqueConstraint("job_id", "number"),
-        _partial("attempt_failed", "batch_id", "outcome", where=FAILED),
+        _partial("attempt_failed", "batch_id", "outcome", where=FAILED_TRIES),
         Index("attempt_opened", "opened_at", "model_group"),
         _partial("attempt_answered", "batch_id", "model_group", "opened_at", where=ANSWERED),
     )

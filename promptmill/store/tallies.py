@@ -5,8 +5,9 @@ never wait for each other in a ring, and the counters of a batch change in one o
 one update be the one that reaches the total and ends it.
 """
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
@@ -37,7 +38,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from promptmill.budgets import Budget
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
-from promptmill.store.columns import UTCDateTime, json_text
+from promptmill.store.columns import UTCDateTime, json_text, storable
 from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset, among
 from promptmill.store.tables import FAILED_OF, SERVED, batch, batch_count, job
@@ -45,9 +46,16 @@ from promptmill.usage import Usage
 
 OUTCOME = "outcome"
 STOP_REASON = "stop_reason"
-FAILED = "failed"
+FAILED_JOBS = "failed"
 """What `batch_count` counts."""
+_SAID_BY_SERVERS = (STOP_REASON, FAILED_JOBS)
+MOST_WORDS = 50
+"""Words a batch has of each of these: a server that names every call anew must not make a row for each."""
+OTHER = "other"
+"""The word for all that come after them."""
 MAX_TOKENS = "max_tokens"
+LONGEST_WORD = 100
+"""Characters of what a server calls something: such words are in indexes, whose entries Postgres bounds (2,704 bytes)."""
 
 
 @dataclass(slots=True)
@@ -90,7 +98,7 @@ class Tally:
             self.words[STOP_REASON, MAX_TOKENS] += 1
         elif state is not JobState.CANCELED:
             said = (job.error_kind, job.error_status, job.error_type, job.error_code)
-            self.words[FAILED, failed_of(state, *said)] += 1
+            self.words[FAILED_JOBS, failed_of(state, *said)] += 1
 
     @property
     def done(self) -> int:
@@ -114,6 +122,21 @@ def failed_of(
 ) -> str:
     """The word under which a job is counted that ended so, of that; `json.loads` reads it."""
     return json_text([state.value, kind, status, type_, code])
+
+
+def kept_as(what: str, word: str, kept: Collection[str]) -> str:
+    """The word under which a word is counted in a batch that counts those of `kept` already.
+
+    What was counted under `other` stays there, because no row of `batch_count` ever goes.
+    """
+    if what not in _SAID_BY_SERVERS or word in kept or len(kept) < MOST_WORDS:
+        return word
+    return OTHER if what == STOP_REASON else failed_of(JobState(json.loads(word)[0]), OTHER)
+
+
+def as_word(text: str | None) -> str | None:
+    """What a server calls something (a type, a code, a stop reason), cut to LONGEST_WORD and storable."""
+    return None if text is None else storable(text[:LONGEST_WORD])
 
 
 class Tallies(defaultdict[str, Tally]):
@@ -158,20 +181,50 @@ def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
     if tallies:
         rows = ((batch_id, *_values_of(tallies[batch_id])) for batch_id in sorted(tallies))
         _ADD.run(conn, _TALLIES.parameters(rows, now=now))
-    words = [
-        {"batch_id": batch_id, "what": what, "word": word, "number": number}
-        for batch_id, tally in tallies.items()
-        for (what, word), number in tally.words.items()
-        if number
-    ]
-    if words:
-        conn.execute(_add_words(conn.dialect.name), words)
+    counted = {
+        (batch_id, *word): number for batch_id in tallies for word, number in _words(tallies[batch_id])
+    }
+    if counted:
+        add_words(conn, _within_bounds(conn, counted))
+
+
+def add_words(conn: Connection, counted: Mapping[tuple[str, str, str], int]) -> None:
+    """Add to rows of `batch_count`, by batch, what and word; the batches are locked."""
+    names = ("batch_id", "what", "word", "number")
+    rows = [dict(zip(names, (*place, number), strict=True)) for place, number in counted.items()]
+    conn.execute(_add_words(conn.dialect.name), rows)
 
 
 def words_of(conn: Connection, batch_id: str, what: str) -> dict[str, int]:
     """What is counted of a batch word by word: how many of each; what there is none of is left out."""
-    found = conn.execute(_WORDS, {"of_batch": batch_id, "what": what})
-    return {word: number for word, number in found if number}
+    return {word: number for word, number in rows_of(conn, batch_id, what).items() if number > 0}
+
+
+def rows_of(conn: Connection, batch_id: str, what: str) -> dict[str, int]:
+    """The same as it is stored, also what came to nothing."""
+    return {row.word: row.number for row in conn.execute(_WORDS, {"of_batch": batch_id, "what": what})}
+
+
+def _words(tally: Tally) -> list[tuple[tuple[str, str], int]]:
+    return [(word, number) for word, number in tally.words.items() if number]
+
+
+def _within_bounds(
+    conn: Connection, counted: Mapping[tuple[str, str, str], int]
+) -> Mapping[tuple[str, str, str], int]:
+    """The same with `other` in the place of words that are one too many."""
+    spoken = sorted({batch_id for batch_id, what, _ in counted if what in _SAID_BY_SERVERS})
+    if not spoken:
+        return counted
+    kept: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in _KEPT.run(conn, _IDS.parameters((each,) for each in spoken)):
+        kept[row.batch_id, row.what].add(row.word)
+    bounded: Counter[tuple[str, str, str]] = Counter()
+    for (batch_id, what, word), number in counted.items():
+        own = kept_as(what, word, kept[batch_id, what])
+        kept[batch_id, what].add(own)
+        bounded[batch_id, what, own] += number
+    return bounded
 
 
 _OWNERS = select(job.c.batch_id).where(_IDS.among("postgresql", job.c.id))
@@ -179,6 +232,11 @@ _WORDS = (
     select(batch_count.c.word, batch_count.c.number)
     .where(batch_count.c.batch_id == bindparam("of_batch"), batch_count.c.what == bindparam("what"))
     .order_by(batch_count.c.word)
+)
+_KEPT = Prepared(
+    lambda dialect: select(batch_count.c.batch_id, batch_count.c.what, batch_count.c.word).where(
+        _IDS.among(dialect, batch_count.c.batch_id), batch_count.c.what.in_(_SAID_BY_SERVERS)
+    )
 )
 _BUDGET = (batch.c.budget_nanos, batch.c.cost_nanos, batch.c.reserved_nanos, batch.c.unknown_nanos)
 _BUDGETS = Prepared(

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from producers import audit_checks
 from producers.audit_checks import Check, Note
 from promptmill.pricing import PriceBook
-from promptmill.store import audit, batches, jobs
+from promptmill.store import audit, batches, jobs, recounting
 from promptmill.store.batches import BatchRow
 
 
@@ -150,6 +150,31 @@ def test_an_answer_without_a_cost_is_a_fault_where_its_price_was_known_and_else_
 def test_a_job_of_a_dead_worker_is_missed(world: Any, at_work: BatchRow) -> None:
     world.tick(60)
     assert _broken(world, at_work) == {"running_with_worker": (1, 0)}
+
+
+def test_what_is_kept_word_by_word_is_put_right_by_a_count(world: Any) -> None:
+    made = world.batch(70)
+    leases = world.running(made, 70)
+    odd = [
+        world.completion(each, attempt=world.closed(each, stop_reason=f"odd {each.job_id}"))
+        for each in leases[:60]
+    ]
+    with world.database.begin() as conn:
+        jobs.complete(conn, odd, world.now)
+    world.defer(*leases[60:65])
+    world.fail(*leases[65:])
+    assert _broken(world, made) == {}
+    _do(world, "UPDATE batch_count SET number = number - 3 WHERE batch_id = :id", id=made.id)
+    _do(world, "DELETE FROM batch_count WHERE batch_id = :id AND word LIKE 'odd%1'", id=made.id)
+    assert _broken(world, made)
+
+    with world.database.begin() as conn:
+        recounting.recount(conn, made.id)
+
+    assert _broken(world, made) == {}
+    world.running(made)
+    world.reap()
+    assert _broken(world, made) == {}
 
 
 _OF_BATCH = "(SELECT id FROM job WHERE batch_id = :id)"

@@ -1,9 +1,16 @@
 """What failed in a batch, in groups with a sample each, and the answers that are not whole."""
 
+import random
+import string
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+import pytest
+from sqlalchemy import text
+
 from promptmill.states import JobState
-from promptmill.store import failures, jobs
+from promptmill.store import batches, failures, jobs, retrying
 from promptmill.store.failures import FailureGroup
 from promptmill.store.jobs import Failure
 
@@ -94,3 +101,112 @@ def test_answers_that_are_not_whole_are_counted_by_their_reason(world: Any) -> N
 
     with world.database.read() as conn:
         assert failures.stop_reasons(conn, made.id) == {"max_tokens": 2, "refusal": 1}
+
+
+# Of letters at random: Postgres would pack others small enough for an index.
+LONG = "".join(random.Random(1).choices(string.ascii_letters, k=6_000))
+
+
+def _failed_with_long_words(world: Any, lease: Any) -> None:
+    _fail(world, lease, "server_failed", status=500, error_type=LONG, error_code=LONG[::-1])
+
+
+def _expired_after_long_words(world: Any, lease: Any) -> None:
+    closed = world.closed(
+        lease, "overloaded", usage=None, cost_nanos=0, error_type=LONG, error_code=LONG[::-1]
+    )
+    again = jobs.Deferral(
+        job_id=lease.job_id, token=lease.token, attempt=closed, error_kind="overloaded", not_before=None
+    )
+    with world.database.begin() as conn:
+        jobs.defer(conn, [again], world.now)
+    world.tick(600)
+    with world.database.begin() as conn:
+        assert jobs.expire_overdue(conn, world.now) == 1
+
+
+@pytest.mark.parametrize("happens", [_failed_with_long_words, _expired_after_long_words])
+def test_what_a_server_calls_an_error_is_kept_short(world: Any, happens: Callable[[Any, Any], None]) -> None:
+    made = world.batch(1, deadline=world.now + timedelta(seconds=500))
+    [lease] = world.running(made)
+
+    happens(world, lease)
+
+    [group] = _groups(world, made)
+    assert (group.type, group.code, group.custom_id) == (LONG[:100], LONG[::-1][:100], "row-0")
+    world.assert_adds_up(made)
+
+
+def test_a_stop_reason_is_kept_short(world: Any) -> None:
+    made = world.batch(1)
+    [lease] = world.running(made)
+    long = world.completion(lease, stop_reason=LONG, attempt=world.closed(lease, stop_reason=LONG))
+    with world.database.begin() as conn:
+        assert jobs.complete(conn, [long], world.now) == {lease.job_id}
+
+    with world.database.read() as conn:
+        assert failures.stop_reasons(conn, made.id) == {LONG[:100]: 1}
+    world.assert_adds_up(made)
+
+
+def test_a_count_that_is_off_is_shown_without_an_example_or_not_at_all(world: Any) -> None:
+    made = world.batch(2)
+    world.fail(*world.running(made))
+    words = {"nothing_such": 3, "none": 0, "less_than_none": -1}
+    with world.database.begin() as conn:
+        for kind, number in words.items():
+            conn.execute(
+                text("INSERT INTO batch_count VALUES (:id, 'failed', :word, :number)"),
+                {"id": made.id, "word": f'["errored","{kind}",null,null,null]', "number": number},
+            )
+
+    first, second = _groups(world, made)
+
+    assert (first.kind, first.jobs, first.custom_id, first.attempts, first.message) == (
+        "nothing_such",
+        3,
+        None,
+        0,
+        None,
+    )
+    assert (second.kind, second.jobs, second.custom_id) == ("prompt_rejected", 2, "row-0")
+
+
+def test_a_server_that_names_every_call_anew_makes_no_row_for_each(world: Any) -> None:
+    made = world.batch(140)
+    leases = world.running(made, 140)
+    for place, lease in enumerate(leases[:70]):
+        _fail(world, lease, "server_failed", status=500, error_code=f"trace {place}")
+    odd = [
+        world.completion(
+            lease, stop_reason=f"odd {place}", attempt=world.closed(lease, stop_reason=f"odd {place}")
+        )
+        for place, lease in enumerate(leases[70:])
+    ]
+    with world.database.begin() as conn:
+        jobs.complete(conn, odd, world.now)
+
+    largest, second, *_ = _groups(world, made)
+
+    assert (largest.kind, largest.jobs, largest.custom_id) == ("other", 20, None)
+    assert second.jobs == 1
+    with world.database.read() as conn:
+        reasons = failures.stop_reasons(conn, made.id)
+    assert (len(reasons), reasons["other"]) == (51, 20)
+    world.assert_adds_up(made)
+
+
+def test_what_is_taken_up_again_leaves_the_word_that_it_was_counted_under(world: Any) -> None:
+    made = world.batch(60)
+    for place, lease in enumerate(world.running(made, 60)):
+        _fail(world, lease, "server_failed", status=500, error_code=f"trace {place}")
+    with world.database.begin() as conn:
+        page = retrying.page_to_retry(conn, made.id, [JobState.ERRORED])
+        assert page
+        retrying.retry(conn, made.id, page.ids, [JobState.ERRORED], world.now)
+    assert _groups(world, made) == []
+    world.assert_adds_up(made)
+
+    with world.database.begin() as conn:
+        batches.cancel(conn, made.id, world.now)
+    world.assert_adds_up(made)

@@ -17,11 +17,16 @@ from promptmill.store.tables import batch as batch_table
 from promptmill.store.tables import reply
 
 
-def cut(world: Any, lease: Lease, text: str = "cut") -> None:
-    """The answer ended at `max_tokens`, and the job is to be asked again."""
+def cut(world: Any, *leases: Lease) -> None:
+    """The answers ended at `max_tokens`, and the jobs are to be asked again."""
+    with world.database.begin() as conn:
+        jobs.defer(conn, [cut_off(world, lease) for lease in leases], world.now)
+
+
+def cut_off(world: Any, lease: Lease, text: str = "cut") -> Deferral:
     attempt = world.closed(lease, TRUNCATED, stop_reason="max_tokens")
     kept = world.completion(lease, text, attempt=attempt, stop_reason="max_tokens")
-    again = Deferral(
+    return Deferral(
         job_id=lease.job_id,
         token=lease.token,
         attempt=attempt,
@@ -29,8 +34,6 @@ def cut(world: Any, lease: Lease, text: str = "cut") -> None:
         not_before=None,
         kept=kept,
     )
-    with world.database.begin() as conn:
-        jobs.defer(conn, [again], world.now)
 
 
 def canceled(world: Any, made: Any) -> None:
@@ -157,4 +160,43 @@ def test_others_of_the_batch_are_canceled_as_ever(world: Any) -> None:
     canceled(world, made)
     assert sorted(world.states(made).values()) == [JobState.CANCELED, JobState.CANCELED, JobState.SUCCEEDED]
     assert (world.row(made).canceled, world.row(made).succeeded) == (2, 1)
+    world.assert_adds_up(made)
+
+
+def test_one_that_is_told_twice_at_once_is_kept_once(world: Any) -> None:
+    made = world.batch(1)
+    [lease] = world.running(made)
+    cut(world, lease, lease)
+    canceled(world, made)
+    assert world.row(made).succeeded == 1
+    world.assert_adds_up(made)
+
+
+def told_as_a_failure_first(world: Any, lease: Lease) -> None:
+    world.defer(lease, after=0)
+    cut(world, lease)
+
+
+def told_as_an_answer_afterwards(world: Any, lease: Lease) -> None:
+    cut(world, lease)
+    world.complete(lease)
+
+
+def told_as_a_refusal_afterwards(world: Any, lease: Lease) -> None:
+    cut(world, lease)
+    refusal = world.completion(lease, stop_reason="refusal")
+    with world.database.begin() as conn:
+        assert jobs.complete(conn, [refusal], world.now) == {lease.job_id}
+
+
+@pytest.mark.parametrize(
+    "tell", [told_as_a_failure_first, told_as_an_answer_afterwards, told_as_a_refusal_afterwards]
+)
+def test_one_attempt_that_is_told_of_in_two_ways_adds_up(
+    world: Any, tell: Callable[[Any, Lease], None]
+) -> None:
+    made = world.batch(2)
+    tell(world, *world.running(made, 1))
+    world.assert_adds_up(made)
+    canceled(world, made)
     world.assert_adds_up(made)

@@ -162,6 +162,12 @@ def a_group(jobs: int, kind: str, message: str | None, **facts: Any) -> FailureG
     return FailureGroup(jobs=jobs, kind=kind, **{**known, **sample, **facts})
 
 
+def test_a_group_without_an_example_is_named_all_the_same() -> None:
+    failures = Failures(groups=[a_group(2, "other", None, custom_id=None, status=None, type=None)])
+
+    assert "not answered: 2 other\n  do: " in "\n".join(summary_lines(at(MOMENT, total=2).status, failures))
+
+
 def test_the_summary_names_answers_failures_tokens_cost_and_429s() -> None:
     ended = at(MOMENT, state=BatchState.ENDED, total=120)
     failures = Failures(groups=[a_group(2, "prompt_rejected", "too\nlong")])
