@@ -34,6 +34,9 @@ from promptmill.usage import Usage
 #: Characters of a message that are kept.
 LONGEST_MESSAGE = 500
 
+#: Characters of `error.type` and `error_code` that are kept: they are words, and the store has them in an index.
+LONGEST_WORD = 100
+
 OVERLOADED_STATUS = 529
 
 _BY_STATUS: dict[int, type[ClaudeError]] = {
@@ -236,8 +239,8 @@ def _problem_in(value: object) -> Problem:
     details = error.get("details")
     return Problem(
         spoken=True,
-        type=_text(error.get("type")),
-        code=_text(details.get("error_code")) if isinstance(details, Mapping) else None,
+        type=_word(error.get("type")),
+        code=_word(details.get("error_code")) if isinstance(details, Mapping) else None,
         message=_text(error.get("message")) or "",
         request_id=_text(value.get("request_id")),
     )
@@ -245,6 +248,10 @@ def _problem_in(value: object) -> Problem:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _word(value: object) -> str | None:
+    return value[:LONGEST_WORD] if isinstance(value, str) else None
 
 
 def _phrase(status: int) -> str:

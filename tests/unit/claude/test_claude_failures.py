@@ -146,6 +146,13 @@ def test_every_failure_carries_the_facts() -> None:
     assert failed.dimension is Dimension.REQUESTS
 
 
+def test_a_type_and_a_code_of_any_length_are_cut_short() -> None:
+    failed = failure(400, body("t" * 6_000, "Not so", "c" * 6_000))
+
+    assert (failed.error_type, failed.error_code) == ("t" * 100, "c" * 100)
+    assert str(failed).endswith(": Not so")
+
+
 def test_the_request_id_of_the_body_is_second_best() -> None:
     assert failure(500, body("api_error")).request_id == "req_body"
 
