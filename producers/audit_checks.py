@@ -26,6 +26,7 @@ class Check:
         expected: what it must be; the most it may be, with `at_most`.
         found: what it is.
         is_money: both are nano-dollars.
+        is_kept: it is about what is kept word by word, which can be counted anew (`promptmill audit --recount`).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Check:
     found: int
     is_money: bool = False
     at_most: bool = False
+    is_kept: bool = False
 
     @property
     def ok(self) -> bool:
@@ -127,13 +129,15 @@ def _attempts(batch: BatchRow, counted: Counted) -> Iterator[Check]:
         abs(counted.told_failed.get(word, 0) - counted.failed.get(word, 0))
         for word in counted.told_failed.keys() | counted.failed.keys()
     )
-    yield Check("failure_groups", "failed jobs counted for what they did not fail of", 0, wrong)
+    yield Check("failure_groups", "failed jobs counted for what they did not fail of", 0, wrong, is_kept=True)
     for outcome in sorted(counted.told_outcomes.keys() | counted.closed.keys() - {SUCCEEDED}):
         told, found = counted.told_outcomes.get(outcome, 0), counted.closed.get(outcome, Sums())
-        yield Check(f"attempts_{outcome}", f"attempts closed as {outcome}", told, found.attempts)
+        yield Check(
+            f"attempts_{outcome}", f"attempts closed as {outcome}", told, found.attempts, is_kept=True
+        )
     for reason in sorted(counted.told_stop_reasons.keys() | counted.stop_reasons.keys()):
         told, number = counted.told_stop_reasons.get(reason, 0), counted.stop_reasons[reason]
-        yield Check(f"stopped_{reason}", f"answers that ended with {reason}", told, number)
+        yield Check(f"stopped_{reason}", f"answers that ended with {reason}", told, number, is_kept=True)
     without = counted.running_without_attempt
     yield Check("running_without_attempt", "running jobs without an open attempt", 0, without)
 

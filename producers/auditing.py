@@ -4,6 +4,8 @@ from producers import audit
 assert audit("my-batch").ok
 """
 
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import REAL_API, Settings, load
 from promptmill.store import audit as stored
-from promptmill.store import batches
+from promptmill.store import batches, recounting
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 
@@ -66,7 +68,9 @@ class AuditReport:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | None = None) -> AuditReport:
+def audit(
+    of: Batch | str, *, ledger: str | None = None, recount: bool = False, settings: Settings | None = None
+) -> AuditReport:
     """Count a batch anew, while it runs or after.
 
     A rehearsal is also held against the book of the simulator that answered it, where one can be asked.
@@ -75,6 +79,7 @@ def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | No
         of: a batch, its name or its id.
         ledger: the address of the simulator; that of ANTHROPIC_BASE_URL when None. One that is named and cannot be
             read makes the audit fail, with all other checks done.
+        recount: first put right what is kept word by word (`batch_count`); workers wait for it with what they report.
         settings: where the database is; those of the surroundings when None.
 
     Raises:
@@ -87,16 +92,19 @@ def audit(of: Batch | str, *, ledger: str | None = None, settings: Settings | No
     settings = settings or (of.settings if isinstance(of, Batch) else load())
     name_or_id = of.id if isinstance(of, Batch) else of
     with open_database(settings) as database:
+        if recount:
+            _put_right(database, name_or_id)
         batch, counted, now = _count(database, name_or_id, timedelta(seconds=settings.worker.dead_after_s))
         book = _compare(database, batch, ledger, settings)
         left = leftovers(settings, database)
     priced, unpriced = audit_checks.prices(counted, PriceBook(settings.prices))
+    checks = (*audit_checks.checks(batch, counted), priced, *book.checks)
     return AuditReport(
         batch=batch,
         at=now,
-        checks=(*audit_checks.checks(batch, counted), priced, *book.checks),
+        checks=checks,
         notes=(*audit_checks.notes(counted), *unpriced, *book.notes, *left),
-        remarks=book.remarks,
+        remarks=(*book.remarks, *_what_to_do(batch, checks)),
         unread=book.unread,
     )
 
@@ -115,6 +123,17 @@ def _compare(database: Database, batch: BatchRow, ledger: str | None, settings: 
     except ConfigurationError as error:
         why = f"not compared with the simulator's book: {error}"
         return Comparison(remarks=(why,), unread=None if ledger is None else why)
+
+
+def _put_right(database: Database, name_or_id: str) -> None:
+    with database.begin() as connection:
+        recounting.recount(connection, batches.find(connection, name_or_id).id)
+
+
+def _what_to_do(batch: BatchRow, checks: tuple[Check, ...]) -> Iterator[str]:
+    if any(check.is_kept and not check.ok for check in checks):
+        command = f"promptmill audit {shlex.quote(batch.name)} --recount"
+        yield f"what is kept word by word differs from its rows, which {command} puts right"
 
 
 def _check_url(ledger: str) -> None:

@@ -18,6 +18,12 @@ def audit(
             "--ledger", metavar="URL", help="The simulator to compare with; ANTHROPIC_BASE_URL when left out."
         ),
     ] = None,
+    recount: Annotated[
+        bool,
+        typer.Option(
+            "--recount", help="First count anew what is kept word by word: outcomes, stop reasons, errors."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Count a batch anew from its rows, and say whether everything adds up."""
@@ -26,7 +32,7 @@ def audit(
 
     log_to_stderr()
     try:
-        report = producers.audit(producers.batch(batch), ledger=ledger)
+        report = producers.audit(producers.batch(batch), ledger=ledger, recount=recount)
     except InvalidInput as error:
         raise typer.BadParameter(error.why, param_hint=f"--{error.field}") from error
     if as_json:
