@@ -80,9 +80,15 @@ class Hands:
         return {each: InHand.parsed(one) if one else None for each, one in zip(worker_ids, told, strict=True)}
 
 
-def in_no_hand(job_id: str, gone_at: float, hands: Iterable[InHand | None]) -> bool:
-    """Whether an id that was seen to be gone from the queue at a moment is in nobody's hands, by what all told since."""
-    return all(each is not None and each.at > gone_at + UPTAKE_S and job_id not in each.ids for each in hands)
+def in_no_hand(job_id: str, gone_at: float, hands: Iterable[InHand | None], *, long_gone: bool) -> bool:
+    """Whether an id that was seen to be gone from the queue at a moment is in nobody's hands.
+
+    Every worker is asked: one that tells, by what it has told since; one that tells nothing has what is not `long_gone`.
+    """
+    return all(
+        long_gone if each is None else each.at > gone_at + UPTAKE_S and job_id not in each.ids
+        for each in hands
+    )
 
 
 def _away(error: RedisError) -> Unavailable:

@@ -46,8 +46,8 @@ class Reaper:
         broker_now: the time by which `hands` are told; likewise.
         hands: what these workers told last of what they have in hand; likewise.
         steady_for: seconds since which heartbeats have gone through; see `Heartbeat.steady_for`.
-        taken_for: seconds a worker may hold an id before it begins the job (its patience and some); what is missing
-            for longer is lost, even where a worker cannot tell what it has.
+        taken_for: seconds a worker that tells nothing may have had an id since it went out (its patience and some).
+            One that tells may have it as long as it says so.
         dead_after: seconds without a heartbeat after which a process counts as dead.
         after_loss: what follows when a job's process is lost for the nth time.
         found: told what was put right, and how much of it.
@@ -130,7 +130,7 @@ class Reaper:
         return [
             each
             for each, gone_at in self._gone_at.items()
-            if each in long_gone or in_no_hand(each[0], gone_at, hands)
+            if in_no_hand(each[0], gone_at, hands, long_gone=each in long_gone)
         ]
 
     def _put_back(self, lost: list[tuple[str, int]]) -> int:

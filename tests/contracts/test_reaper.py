@@ -167,6 +167,24 @@ def test_an_id_that_nobody_has_goes_back_as_soon_as_everybody_has_said_so(
     assert reaper.sweep() == 1
 
 
+def test_what_a_worker_says_it_has_stays_however_long_it_has_it(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    redis = Redis()
+    for each in ("alive", "silent"):
+        a_worker(database, each)
+    batch = a_batch(database, 2)
+    reaper = reap(taken_for=25.0, **redis.facts)
+    waits, _ = [each.job_id for each in queue_all(database, batch.id, ago=LONG_AGO)]
+    redis.passes(3, alive={waits})
+    assert reaper.sweep() == 0  # what it has taken since, it has not told yet
+    redis.passes(3, alive={waits})
+    assert reaper.sweep() == 1  # the silent one does not have the other: it has begun it long ago
+    redis.passes(3, alive={waits})
+    assert reaper.sweep() == 0
+    assert states_of(database, batch.id) == {JobState.QUEUED: 1, JobState.PENDING: 1}
+
+
 def test_what_a_worker_has_in_hand_is_told_in_redis(clean_redis: str) -> None:
     with RedisClient.from_url(clean_redis) as client:
         hands = Hands(client)
