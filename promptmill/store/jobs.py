@@ -59,7 +59,6 @@ __all__ = [
     "load",
     "lock_batches_of",
     "lost_queued",
-    "model_groups_pending",
     "model_groups_waiting",
     "queue",
     "queued_under",
@@ -146,18 +145,12 @@ def queued_under(conn: Connection, dispatched: Iterable[tuple[str, int]]) -> set
 
 
 def groups_pending(conn: Connection, now: datetime) -> Mapping[str, Sequence[str]]:
-    """The same of all active batches at once, by batch; one that has none is left out."""
+    """The model groups for which `select_pending` would find a job now, by active batch; one that has none is left out."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     rows = [*_ALL_FRESH_GROUPS.run(conn, {}), *_ALL_DUE_GROUPS.run(conn, {"now": now})]
     for row in rows:
         found[row.batch_id].add(row.model_group)
     return {batch_id: sorted(groups) for batch_id, groups in found.items()}
-
-
-def model_groups_pending(conn: Connection, batch_id: str, now: datetime) -> Sequence[str]:
-    """The model groups for which `select_pending` would find a job now."""
-    values = {"batch_id": batch_id, "now": now}
-    return sorted({*conn.scalars(_FRESH_GROUPS, values), *conn.scalars(_DUE_GROUPS, values)})
 
 
 def model_groups_waiting(conn: Connection, batch_id: str) -> Sequence[str]:
@@ -315,18 +308,8 @@ _GROUPS = """
     )
     SELECT step.model_group FROM step WHERE step.model_group IS NOT NULL
 """
-_IS_DUE = """
-    AND EXISTS (
-        SELECT 1 FROM job
-        WHERE batch_id = :batch_id AND {predicate}
-        AND job.model_group = step.model_group AND not_before <= :now
-    )
-"""
 _FRESH_GROUPS = text(_GROUPS.format(predicate=PENDING_FRESH))
 _DEFERRED_GROUPS = text(_GROUPS.format(predicate=PENDING_DEFERRED))
-_DUE_GROUPS = text((_GROUPS + _IS_DUE).format(predicate=PENDING_DEFERRED)).bindparams(
-    bindparam("now", type_=UTCDateTime())
-)
 # The same from each active batch on.
 _ALL_GROUPS = """
     WITH RECURSIVE step(batch_id, model_group) AS (
@@ -341,7 +324,7 @@ _ALL_GROUPS = """
     )
     SELECT step.batch_id, step.model_group FROM step WHERE step.model_group IS NOT NULL
 """
-_IS_DUE_OF_ALL = """
+_IS_DUE = """
     AND EXISTS (
         SELECT 1 FROM job
         WHERE job.batch_id = step.batch_id AND {predicate}
@@ -350,9 +333,9 @@ _IS_DUE_OF_ALL = """
 """
 _ALL_FRESH_GROUPS = Prepared(lambda _: text(_ALL_GROUPS.format(predicate=PENDING_FRESH, served=SERVED)))
 _ALL_DUE_GROUPS = Prepared(
-    lambda _: text(
-        (_ALL_GROUPS + _IS_DUE_OF_ALL).format(predicate=PENDING_DEFERRED, served=SERVED)
-    ).bindparams(bindparam("now", type_=UTCDateTime()))
+    lambda _: text((_ALL_GROUPS + _IS_DUE).format(predicate=PENDING_DEFERRED, served=SERVED)).bindparams(
+        bindparam("now", type_=UTCDateTime())
+    )
 )
 
 

@@ -1,8 +1,10 @@
 """A submission is whole or not at all, once however often it is repeated: on both databases."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -11,11 +13,13 @@ from promptmill.clock import ManualClock
 from promptmill.errors import InvalidInput, NotFound
 from promptmill.intake.admit import Admission, admit
 from promptmill.intake.options import SubmitOptions
+from promptmill.intake.storing import store
 from promptmill.prompts import fingerprint_of
 from promptmill.states import BatchState, JobState, Lane
-from promptmill.store import batches, jobs
+from promptmill.store import Connection, batches, jobs
+from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
-from promptmill.store.jobs import LoadedJob
+from promptmill.store.jobs import LoadedJob, NewJob
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 ROWS = [{"prompt": f"What is {n} times {n}?", "n": n} for n in range(450)]
@@ -46,7 +50,7 @@ def jobs_of(database: Database, batch_id: str) -> list[LoadedJob]:
     with database.read() as conn:
         ids = [
             pending.id
-            for group in jobs.model_groups_pending(conn, batch_id, NOW)
+            for group in jobs.model_groups_waiting(conn, batch_id)
             for pending in jobs.select_pending(conn, batch_id, group, 10_000, NOW)
         ]
         loaded = jobs.load(conn, ids)
@@ -137,6 +141,48 @@ def test_a_submit_that_broke_off_is_repeated_and_only_the_rest_is_written(
     ]
 
 
+def test_submitted_by_several_at_once_it_is_one_batch(
+    database: Database, submit: Callable[..., Admission]
+) -> None:
+    read = Barrier(3, timeout=20)
+
+    def progress(doing: str, _count: int, _of: int | None) -> None:
+        if doing == "reading":
+            read.wait()
+
+    with ThreadPoolExecutor(3) as pool:
+        sent = [pool.submit(submit, ROWS, progress=progress) for _ in range(3)]
+    admissions = [each.result() for each in sent]
+    assert len({each.batch_id for each in admissions}) == 1
+    assert sorted(each.resumed for each in admissions) == [False, True, True]
+    with database.read() as conn:
+        whole = batches.find(conn, admissions[0].batch_id)
+    assert (whole.state, whole.total) == (BatchState.ACTIVE, 450)
+
+
+@pytest.mark.parametrize(
+    "database_url", ["postgres"], indirect=True
+)  # on SQLite there is one writer at a time
+def test_who_comes_second_between_a_look_and_a_write_goes_on_with_the_first(
+    submit: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, firsts = batches.find_by_name, []
+
+    def find_late(conn: Connection, name: str) -> BatchRow | None:
+        found = find(conn, name)
+        if not firsts:
+            firsts.append(None)
+            firsts[0] = submit(ROWS[:5], name="squares").batch_id
+        return found
+
+    monkeypatch.setattr(batches, "find_by_name", find_late)
+    second = submit(ROWS[:5], name="squares")
+    assert (second.batch_id, second.resumed) == (firsts[0], True)
+    firsts.clear()
+    with pytest.raises(InvalidInput, match="with other prompts"):
+        submit(ROWS[:4], name="squares")
+
+
 def test_a_submit_that_succeeded_is_found_again(database: Database, submit: Callable[..., Admission]) -> None:
     first = submit(ROWS[:5])
     again = submit(ROWS[:5], budget_nanos=7)
@@ -215,6 +261,40 @@ def test_progress_tells_of_reading_and_of_storing(submit: Callable[..., Admissio
     assert told[0] == ("reading", 450, 450)
     assert told[1] == ("storing", 200, 450)
     assert told[-1] == ("storing", 450, 450)
+
+
+def test_progress_of_a_submit_taken_up_tells_what_was_there_from_what_is_stored_now(
+    submit: Callable[..., Admission],
+) -> None:
+    with pytest.raises(Stop):
+        submit(ROWS, progress=stop_after(200))
+    told: list[tuple[str, int, int | None]] = []
+    submit(ROWS, progress=lambda *step: told.append(step))
+    assert told[1] == ("resuming", 200, 450)
+    assert told[2][0] == told[-1][0] == "storing"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sqlites_lock_is_free_for_as_long_as_it_was_held(database: Database) -> None:
+    class Slow(ManualClock):
+        def now(self) -> datetime:  # asked once in every transaction
+            self.advance(0.04)
+            return super().now()
+
+    with database.begin() as conn:
+        new = NewBatch(name="slow", model="m", shared={}, endpoint="none", simulated=True)
+        batch = batches.create(conn, new, NOW)
+    rows = (
+        NewJob(
+            seq=seq, custom_id=f"row-{seq}", model_group="m", body={}, fingerprint="f",
+            estimated_input_tokens=1, estimated_output_tokens=1,
+        )
+        for seq in range(600)
+    )  # fmt: skip
+    slept: list[float] = []
+    for _ in store(database, batch.id, rows, Slow(NOW), sleep=slept.append):
+        pass
+    assert slept == pytest.approx([0.0, 0.04, 0.04])
 
 
 def test_a_fault_of_the_callers_own_generator_is_the_callers(

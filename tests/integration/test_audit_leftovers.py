@@ -102,7 +102,7 @@ def _run_one_job(database_url: str, *, seen: timedelta) -> None:
     me = workers.NewWorker(id="w", host="here", pid=1, version="0", endpoint=None, slots=1)
     with database.begin() as connection:
         workers.register(connection, me, now)
-        [group] = jobs.model_groups_pending(connection, batch.id, now)
+        [group] = jobs.groups_pending(connection, now)[batch.id]
         pending = jobs.select_pending(connection, batch.id, group, 1, now)
         [queued] = jobs.queue(connection, [each.id for each in pending], now)
         claim = leases.Claim(

@@ -57,7 +57,7 @@ class Worker:
         """A batch of these prompts; its id, and those of its jobs."""
         batch = a_batch(self.process.runtime.database, prompts)
         with self.process.runtime.database.read() as connection:
-            [group] = jobs.model_groups_pending(connection, batch.id, self.process.clock.now())
+            [group] = jobs.groups_pending(connection, self.process.clock.now())[batch.id]
             found = jobs.select_pending(connection, batch.id, group, len(prompts), self.process.clock.now())
         return batch.id, [each.id for each in found]
 

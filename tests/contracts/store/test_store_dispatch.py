@@ -17,7 +17,7 @@ def _pending(world: Any, made: Any, group: str = GROUP, limit: int = 100) -> lis
 
 def _groups(world: Any, made: Any) -> list[str]:
     with world.database.read() as conn:
-        return list(jobs.model_groups_pending(conn, made.id, world.now))
+        return list(jobs.groups_pending(conn, world.now).get(made.id, ()))
 
 
 def test_jobs_are_selected_in_the_order_of_submission(world: Any) -> None:
