@@ -7,6 +7,12 @@ they were put off by a watched file. From a `call_soon` callback they wait for t
 
 import contextlib
 import socket
+from asyncio import AbstractEventLoop, TimerHandle
+from time import monotonic
+from typing import Final
+
+RING_EVERY_S: Final = 0.02
+"""Seconds between two rings that can wait. Each wakes the consumer's thread, which costs as much as a job's end."""
 
 
 class Doorbell:
@@ -21,6 +27,8 @@ class Doorbell:
         self._inside.setblocking(False)
         self._outside.setblocking(False)
         self._rung = False
+        self._rang_soon_at = float("-inf")
+        self._timer: TimerHandle | None = None
 
     def fileno(self) -> int:
         """What to poll for reading."""
@@ -33,6 +41,21 @@ class Doorbell:
         self._rung = True
         with contextlib.suppress(OSError):  # a full buffer has woken it already, a closed one needs no waking
             self._outside.send(b"\0")
+
+    def ring_soon(self, loop: AbstractEventLoop) -> None:
+        """Ring at once after a silence, else after `RING_EVERY_S`, once for all who ask until then. On the loop's thread."""
+        if self._timer is not None:
+            return
+        wait = self._rang_soon_at + RING_EVERY_S - monotonic()
+        if wait > 0:
+            self._timer = loop.call_later(wait, self._ring_now)
+        else:
+            self._ring_now()
+
+    def _ring_now(self) -> None:
+        self._timer = None
+        self._rang_soon_at = monotonic()
+        self.ring()
 
     def answer(self) -> None:
         """Make it quiet again."""

@@ -25,7 +25,7 @@ from kombu.asynchronous import get_event_loop
 from promptmill.logs import get_logger
 from workers.pool.bridge import AsyncTask, run_ahead, run_in_greenlet
 from workers.pool.doorbell import Doorbell
-from workers.pool.job import Handle, Happened, Job, Report
+from workers.pool.job import Happened, Job, Report
 from workers.pool.loop import LoopThread, start_loop, stop_loop
 
 log = get_logger(__name__)
@@ -40,10 +40,8 @@ PLAIN_THREADS: Final = 4
 CANCEL_PATIENCE_S: Final = 10.0
 """Seconds that cancelled jobs may take to put their things in order when the worker stops."""
 
-RING_EVERY_S: Final = 0.02
-"""Seconds between two rings of the doorbell. Each wakes the consumer's thread, which costs as much as a job's end."""
 RING_AT_SHARE: Final = 0.25
-"""Of the slots: when so many stand empty unheard, it rings at once."""
+"""Of the slots: when so many stand empty unheard, the doorbell rings at once."""
 
 
 class TaskPool(BasePool):
@@ -62,8 +60,6 @@ class TaskPool(BasePool):
         self._reports: deque[Report] = deque()
         self._threads = ThreadPoolExecutor(PLAIN_THREADS, thread_name_prefix="promptmill-plain")
         self._loop: LoopThread | None = None
-        self._rang_at = float("-inf")
-        self._ring_timer: Handle | None = None
         self._is_dead = False
         self._is_asked_to_stop = False
         self._is_cut_short = False
@@ -360,21 +356,12 @@ class TaskPool(BasePool):
         self._doorbell.ring()
 
     def _report_from_loop(self, report: Report) -> None:
-        """Rings at once after a silence, or when many slots are empty; else soon, for all that end until then."""
+        """At once when many slots are empty; else soon, with all that end until then."""
         self._reports.append(report)
         if self._is_draining or len(self._reports) >= self.limit * RING_AT_SHARE:
             self._doorbell.ring()
-        elif self._ring_timer is None:
-            wait = self._rang_at + RING_EVERY_S - monotonic()
-            if wait <= 0:
-                self._ring()
-            else:
-                self._ring_timer = self._asyncio.call_later(wait, self._ring)
-
-    def _ring(self) -> None:
-        self._ring_timer = None
-        self._rang_at = monotonic()
-        self._doorbell.ring()
+        else:
+            self._doorbell.ring_soon(self._asyncio)
 
 
 def _begin_body(task: AsyncTask, args: Sequence[Any]) -> Coroutine[Any, Any, Any]:
