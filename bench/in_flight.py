@@ -67,6 +67,8 @@ def main() -> None:
     )
     for calls in options.in_flight:
         for contest in contests(options):
+            if options.only not in (None, contest.name):
+                continue
             print(run(contest, calls, options.call_s), flush=True)
 
 
@@ -174,6 +176,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--call-s", type=float, default=20.0, help="how long each answer takes")
     parser.add_argument("--flexllm", type=Path, metavar="PYTHON", help="an interpreter that has it")
     parser.add_argument("--ours-alone", action="store_true", help="without the contestants")
+    parser.add_argument("--only", metavar="NAME", help="one of them, as the table names it")
     return parser.parse_args()
 
 
