@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,12 +17,13 @@ from typing import Any, Self, TypeVar
 
 from promptmill import __version__
 from promptmill.claude import failures
+from promptmill.claude.bounded import grown, read_answer, read_error
 from promptmill.claude.endpoints import REAL_API, clean_url
 from promptmill.claude.headers import Headers, read_headroom
 from promptmill.claude.keys import Key
 from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
 from promptmill.claude.stream import EventParser, MessageFold
-from promptmill.claude.transport import BROKEN, Connections, Response, was_sent
+from promptmill.claude.transport import BROKEN, Connections, Content, Request, Response
 from promptmill.dimensions import Headroom
 from promptmill.errors import ClaudeError, PromptRejected
 from promptmill.prompts import Body, Prompt
@@ -62,7 +63,7 @@ class Timeouts:
     """How long a call may take, in seconds.
 
     Attributes:
-        connect: to open a connection, TLS included.
+        connect: to open a connection: DNS, a proxy's consent and TLS included.
         idle: between two pieces of a plain answer; it sends nothing until it is done.
         stream_idle: between two pieces of a streamed answer; pings count as pieces.
         total: the whole call by the wall clock, whatever trickles in.
@@ -76,18 +77,6 @@ class Timeouts:
 
 Tell = Callable[[Headroom, Usage], None]
 """Takes what the headers say about the group's limits, and what is counted when an answer begins: its input."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What is sent; its repr would show the key."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    content: bytes | None = field(repr=False)
-    query: Mapping[str, str | int] | None
-    idle: float
 
 
 @dataclass(slots=True)
@@ -120,7 +109,7 @@ class ClaudeClient:
         self._api_version = api_version
         self._timeouts = timeouts or Timeouts()
         self._stream_above = stream_above
-        self._connections = Connections(self._url, most=max_connections)
+        self._connections = Connections(self._url, most=max_connections, connect=self._timeouts.connect)
 
     async def create(
         self, prompt: Prompt, key: Key, *, stream: bool | None = None, tell: Tell | None = None
@@ -187,7 +176,7 @@ class ClaudeClient:
         body: Body | None = None,
         query: dict[str, str | int] | None = None,
         idle: float | None = None,
-    ) -> _Request:
+    ) -> Request:
         headers = {
             "x-api-key": key.secret.get_secret_value(),
             "anthropic-version": self._api_version,
@@ -198,10 +187,10 @@ class ClaudeClient:
             headers["content-type"] = "application/json"
             if body.get("betas"):
                 headers["anthropic-beta"] = _beta_header(body["betas"])
-        content = None if body is None else _encoded(_without(body, "betas"))
-        return _Request(method, self._url + path, headers, content, query, idle or self._timeouts.idle)
+        content = None if body is None else Content(_encoded(_without(body, "betas")))
+        return Request(method, self._url + path, headers, idle or self._timeouts.idle, content, query)
 
-    async def _exchange(self, request: _Request, key: Key, read: _Reader[T], tell: Tell | None = None) -> T:
+    async def _exchange(self, request: Request, key: Key, read: _Reader[T], tell: Tell | None = None) -> T:
         so_far = _Exchange(tell=tell)
         deadline = asyncio.timeout(self._timeouts.total)
         outcome: T | ClaudeError
@@ -211,52 +200,40 @@ class ClaudeClient:
         except BROKEN as error:
             late = f"not within {self._timeouts.total:g} s"
             why = late if deadline.expired() else failures.cause_of(error)
-            outcome = _broken(why, so_far, sent=was_sent(error))
+            outcome = _broken(why, so_far, sent=request.sent)
         except MalformedAnswer as error:
             outcome = _broken(str(error), so_far)
         # Outside the handlers: an exception of the HTTP library holds the request, and with it the key.
         if isinstance(outcome, ClaudeError):
-            raise _scrubbed(outcome, key)
+            try:
+                raise _scrubbed(outcome, key)
+            finally:
+                del outcome  # it refers to this frame by its traceback, and with it to the prompt
         return outcome
 
-    async def _send(self, request: _Request, so_far: _Exchange, read: _Reader[T]) -> T | ClaudeError:
-        response = await self._connections.send(
-            request.method,
-            request.url,
-            headers=request.headers,
-            body=request.content,
-            query=request.query,
-            connect=self._timeouts.connect,
-            idle=request.idle,
-        )
+    async def _send(self, request: Request, so_far: _Exchange, read: _Reader[T]) -> T | ClaudeError:
+        response = await self._connections.send(request)
         try:
             headers = _lowered(response)
             if response.status == HTTPStatus.OK:
                 so_far.headers = headers
                 return await read(response, so_far)
-            body = await _text(response)
+            body = await read_error(response)
             return failures.from_response(response.status, headers, body, now=datetime.now(UTC))
         finally:
             # Whatever is unread closes the connection, so that a cancelled call stops at the server too.
             response.release()
 
 
-async def _text(response: Response) -> str:
-    try:
-        return (await response.read()).decode("utf-8", "replace")
-    except BROKEN:
-        return ""  # status and headers say enough
-
-
 async def _read_count(response: Response, _so_far: _Exchange) -> int:
-    count = read_object(await response.read()).get("input_tokens")
+    count = read_object(await read_answer(response)).get("input_tokens")
     if not isinstance(count, int):
         raise MalformedAnswer("the answer is not a count")
     return count
 
 
 async def _read_page(response: Response, _so_far: _Exchange) -> dict[str, Any]:
-    page = read_object(await response.read())
+    page = read_object(await read_answer(response))
     if not isinstance(page.get("data"), list):
         raise MalformedAnswer("the answer is not a page of a list")
     return page
@@ -265,7 +242,7 @@ async def _read_page(response: Response, _so_far: _Exchange) -> dict[str, Any]:
 async def _read_reply(response: Response, so_far: _Exchange) -> Reply | ClaudeError:
     headers = so_far.headers or {}
     if "text/event-stream" not in headers.get("content-type", ""):
-        return reply_of(read_message(await response.read()), headers, streamed=False)
+        return reply_of(read_message(await read_answer(response)), headers, streamed=False)
     fold, chunks = so_far.fold, response.content.iter_any()
     await _fold(chunks, fold, lambda: _tell(so_far))
     if fold.error is not None:
@@ -287,8 +264,9 @@ def _tell(so_far: _Exchange) -> None:
 
 async def _fold(chunks: AsyncIterator[bytes], fold: MessageFold, begun: Callable[[], None]) -> None:
     """Read an answer to its end; `begun` is called once, when its input is counted."""
-    parser, told = EventParser(), False
+    parser, told, size = EventParser(), False, 0
     async for chunk in chunks:
+        size = grown(size, chunk)
         for event in parser.feed(chunk):
             fold.add(event)
             if not told and fold.usage is not None:

@@ -38,11 +38,11 @@ async def identify(base_url: str) -> Endpoint:
     url = clean_url(base_url)
     if _is_real(url):
         return Endpoint(shown_url(url), simulated=False)
-    from promptmill.claude.transport import BROKEN, Connections  # noqa: PLC0415  # 0.4 s of imports that the real API does not need
+    from promptmill.claude.transport import BROKEN, Connections, Request  # noqa: PLC0415  # 0.4 s of imports that the real API does not need
 
-    connections = Connections(url, most=1)
+    connections = Connections(url, most=1, connect=_PATIENCE)
     try:
-        response = await connections.send("GET", url + _HEALTH, headers={}, connect=_PATIENCE, idle=_PATIENCE)
+        response = await connections.send(Request("GET", url + _HEALTH, headers={}, idle=_PATIENCE))
         response.release()
     except BROKEN as error:
         failure = _unreachable(url, error)
@@ -50,7 +50,10 @@ async def identify(base_url: str) -> Endpoint:
         return _endpoint(url, response.headers)
     finally:
         await connections.aclose()
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # it refers to this frame by its traceback
 
 
 def identify_now(base_url: str) -> Endpoint:
@@ -67,7 +70,10 @@ def identify_now(base_url: str) -> Endpoint:
         failure = _unreachable(url, error)
     else:
         return _endpoint(url, response.headers)
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # as in `identify`
 
 
 def clean_url(base_url: str) -> str:

@@ -140,7 +140,10 @@ def cause_of(error: BaseException) -> str:
         if isinstance(cause, OSError):
             return clean(f"{type(cause).__name__}: {cause}")
         cause = cause.__cause__
-    return type(error.__cause__ or error).__name__
+    if error.__cause__ is not None:
+        return type(error.__cause__).__name__
+    status = getattr(error, "status", None)  # a proxy's, where one refused
+    return f"{type(error).__name__} {status}" if status else type(error).__name__
 
 
 def no_answer(

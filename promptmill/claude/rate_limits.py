@@ -122,7 +122,10 @@ def fetch_rate_limits(
     # Outside the handlers: an exception of the HTTP library holds the request, and with it the key.
     if secret:
         failure.args = (str(failure).replace(secret, "***"),)
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # it refers to this frame by its traceback
 
 
 def read_page(page: Mapping[str, Any]) -> list[RateLimitGroup]:
