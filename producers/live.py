@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from producers.watch import Moment
 from producers.wording import duration, money, resting, several
+from producers.words import Lasting
 from promptmill.states import JobState
 
 _STYLES = {
@@ -42,7 +43,7 @@ class LiveView:
 @contextmanager
 def live_view(stream: TextIO) -> Iterator[LiveView]:
     """A view on a terminal for the length of the block; its last drawing stays."""
-    console = Console(file=stream, highlight=False)
+    console = Console(file=cast(TextIO, Lasting(stream)), highlight=False)
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         yield LiveView(live)
 

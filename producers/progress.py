@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from producers.watch import Moment
+from producers.words import is_terminal, tell
 from promptmill.pricing import usd
 from promptmill.states import JobState
 
@@ -29,8 +30,8 @@ class View(Protocol):
 def view_for_terminal(stream: TextIO | None = None) -> Iterator[View]:
     """A view on standard error (or `stream`): redrawn on a terminal, plain lines elsewhere."""
     stream = stream or sys.stderr
-    if not stream.isatty():
-        yield Lines(lambda line: print(line, file=stream, flush=True))
+    if not is_terminal(stream):
+        yield Lines(lambda line: tell(stream, line))
         return
     from producers.live import live_view  # noqa: PLC0415  # rich.live takes 60 ms that plain lines do not need
 

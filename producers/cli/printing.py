@@ -4,15 +4,20 @@ import json
 import sys
 from typing import Any
 
+from producers.words import silence, tell
+
 
 def say(message: str) -> None:
     """A message for the person; never on standard output."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201  # this is where printing is done
+    tell(sys.stderr, message)
 
 
 def put(line: str) -> None:
     """A line of the answer, at once: a program may be waiting for it at the other end of a pipe."""
-    print(line, flush=True)  # noqa: T201  # likewise
+    try:
+        print(line, flush=True)  # noqa: T201  # this is where printing is done
+    except BrokenPipeError:  # `… | head`: the reader has what it wanted
+        silence(sys.stdout)
 
 
 def log_to_stderr(level: str = "WARNING") -> None:

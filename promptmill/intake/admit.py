@@ -5,7 +5,7 @@ First the survey: all rows are read and checked, and nothing is written. Then th
 between is simply repeated: it finds its batch by name and content and writes what is missing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -22,7 +22,7 @@ from promptmill.intake.storing import store
 from promptmill.intake.survey import Progress, Survey, Surveyor
 from promptmill.pricing import PriceBook
 from promptmill.states import BatchState
-from promptmill.store import answered, batches, terms
+from promptmill.store import Connection, answered, batches, terms
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
@@ -109,7 +109,7 @@ def admit(
         endpoint: the URL of Claude for this batch.
         simulated: whether that is a simulated one.
         clock: stamps the rows and measures the transactions.
-        progress: called with (`reading` or `storing`, rows done, of how many, as far as that is known).
+        progress: called with (what is being done, rows done, of how many, as far as that is known); see `survey`.
         catalogue: what is known of models.
         prices: what they cost; the published prices when None.
 
@@ -135,19 +135,10 @@ def admit(
         if resumed and options.budget_nanos not in (None, was):
             batch = _with_budget(database, batch, options.budget_nanos, clock.now())
         if batch.state is BatchState.ADMITTING:
-            new_jobs = _new_jobs(spool.rows(), surveyor.shared)
-            for stored in store(database, batch.id, new_jobs, clock):
+            for stored in store(database, batch.id, _new_jobs(spool.rows(), surveyor.shared), clock):
                 if progress:
-                    progress("storing", stored, found.jobs)
-    return Admission(
-        batch_id=batch.id,
-        name=batch.name,
-        forecast=found.forecast,
-        resumed=resumed,
-        skipped=found.skipped,
-        skipped_count=found.skipped_count,
-        notices=(*found.notices, *_about_budget(batch, was, found.forecast)),
-    )
+                    progress("storing" if stored.now else "resuming", stored.rows, found.jobs)
+    return _admission(found, batch, resumed=resumed, notices=_about_budget(batch, was, found.forecast))
 
 
 def experience_in(database: Database, *, simulated: bool, now: datetime) -> ExperienceOf:
@@ -158,6 +149,18 @@ def experience_in(database: Database, *, simulated: bool, now: datetime) -> Expe
             return answered.experience_of_new(conn, answered.Kind(model_group, simulated, template), now)
 
     return of
+
+
+def _admission(found: Survey, batch: BatchRow, *, resumed: bool, notices: Iterable[str]) -> Admission:
+    return Admission(
+        batch_id=batch.id,
+        name=batch.name,
+        forecast=found.forecast,
+        resumed=resumed,
+        skipped=found.skipped,
+        skipped_count=found.skipped_count,
+        notices=(*found.notices, *notices),
+    )
 
 
 def _new_batch(found: Survey, options: SubmitOptions, *, endpoint: str, simulated: bool) -> NewBatch:
@@ -185,14 +188,25 @@ def _open_batch(database: Database, new: NewBatch, *, second: bool, now: datetim
     """The batch to fill, and whether it was there already; `second` makes one beside it."""
     with database.begin() as conn:
         number = 1
-        wanted = new
-        while (existing := batches.find_by_name(conn, wanted.name)) is not None:
-            if not second:
-                _check_same(existing, new)
-                return existing, True
+        batch, was_there = _found_or_made(conn, new, now)
+        while was_there and second:
             number += 1
-            wanted = replace(new, name=f"{new.name}-{number}")
-        return batches.create(conn, wanted, now), False
+            batch, was_there = _found_or_made(conn, replace(new, name=f"{new.name}-{number}"), now)
+    if was_there:
+        _check_same(batch, new)
+    return batch, was_there
+
+
+def _found_or_made(conn: Connection, new: NewBatch, now: datetime) -> tuple[BatchRow, bool]:
+    existing = batches.find_by_name(conn, new.name)
+    if existing is None:
+        try:
+            return batches.create(conn, new, now), False
+        except InvalidInput:  # another submit made it since we looked, which Postgres allows
+            existing = batches.find_by_name(conn, new.name)
+            if existing is None:
+                raise
+    return existing, True
 
 
 def _with_budget(database: Database, batch: BatchRow, budget_nanos: int | None, now: datetime) -> BatchRow:

@@ -5,8 +5,9 @@ submit is the part of the time in which the lock is free: half of it, here.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from promptmill.clock import Clock
 from promptmill.states import BatchState
@@ -21,19 +22,32 @@ _SMALLEST_CHUNK = 200
 _LARGEST_CHUNK = 5_000
 
 
-def store(database: Database, batch_id: str, new_jobs: Iterator[NewJob], clock: Clock) -> Iterator[int]:
-    """Store all jobs and seal the batch; after every commit, how many are stored."""
-    stored, size, held, free_since = 0, _SMALLEST_CHUNK, 0.0, clock.monotonic()
+class Stored(NamedTuple):
+    """How many jobs of a batch are stored, and how many of these now: the others were there before."""
+
+    rows: int
+    now: int
+
+
+def store(
+    database: Database,
+    batch_id: str,
+    new_jobs: Iterator[NewJob],
+    clock: Clock,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[Stored]:
+    """Store all jobs and seal the batch; after every commit, how far it is."""
+    stored, size, held, free_since = Stored(0, 0), _SMALLEST_CHUNK, 0.0, clock.monotonic()
     while chunk := list(islice(new_jobs, size)):
         if database.dialect == "sqlite":
-            time.sleep(max(0.0, held - (clock.monotonic() - free_since)))
+            sleep(max(0.0, held - (clock.monotonic() - free_since)))
         with database.begin() as conn:
             began = clock.monotonic()  # not before: the wait for another writer says nothing of the rows
-            jobs.insert_many(conn, batch_id, chunk, clock.now())
+            new = jobs.insert_many(conn, batch_id, chunk, clock.now())
         free_since = clock.monotonic()
         held = free_since - began
         size = _next_size(size, held)
-        stored += len(chunk)
+        stored = Stored(stored.rows + len(chunk), stored.now + new)
         yield stored
     _seal(database, batch_id, clock)
 
@@ -41,7 +55,7 @@ def store(database: Database, batch_id: str, new_jobs: Iterator[NewJob], clock: 
 def _seal(database: Database, batch_id: str, clock: Clock) -> None:
     with database.begin() as conn:
         # Another submit of the same may have been first.
-        if batches.find(conn, batch_id).state is BatchState.ADMITTING:
+        if batches.lock(conn, batch_id) is BatchState.ADMITTING:
             batches.seal(conn, batch_id, clock.now())
 
 

@@ -29,7 +29,10 @@ from promptmill.pricing import PriceBook
 from promptmill.prompts import fingerprint_of
 
 Progress = Callable[[str, int, int | None], None]
-"""Called now and then with what is being done (`reading`, `storing`), how many rows are done, and of how many."""
+"""Called now and then with what is being done, how many rows are done, and of how many, as far as that is known.
+
+`reading`, then `storing`; before it `resuming`, while all that is met was stored by an earlier submit.
+"""
 
 _ROWS_BETWEEN_PROGRESS = 1_000
 _HASH_SHOWN = 8

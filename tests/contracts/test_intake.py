@@ -166,7 +166,8 @@ def test_submitted_by_several_at_once_it_is_one_batch(
 def test_who_comes_second_between_a_look_and_a_write_goes_on_with_the_first(
     submit: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find, firsts = batches.find_by_name, []
+    find = batches.find_by_name
+    firsts: list[str | None] = []
 
     def find_late(conn: Connection, name: str) -> BatchRow | None:
         found = find(conn, name)

@@ -377,3 +377,12 @@ def test_another_claude_than_at_submit_is_not_asked(cli: Any) -> None:
     assert cli.json("status", "real")["simulated"] is False
     assert cli.json("status", "real")["jobs"]["pending"] == 3
     assert cli.json("status", "rehearsal")["jobs"]["succeeded"] == 3
+
+
+def test_a_submit_goes_on_when_nobody_listens_any_more(cli: Any) -> None:
+    submitting = cli.start("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
+    submitting.stderr.close()
+    submitting.stdout.close()
+
+    assert submitting.wait(60) == 0
+    assert cli.json("status", "mine")["jobs"]["total"] == 3
