@@ -16,6 +16,8 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 _NO_SAMPLING_SINCE = "2026-10-21"
 # Not allowed inside a MessageBatch (claude-api.md, 7.1).
 _NOT_IN_BULK = ("speed", "fallbacks", "thread")
+# Fields beside the model on which the price depends, so that they are kept with the estimate.
+_PRICED_BY = ("inference_geo", "speed")
 # The estimate may be off; only what is beyond doubt is refused, the rest is the API's to judge.
 _BEYOND_DOUBT = 1.1
 
@@ -45,6 +47,9 @@ class Checks:
             self._check_bulk(body)
         if not isinstance(body.get("system", ""), str | list):
             raise InvalidInput("neither text nor a list of blocks", field="system")
+        for name in _PRICED_BY:
+            if body.get(name) is not None:
+                _check_word(body[name], name)
         if "model" in body:
             facts = self._model(body["model"])
             if "max_tokens" in body:
@@ -99,6 +104,13 @@ def check_window(estimated_tokens: int, facts: ModelFacts) -> None:
             f"about {estimated_tokens:,} tokens; {facts.id} reads {facts.context_window:,} at most",
             field="messages",
         )
+
+
+def _check_word(value: Any, field: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidInput("not text", field=field)
+    if not value.isprintable():  # half a surrogate pair is not either
+        raise InvalidInput("has characters that no word has", field=field)
 
 
 def _check_ceiling(value: Any, facts: ModelFacts) -> None:

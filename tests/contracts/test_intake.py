@@ -160,9 +160,8 @@ def test_submitted_by_several_at_once_it_is_one_batch(
     assert (whole.state, whole.total) == (BatchState.ACTIVE, 450)
 
 
-@pytest.mark.parametrize(
-    "database_url", ["postgres"], indirect=True
-)  # on SQLite there is one writer at a time
+# On SQLite there is one writer at a time.
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_who_comes_second_between_a_look_and_a_write_goes_on_with_the_first(
     submit: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
 ) -> None:

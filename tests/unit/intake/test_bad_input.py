@@ -149,6 +149,9 @@ def test_a_broken_line_names_its_column(write: Callable[..., Path]) -> None:
         ('{"prompt": "a", "max_tokens": "many"}', "max_tokens", "must be a whole number"),
         ('{"prompt": "a", "max_tokens": -1}', "max_tokens", "must be a whole number"),
         ('{"prompt": "a", "max_tokens": true}', "max_tokens", "must be a whole number"),
+        ('{"prompt": "a", "speed": "f\\ud800"}', "speed", "characters that no word has"),
+        ('{"prompt": "a", "inference_geo": "\\udfff"}', "inference_geo", "characters that no word has"),
+        ('{"prompt": "a", "speed": ["fast"]}', "speed", "not text"),
         (
             '{"prompt": "a", "max_tokens": 128001}',
             "max_tokens",
