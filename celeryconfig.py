@@ -6,6 +6,7 @@ The idea to keep in mind: a message is only a wake-up. The database brings a job
 # Imported under private names, because Celery takes every public name here for a setting.
 from promptmill import routes as _routes
 from promptmill import settings as _sources
+from promptmill.broker import is_redis as _is_redis
 
 _settings = _sources.load()
 _call_s = _settings.claude.total_timeout_s
@@ -13,6 +14,7 @@ _call_s = _settings.claude.total_timeout_s
 # Where
 # None = embedded: whoever starts the worker passes the address on
 broker_url = _settings.broker_url or _settings.redis_url
+_broker_is_redis = broker_url is None or _is_redis(broker_url)
 broker_connection_retry_on_startup = True  # a worker that starts before its Redis waits for it
 broker_channel_error_retry = (
     True  # a Redis that refuses (demoted, full, loading) is waited for, too: it would end the worker
@@ -28,7 +30,7 @@ broker_transport_options = {
     "ack_emulation": False,
     # No retry_on_timeout: it switches batched publishing off.
 }
-if _settings.broker_url:  # RabbitMQ, say: those above are of Redis
+if not _broker_is_redis:  # those above would mean nothing to RabbitMQ, say, or something else
     broker_transport_options = {}
 task_default_queue = _routes.ANSWER_QUEUE
 imports = ("workers.tasks", "workers.pulse")
@@ -50,7 +52,7 @@ worker_consumer = {  # many ids in a round trip, or one at a time as kombu comes
     "stock": "workers.consumer:Consumer",
 }[_settings.worker.transport]
 worker_concurrency = _settings.worker.concurrency
-worker_disable_prefetch = not _settings.broker_url  # takes only what it can begin; Redis only
+worker_disable_prefetch = _broker_is_redis  # takes only what it can begin; Redis only
 worker_prefetch_multiplier = 1  # the same, as near as other brokers come to it
 worker_enable_prefetch_count_reduction = False  # after a lost connection too, running jobs are counted anyway
 task_acks_late = False  # acknowledged when its job starts: no second delivery of a long call

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from producers.audit_checks import Note
 from producers.limits_reader import LimitsReader
 from producers.redis_address import with_running_redis
-from promptmill.broker import queued_ids
+from promptmill.broker import is_redis, queued_ids
 from promptmill.errors import Unavailable
 from promptmill.settings import Settings
 from promptmill.store import audit, stats
@@ -62,9 +62,9 @@ def _ids(settings: Settings) -> "AbstractSet[str]":
     from redis import Redis  # noqa: PLC0415  # 0.25 s that most commands do not need
     from redis.exceptions import RedisError  # noqa: PLC0415  # likewise
 
-    if settings.broker_url:
+    if settings.broker_url and not is_redis(settings.broker_url):
         raise Unavailable("PROMPTMILL_BROKER_URL names a broker that does not show its messages")
-    url = with_running_redis(settings).redis_url
+    url = settings.broker_url or with_running_redis(settings).redis_url
     if url is None:
         raise Unavailable("no Redis runs")
     try:

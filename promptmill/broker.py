@@ -23,7 +23,8 @@ __all__ = [
     "Nudges",
     "Ticket",
     "celery_app",
-    "messages_waiting",
+    "is_redis",
+    "limit_waiting",
     "nudge",
     "publish",
     "put_right",
@@ -37,8 +38,16 @@ log = get_logger(__name__)
 BATCH_SIZE: Final = 500
 """Messages in one round trip to the broker."""
 
+PUBLISH_PATIENCE_S: Final = 30.0
+"""Seconds to get one message out to a broker that is no Redis; for Redis `celeryconfig` says it."""
+
 NUDGE_PATIENCE_S: Final = 0.5
 """Seconds to reach Redis, and again for its answer."""
+
+
+def is_redis(broker_url: str) -> bool:
+    """Whether a broker is a Redis: then its settings, its batched transport and its list of messages are to be had."""
+    return broker_url.partition("://")[0] in ("redis", "rediss")
 
 
 def celery_app(redis_url: str, broker_url: str | None = None) -> "Celery":
@@ -80,8 +89,7 @@ def publish(app: "Celery", tickets: Sequence[Ticket]) -> None:
             if producer.connection.transport.driver_type == "redis":
                 _push(producer.channel, tickets)
             else:
-                for ticket in tickets:
-                    _publish_one(app, producer, ticket)
+                _publish_each(app, producer, tickets)
     except (AMQPError, KombuError, RedisError, OSError) as error:
         raise Unavailable(f"the broker took no messages ({type(error).__name__})") from error
 
@@ -93,8 +101,30 @@ def _push(channel: Any, tickets: Sequence[Ticket]) -> None:
             client.lpush(ANSWER_QUEUE, *map(written, tickets[first : first + BATCH_SIZE]))
 
 
+def _publish_each(app: "Celery", producer: Any, tickets: Sequence[Ticket]) -> None:
+    """For other brokers. After a failure the connection goes: half a message may be under way on it."""
+    connection = producer.connection
+    limit_waiting(connection, PUBLISH_PATIENCE_S)
+    try:
+        for ticket in tickets:
+            _publish_one(app, producer, ticket)
+    except OSError:
+        connection.collect()
+        raise
+
+
+def limit_waiting(connection: Any, seconds: float) -> None:
+    """So long a read or a write on an AMQP connection may take; then it is an OSError.
+
+    py-amqp's own read_timeout does not do it: it reads again. Libraries of other brokers have their own limits.
+    """
+    sock = getattr(connection.connection, "sock", None)
+    if sock is not None:
+        sock.settimeout(seconds)
+
+
 def _publish_one(app: "Celery", producer: Any, ticket: Ticket) -> None:
-    """As Celery does it; for other brokers."""
+    """As Celery does it."""
     message = app.amqp.as_task_v2(
         ticket.job_id,
         ANSWER_TASK,
@@ -158,25 +188,6 @@ def reach(broker_url: str, *, patience_s: float) -> None:
 
     with Connection(broker_url, connect_timeout=patience_s) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
-
-
-def messages_waiting(app: "Celery") -> int:
-    """How many messages lie in the queue, whatever the broker is; it is asked on a connection of its own.
-
-    Raises:
-        Unavailable: the broker cannot say.
-    """
-    from amqp.exceptions import AMQPError  # noqa: PLC0415  # see the module's docstring
-    from kombu.exceptions import KombuError  # noqa: PLC0415  # likewise
-
-    try:
-        with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
-            channel: Any = connection.default_channel
-            queue = channel.queue_declare(ANSWER_QUEUE, passive=True)
-    except (AMQPError, KombuError, OSError) as error:
-        raise Unavailable(f"the broker's queue cannot be read ({type(error).__name__})") from error
-    return int(queue.message_count)
 
 
 def put_right(redis_url: str) -> dict[str, int]:

@@ -21,7 +21,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from promptmill.broker import celery_app, publish
+from promptmill.broker import celery_app, is_redis, publish
 from promptmill.claude.keys import configured_account
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.estimates import Estimator
@@ -71,16 +71,10 @@ class WorkerProcess:
         self.id = new_id("worker")
         self.clock = DatabaseClock()
         self.writer = self._writer()
-        self.redis = Redis.from_url(
-            runtime.redis_url,
-            socket_timeout=REDIS_PATIENCE_S,
-            socket_connect_timeout=REDIS_PATIENCE_S,
-            retry=Retry(NoBackoff(), 0),  # the next round is the retry
-        )
+        self.redis = _redis(runtime.redis_url)
         self.app = celery_app(runtime.redis_url, runtime.settings.broker_url)
-        self.queue: BrokerQueue = (
-            ForeignQueue(self.app) if runtime.settings.broker_url else RedisQueue(self.redis)
-        )
+        self.queue = self._queue()  # for the leader's thread
+        self.watched_queue = self._queue()  # for the watchdog's
         self.hands = Hands(self.redis)
         self.keys = runtime.keys()
         self.heartbeat = self._heartbeat()
@@ -191,7 +185,7 @@ class WorkerProcess:
 
     def _signs(self, consumer: Any) -> Signs:
         try:
-            waiting = self.queue.length() > 0
+            waiting = self.watched_queue.length() > 0
         except Unavailable:
             waiting = None
         free = consumer.pool.has_free_slot and consumer.is_subscribed
@@ -244,7 +238,15 @@ class WorkerProcess:
             self.experiences.stop()
             self.writer.stop()
             self.heartbeat.stop()
+            self.queue.close()
+            self.watched_queue.close()
             self.redis.close()
+
+    def _queue(self) -> BrokerQueue:
+        elsewhere = self.runtime.settings.broker_url
+        if elsewhere is None:
+            return RedisQueue(self.redis)
+        return RedisQueue(_redis(elsewhere)) if is_redis(elsewhere) else ForeignQueue(self.app)
 
     def _writer(self) -> Writer:
         worker = self.runtime.settings.worker
@@ -326,6 +328,15 @@ class WorkerProcess:
             return GroupLimits()
         self.limit_changes.look(states)
         return limits
+
+
+def _redis(url: str) -> Redis:
+    return Redis.from_url(
+        url,
+        socket_timeout=REDIS_PATIENCE_S,
+        socket_connect_timeout=REDIS_PATIENCE_S,
+        retry=Retry(NoBackoff(), 0),  # the next round is the retry
+    )
 
 
 async def _repeat(act: Callable[[], Awaitable[None]], every: float) -> None:

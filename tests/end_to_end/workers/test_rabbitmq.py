@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ import pytest
 from kombu import Connection
 from kombu.exceptions import KombuError
 
+from promptmill.broker import Ticket, celery_app, publish
 from promptmill.clock import SystemClock
+from promptmill.errors import Unavailable
+from promptmill.routes import ANSWER_QUEUE
 from promptmill.states import JobState
 from promptmill.store import jobs
 from promptmill.testing import a_batch, simulated_claude
+from workers.broker_queue import PATIENCE_S, ForeignQueue
 
 Start = Callable[..., Any]
 WaitUntil = Callable[..., None]
@@ -82,6 +87,11 @@ class Rabbit:
                 start_new_session=True,
             )
         self.wait_until(self.answers, timeout=60)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it, and to everything it started."""
+        if self.process is not None:
+            os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
         """End it at once, with everything it started."""
@@ -195,3 +205,43 @@ def test_killed_and_started_again_it_costs_time_only(
         rabbit.start()
         assert mill.wait_for_end(batch.id, timeout=90).jobs[JobState.SUCCEEDED] == 150
         assert claude.ledger()["answered"] == {"1": 150}
+
+
+def test_ids_that_wait_in_a_worker_for_long_are_sent_out_once(
+    start_mill: Start, sqlite_url: str, rabbit: Rabbit
+) -> None:
+    with simulated_claude(first_token_s=6) as claude:
+        mill = start_mill(
+            sqlite_url,
+            claude,
+            quick=True,
+            PROMPTMILL_BROKER_URL=rabbit.url,
+            PROMPTMILL_CONCURRENCY="4",
+            PROMPTMILL_WORKER__PATIENCE_S="2",
+        )
+        batch = a_batch(mill.database, 12)
+        mill.start_worker()
+        assert mill.wait_for_end(batch.id, timeout=60).jobs[JobState.SUCCEEDED] == 12
+        assert claude.ledger()["answered"] == {"1": 12}
+    assert "lost_ids_put_back" not in mill.logs()
+
+
+def test_who_asks_a_broker_that_stands_still_gives_up_and_finds_it_again(rabbit: Rabbit) -> None:
+    app = celery_app("redis://127.0.0.1:1/0", rabbit.url)
+    queue = ForeignQueue(app)
+    publish(app, [Ticket("job_1", 1, "nightly", "claude-sonnet-5", 1)])
+    rabbit.wait_until(lambda: queue.length() == 1)
+    rabbit.signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    for _ in range(2):  # on the connection that was kept, and on a new one
+        with pytest.raises(Unavailable):
+            queue.length()
+    assert time.monotonic() - begun < 4 * PATIENCE_S  # connecting is tried twice
+    rabbit.signal(signal.SIGCONT)
+    assert queue.length() == 1
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        channel.queue_delete(ANSWER_QUEUE)
+    assert queue.length() == 0
+    queue.close()
+    app.close()
