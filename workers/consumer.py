@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 
 from promptmill.logs import get_logger, scrub
 from promptmill.routes import ANSWER_QUEUE
-from workers.transport import MALFORMED
+from workers.transport import AT_ONCE, MALFORMED
 
 log = get_logger(__name__)
 
@@ -177,12 +177,13 @@ class BatchedConsumer(Consumer):
     def register_with_event_loop(self, hub: Any) -> None:
         """Called with each connection, before messages come."""
         super().register_with_event_loop(hub)
-        self.task_consumer.channel.room = self._room
+        self.task_consumer.channel.room = lambda: self.pool.num_processes - len(state.reserved_requests)
+        self.task_consumer.channel.share = lambda: share_of(self.pool.num_processes)
 
-    def _room(self) -> int:
-        """Free slots, but a part of all slots at most: a few ids among several workers are shared by them."""
-        slots = int(self.pool.num_processes)
-        return min(slots - len(state.reserved_requests), slots // READS_TO_FILL)
+
+def share_of(slots: int) -> int:
+    """How many ids one read takes at most: a quarter of the slots, so that a few ids among several workers are shared."""
+    return min(AT_ONCE, max(1, slots // READS_TO_FILL))
 
 
 def _batched(connection: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Celery sends three for each task, and an event costs as much as taking the task. They are news, not truth (the
 database is that), so they may be a moment late and may be lost: they leave a few times a second in one message,
-and the batched transport counts who hears the worker's heartbeat; when nobody does, the tasks are not told of.
+and the batched transport counts who hears them; when nobody does, the tasks are not told of. To go on counting, a
+message without an event in it goes where they go, with each of the worker's own (every 2 s).
 """
 
 import time
@@ -17,13 +18,14 @@ BUFFERED: Final = 2000
 KEPT_OFFLINE: Final = 1000
 """Messages with events that are kept while the broker is away; then the oldest go."""
 HEARD_FOR_S: Final = 5.0
-"""How long a count of listeners is believed. Heartbeats renew it every 2 s; without them every event is sent."""
+"""How long a count of listeners is believed. It is renewed every 2 s; without that every event is sent."""
 
 
 class TaskEvents(EventDispatcher):
     """Celery's dispatcher of events, in a worker."""
 
     producer: Any
+    _publish: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"buffer_limit": BUFFERED, **options})
@@ -34,11 +36,17 @@ class TaskEvents(EventDispatcher):
         if type.startswith("task-") and self._nobody_listens():
             return
         super().send(type, *args, **fields)
+        if type.startswith("worker-") and hasattr(self._channel, "listeners"):
+            self._publish([], self.producer, "task.multi")
 
     def _nobody_listens(self) -> bool:
-        channel = getattr(self.producer, "channel", None)
-        count = getattr(channel, "listeners", None)  # the stock transport does not count
+        count = getattr(self._channel, "listeners", None)
         return count is not None and count.heard == 0 and time.monotonic() - count.at < HEARD_FOR_S
+
+    @property
+    def _channel(self) -> Any:
+        """One of the batched transport has `listeners`; others do not count."""
+        return getattr(self.producer, "channel", None)
 
 
 class Events(CeleryEvents):

@@ -22,7 +22,7 @@ from celery.events import event
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from promptmill.logs import get_logger
 
@@ -36,17 +36,38 @@ REST_S: Final = 0.02
 
 EVENTS: Final = event.EVENT_EXCHANGE_NAME  # type: ignore[attr-defined]  # missing in the stubs
 
+PATIENCE_S: Final = 5.0
+"""Seconds Redis may take to answer what the main thread waits for (all but the read that waits in Redis)."""
+
 MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError)
 """What an entry raises that is no message."""
+
+
+class NoMessage(Exception):
+    """An entry of the queue is none; what Celery does with a message raises anything else."""
+
+
+class Message(stock.virtual.Message):  # type: ignore[misc]  # see `stock`
+    """A message from the queue."""
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        try:
+            super().__init__(payload, channel=channel, **options)
+        except MALFORMED as error:
+            raise NoMessage(type(error).__name__) from error
 
 
 def _one() -> int:
     return 1
 
 
+def _cap() -> int:
+    return AT_ONCE
+
+
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """How many heard an event, and when that was (monotonic seconds)."""
+    """How many heard an event of a task, and when that was (monotonic seconds)."""
 
     heard: int
     at: float
@@ -56,11 +77,14 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
     """A channel that reads many messages at once.
 
     Attributes:
-        room: how many more messages the worker can begin; set by its consumer.
-        listeners: who heard the last event that was sent here.
+        room: how many more messages the worker can begin; set by its consumer, like the next.
+        share: how many one read takes at most, so that other workers get some; 1 at least.
+        listeners: who heard the last event of a task that was sent here.
     """
 
+    Message = Message
     room: Callable[[], int] = staticmethod(_one)
+    share: Callable[[], int] = staticmethod(_cap)
     listeners: Listeners | None = None
     _kept_client: Any = None
     _rests_until = 0.0
@@ -74,6 +98,12 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
                 self._kept_client = self._create_client()
             client = self._kept_client
         yield client
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
+        if not asynchronous:
+            parameters["socket_timeout"] = PATIENCE_S
+        return parameters
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message, unless it is time to rest; kombu comes again in the next turn of the loop."""
@@ -92,7 +122,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
             queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             self._hand_over([entry], queue, key)
-            taken, wanted = self._take(queue, key, AT_ONCE - 1)
+            taken, wanted = self._take(queue, key, self.share() - 1)
             if taken < wanted:
                 self._rest(queue, key)
         finally:
@@ -130,7 +160,10 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
         self._rests_until = 0.0
         if self.closed or self._in_poll or self.active_queues != [queue]:
             return
-        taken, wanted = self._take(queue, key, AT_ONCE)
+        try:
+            taken, wanted = self._take(queue, key, self.share())
+        except ResponseError:
+            return  # a Redis that refuses; so it will refuse the read that comes now, and that is the consumer's matter
         if 0 < taken < wanted:
             self._rest(queue, key)
 
@@ -141,9 +174,9 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
             for entry in entries:
                 done += 1
                 try:
-                    self.connection._deliver(json.loads(entry), queue)  # noqa: SLF001  # as kombu's own channel does
-                except MALFORMED as error:
-                    log.warning("message_refused", error=type(error).__name__)
+                    self.connection._deliver(_parsed(entry), queue)  # noqa: SLF001  # as kombu's own channel does
+                except NoMessage as error:
+                    log.warning("message_refused", error=str(error))
         finally:
             self._give_back(entries[done:], key)
 
@@ -160,14 +193,21 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
             )  # the reaper finds them
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **options: Any) -> None:
-        """Publish to all who listen, and for an event note how many that were."""
-        if exchange != EVENTS:
+        """Publish to all who listen, and for events of tasks note how many that were."""
+        if exchange != EVENTS or not routing_key.startswith("task."):
             super()._put_fanout(exchange, message, routing_key, **options)
             return
         payload = json.dumps(message)
         with self.conn_or_acquire() as client:
             heard = client.publish(self._get_publish_topic(exchange, routing_key), payload)
         self.listeners = Listeners(heard, time.monotonic())
+
+
+def _parsed(entry: bytes) -> Any:
+    try:
+        return json.loads(entry)
+    except MALFORMED as error:
+        raise NoMessage(type(error).__name__) from error
 
 
 class Transport(stock.Transport):  # type: ignore[misc]  # see `stock`

@@ -2,14 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from kombu import Connection, Consumer, Queue
 from redis import Redis
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 
+from promptmill.embedded import throwaway_redis
 from promptmill.message import Ticket, written
+from workers import transport as transport_module
+from workers.consumer import share_of
 from workers.transport import AT_ONCE
 
 from .conftest import Worker
@@ -30,23 +37,26 @@ def redis(clean_redis: str) -> Iterator[Redis]:
 
 
 class Taker:
-    """A consumer with as much room as is asked for, that notes what it is handed."""
+    """A consumer with as many slots as is asked for, that notes what it is handed."""
 
-    def __init__(self, url: str, room: int) -> None:
+    def __init__(self, url: str, room: int, share: int = AT_ONCE) -> None:
         self.taken: list[str] = []
         self.breaks_at = -1
+        self.breaks_with: Exception = OSError("the worker ends")
         connection = Connection(
             url, transport="workers.transport:Transport", transport_options={"ack_emulation": False}
         )
         self.connection: Any = connection
         channel: Any = connection.channel()
         channel.room = lambda: room
+        channel.share = lambda: share
+        self.channel = channel
         consumer: Any = Consumer(channel, [Queue("ids", routing_key="ids")], on_message=self._take)
         consumer.consume()
 
     def _take(self, message: Any) -> None:
         if len(self.taken) == self.breaks_at:
-            raise OSError("the worker ends")
+            raise self.breaks_with
         self.taken.append(message.headers["id"])
         message.ack()
 
@@ -55,11 +65,11 @@ class Taker:
 
 
 @pytest.fixture
-def taker(clean_redis: str) -> Iterator[Callable[[int], Taker]]:
+def taker(clean_redis: str) -> Iterator[Callable[..., Taker]]:
     takers: list[Taker] = []
 
-    def make(room: int) -> Taker:
-        takers.append(Taker(clean_redis, room))
+    def make(room: int, share: int = AT_ONCE) -> Taker:
+        takers.append(Taker(clean_redis, room, share))
         return takers[-1]
 
     yield make
@@ -80,7 +90,7 @@ def _left(redis: Redis) -> list[str]:
 
 
 def test_one_turn_takes_as_many_as_there_is_room_for_in_their_order(
-    redis: Redis, taker: Callable[[int], Taker]
+    redis: Redis, taker: Callable[..., Taker]
 ) -> None:
     ids = _fill(redis, 10)
     worker = taker(4)
@@ -89,7 +99,7 @@ def test_one_turn_takes_as_many_as_there_is_room_for_in_their_order(
     assert _left(redis) == ids[5:]
 
 
-def test_one_turn_leaves_something_for_other_workers(redis: Redis, taker: Callable[[int], Taker]) -> None:
+def test_one_turn_leaves_something_for_other_workers(redis: Redis, taker: Callable[..., Taker]) -> None:
     _fill(redis, 100)
     worker = taker(1000)
     worker.turn()
@@ -97,7 +107,7 @@ def test_one_turn_leaves_something_for_other_workers(redis: Redis, taker: Callab
 
 
 def test_without_room_it_takes_what_it_asked_for_and_no_more(
-    redis: Redis, taker: Callable[[int], Taker]
+    redis: Redis, taker: Callable[..., Taker]
 ) -> None:
     ids = _fill(redis, 3)
     worker = taker(0)
@@ -105,9 +115,7 @@ def test_without_room_it_takes_what_it_asked_for_and_no_more(
     assert worker.taken == ids[:1]
 
 
-def test_what_cannot_be_handed_over_goes_back_in_its_order(
-    redis: Redis, taker: Callable[[int], Taker]
-) -> None:
+def test_what_cannot_be_handed_over_goes_back_in_its_order(redis: Redis, taker: Callable[..., Taker]) -> None:
     ids = _fill(redis, 10)
     worker = taker(9)
     worker.breaks_at = 4
@@ -117,7 +125,64 @@ def test_what_cannot_be_handed_over_goes_back_in_its_order(
     assert _left(redis) == ids[5:]
 
 
-def test_what_is_no_message_does_not_take_others_with_it(redis: Redis, taker: Callable[[int], Taker]) -> None:
+def test_a_fault_of_who_takes_a_message_is_not_taken_for_one_of_the_message(
+    redis: Redis, taker: Callable[..., Taker]
+) -> None:
+    ids = _fill(redis, 3)
+    worker = taker(9)
+    worker.breaks_at, worker.breaks_with = 1, KeyError("a bug")
+    with pytest.raises(KeyError, match="a bug"):
+        worker.turn()
+    assert _left(redis) == ids[2:]
+
+
+def test_two_who_take_turns_share_a_few_ids(redis: Redis, taker: Callable[..., Taker]) -> None:
+    both = [taker(10, share_of(10)) for _ in range(2)]
+    _fill(redis, 12)
+    while _left(redis):
+        for each in both:
+            each.turn()
+    assert [len(each.taken) for each in both] == [6, 6]
+
+
+@pytest.mark.parametrize(("slots", "share"), [(1, 1), (3, 1), (10, 2), (100, 25), (1000, AT_ONCE)])
+def test_a_read_takes_a_quarter_of_the_slots_and_one_at_least(slots: int, share: int) -> None:
+    assert share_of(slots) == share
+
+
+def test_a_redis_that_stops_between_two_reads_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_module, "PATIENCE_S", 0.2)
+    with throwaway_redis() as url, Redis.from_url(url) as redis:
+        _fill(redis, 3)
+        worker = Taker(url, 10)
+        server = psutil.Process(redis.info("server")["process_id"])
+
+        def room() -> int:
+            server.suspend()
+            return 10
+
+        worker.channel.room = room
+        begun = monotonic()
+        with pytest.raises(RedisTimeout):
+            worker.turn()
+        assert monotonic() - begun < 5
+        server.resume()
+        worker.connection.close()
+
+
+def test_a_redis_that_refuses_a_read_after_a_rest_is_met_by_the_next_one(
+    redis: Redis, taker: Callable[..., Taker]
+) -> None:
+    worker = taker(9)
+    redis.hset("ids", "no", "list")
+    worker.channel._look("ids", b"ids")
+    with pytest.raises(ResponseError):
+        worker.turn()
+
+
+def test_what_is_no_message_does_not_take_others_with_it(redis: Redis, taker: Callable[..., Taker]) -> None:
     ids = _fill(redis, 2)
     redis.lpush("ids", b"no json", b"{}", b'{"headers": {}, "properties": {}}')
     ids += _fill(redis, 4)[2:]
@@ -128,7 +193,7 @@ def test_what_is_no_message_does_not_take_others_with_it(redis: Redis, taker: Ca
     assert redis.llen("ids") == 0
 
 
-def test_one_client_serves_all_that_a_channel_does(taker: Callable[[int], Taker]) -> None:
+def test_one_client_serves_all_that_a_channel_does(taker: Callable[..., Taker]) -> None:
     (channel,) = taker(1).connection._connection.channels
     with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
         assert first is second
