@@ -33,7 +33,8 @@ def open_database(settings: Settings) -> Iterator[Database]:
     server is shared, so there somebody decides when to run `promptmill migrate`.
 
     Raises:
-        ConfigurationError: a setting is wrong, nobody answers, or a server's schema is of another version.
+        ConfigurationError: a setting is wrong, nobody answers, a server's schema is of another version, or workers of an
+            older version run on a SQLite file.
     """
     if settings.database_url is None:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)

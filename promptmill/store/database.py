@@ -68,7 +68,7 @@ class Database:
         """Bring the schema to this version; several processes at once are fine.
 
         Raises:
-            ConfigurationError: the schema was made by a newer version.
+            ConfigurationError: the schema was made by a newer version, or workers of an older one run.
             Unavailable: as in `begin`, or tables are in use.
         """
         schema.load_alembic()
@@ -77,9 +77,9 @@ class Database:
         with self._passing_troubles(), engine.connect() as connection:
             if self.dialect == "sqlite":
                 with connection.begin():
-                    schema.upgrade(connection)
+                    schema.upgrade(connection, database_now)
             else:
-                schema.upgrade(connection)
+                schema.upgrade(connection, database_now)
 
     def check_schema(self) -> None:
         """Raise ConfigurationError unless the schema is the one this version needs."""

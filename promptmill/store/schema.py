@@ -4,13 +4,16 @@ SQLite changes in one transaction. On Postgres each migration has its own and ma
 one, so processes take turns by a lock of the session, which they try for again and again: one that waited inside
 a statement would itself be what an index that is made beside the work waits for.
 
-Every command checks the version, so that is done by the names of the files; alembic, 0.3 s of imports, comes only
-where there is something to migrate.
+Nothing is migrated beside workers of an older version: what they wrote meanwhile would be in no count that is new.
+
+Every command checks the version, so that is done by the names of the files; alembic, 0.3 s of imports, is for those
+who migrate.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +21,12 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from promptmill.errors import ConfigurationError, Unavailable
+from promptmill.store.workers import FRESH_FOR, count_live
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+Clock = Callable[[Connection], datetime]
 
 LOCK_PATIENCE_S = 5.0
 """The longest a migration waits for a table: whoever asks for that table next waits behind it."""
@@ -37,22 +43,23 @@ def load_alembic() -> None:
     from alembic.config import Config  # noqa: F401, PLC0415  # likewise
 
 
-def upgrade(conn: Connection) -> None:
+def upgrade(conn: Connection, clock: Clock) -> None:
     """Run what is missing; others wait for its end.
 
     Args:
         conn: within a transaction on SQLite, outside of any on Postgres, and closed by the caller.
+        clock: the database's time (`database_now`), by which workers are alive.
 
     Raises:
-        ConfigurationError: the schema was made by a newer version.
+        ConfigurationError: the schema was made by a newer version, or workers of an older one run.
         Unavailable: tables are in use, on Postgres.
     """
     if conn.dialect.name == "sqlite":
-        _run(conn)
+        _run(conn, clock)
         return
     with _turn(conn):
         try:
-            _run(conn)
+            _run(conn, clock)
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != _NO_LOCK_TO_BE_HAD:
                 raise
@@ -62,10 +69,11 @@ def upgrade(conn: Connection) -> None:
             ) from error
 
 
-def _run(conn: Connection) -> None:
+def _run(conn: Connection, clock: Clock) -> None:
     from alembic import command  # noqa: PLC0415  # see the module's docstring
 
     _refuse_newer(conn)
+    _refuse_beside_workers(conn, clock)
     config = _config()
     if conn.dialect.name != "sqlite":
         conn.commit()  # alembic begins a transaction of its own
@@ -108,6 +116,17 @@ def _refuse_newer(conn: Connection) -> None:
             f"the database was migrated (to {current}) by a newer version of Promptmill than this one: "
             "upgrade this one, and run `promptmill migrate` with the newest",
             setting="PROMPTMILL_DATABASE_URL",
+        )
+
+
+def _refuse_beside_workers(conn: Connection, clock: Clock) -> None:
+    if _current(conn) in (None, max(_known())):
+        return
+    if alive := count_live(conn, clock(conn)):
+        raise ConfigurationError(
+            f"the database is of an older version, and workers of that version run on it ({alive} seen in the last "
+            f"{FRESH_FOR.total_seconds():g} s): stop them all, then run this command again, and start workers of this "
+            "version when it has ended"
         )
 
 
