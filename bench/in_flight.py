@@ -105,35 +105,47 @@ def run(contest: Contest, calls: int, call_s: float) -> str:
 
 def watch(contest: Contest, claude: SimulatorHandle, source: Path, calls: int) -> Watched:
     """Run it to its end, and look at the measured process meanwhile."""
-    environment = {
+    log = source.with_suffix(".log")
+    with log.open("wb") as said:
+        root = psutil.Popen(
+            contest.command(claude.url, str(source), calls),
+            env=environment(claude, source.parent, calls),
+            cwd=source.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        seen = look_until_its_end(root, contest.measured)
+    if root.returncode != 0:
+        raise SystemExit(f"{contest.name} ended with {root.returncode}: {log.read_text()[-2000:]}")
+    return seen
+
+
+def environment(claude: SimulatorHandle, folder: Path, calls: int) -> dict[str, str]:
+    """Nothing of the surroundings but the path."""
+    return {
         "PATH": os.environ["PATH"],
-        "HOME": str(source.parent),
-        "PROMPTMILL_HOME": f"{source.parent}/home",
+        "HOME": str(folder),
+        "PROMPTMILL_HOME": f"{folder}/home",
         "ANTHROPIC_BASE_URL": claude.url,
         "ANTHROPIC_API_KEY": "sk-simulated",
         **dict.fromkeys(("PROMPTMILL_RPM", "PROMPTMILL_ITPM", "PROMPTMILL_OTPM"), "0"),
         "PROMPTMILL_CONCURRENCY": str(calls),
     }
-    seen, measured = Watched(), None
-    log = source.with_suffix(".log")
-    with log.open("wb") as said:
-        root = psutil.Popen(
-            contest.command(claude.url, str(source), calls),
-            env=environment,
-            cwd=source.parent,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-        )
-        while root.poll() is None:
-            try:
-                measured = measured or contest.measured(root)
-                if measured is not None:
-                    seen.look(measured)
-            except psutil.Error:
-                pass  # it has just ended
-            time.sleep(LOOK_S)
-    if root.returncode != 0:
-        raise SystemExit(f"{contest.name} ended with {root.returncode}: {log.read_text()[-2000:]}")
+
+
+def look_until_its_end(
+    root: psutil.Popen, measured: Callable[[psutil.Process], psutil.Process | None]
+) -> Watched:
+    """What was seen of the process that is measured, among those of `root`."""
+    seen, process = Watched(), None
+    while root.poll() is None:
+        try:
+            process = process or measured(root)
+            if process is not None:
+                seen.look(process)
+        except psutil.Error:
+            pass  # it has just ended
+        time.sleep(LOOK_S)
     return seen
 
 

@@ -21,11 +21,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from measuring.beside import beside
 from redis import Redis
 
 from promptmill.broker import Ticket, celery_app, publish
@@ -122,7 +123,29 @@ def in_a_trickle(redis: Redis, messages: list[bytes]) -> None:
 
 
 def measure(who: Contestant, load: Load, url: str, folder: Path) -> Figure:
-    environment = {
+    """What a worker of its own takes for the load."""
+    command = [sys.executable, "-m", "celery", "-A", "bench_pool_tasks", "worker", "-c", str(load.slots)]
+    with Redis.from_url(url) as redis:
+        redis.flushall()
+        messages = made_by_celery(url, redis, load.jobs)
+        worker = subprocess.Popen(
+            command,
+            env=environment(who, load, url, folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+        )
+        try:
+            with listener(redis) if who.is_heard else nullcontext():
+                return through(load, messages, redis, worker)
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def environment(who: Contestant, load: Load, url: str, folder: Path) -> dict[str, str]:
+    """Of a worker: it says what differs."""
+    return {
         **os.environ,
         "PROMPTMILL_REDIS_URL": url,
         "PROMPTMILL_WORKER__TRANSPORT": who.transport,
@@ -132,27 +155,19 @@ def measure(who: Contestant, load: Load, url: str, folder: Path) -> Figure:
         **({"BENCH_STOCK": "1"} if who.is_stock else {}),
         **({"BENCH_SLEEPS": "1"} if load.sleeps else {}),
     }
-    command = [sys.executable, "-m", "celery", "-A", "bench_pool_tasks", "worker", "-c", str(load.slots)]
-    with Redis.from_url(url) as redis:
-        redis.flushall()
-        messages = made_by_celery(url, redis, load.jobs)
-        worker = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
-        )
-        try:
-            with listener(redis) if who.is_heard else nobody():
-                wait_for(redis, "ready", worker)
-                time.sleep(2.5)  # a heartbeat, by which the worker learns whether somebody listens
-                process = psutil.Process(worker.pid)
-                used, begun = cpu_seconds(process), time.monotonic()
-                load.send(redis, messages)
-                wait_for(redis, "done", worker)
-                took = time.monotonic() - begun
-                cpu = cpu_seconds(process) - used
-                memory = process.memory_full_info().uss
-        finally:
-            worker.kill()
-            worker.wait()
+
+
+def through(load: Load, messages: list[bytes], redis: Redis, worker: subprocess.Popen[bytes]) -> Figure:
+    """Send all messages to a worker that comes up, and wait for its last answer."""
+    wait_for(redis, "ready", worker)
+    time.sleep(2.5)  # a heartbeat, by which the worker learns whether somebody listens
+    process = psutil.Process(worker.pid)
+    used, begun = cpu_seconds(process), time.monotonic()
+    load.send(redis, messages)
+    wait_for(redis, "done", worker)
+    took = time.monotonic() - begun
+    cpu = cpu_seconds(process) - used
+    memory = process.memory_full_info().uss
     return Figure(cpu / load.jobs * 1000, load.jobs / took, memory / 2**20)
 
 
@@ -174,25 +189,14 @@ def listener(redis: Redis) -> Iterator[None]:
     """Somebody who hears every event, as Flower does."""
     subscription = redis.pubsub()
     subscription.psubscribe(EVENTS)
-    stop = threading.Event()
 
-    def hear() -> None:
-        while not stop.is_set():
+    def hear(over: threading.Event) -> None:
+        while not over.is_set():
             subscription.get_message(timeout=0.2)
 
-    thread = threading.Thread(target=hear)
-    thread.start()
-    try:
+    with beside(hear):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        subscription.close()
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    yield
+    subscription.close()
 
 
 def wait_for(redis: Redis, key: str, worker: subprocess.Popen[bytes]) -> None:
