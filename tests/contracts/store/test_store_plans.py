@@ -17,6 +17,7 @@ from promptmill.store import (
     failures,
     jobs,
     ledger,
+    recounting,
     results,
     retrying,
     stats,
@@ -81,6 +82,7 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     with world.database.begin() as conn:
         batches.cancel(conn, other.id, world.now)
         page = retrying.page_to_retry(conn, other.id, [JobState.CANCELED])
+        assert page
         retrying.retry(conn, other.id, page.ids, [JobState.CANCELED], world.now)
         terms.change(conn, other.id, terms.NewTerms(priority=2.0), world.now)
         batches.resume_due(conn, world.now)
@@ -115,6 +117,65 @@ def test_postgres_looks_at_few_rows_of_a_batch_it_has_no_statistics_of(
     assert {sql: rows for sql, rows in touched.items() if rows > FEW} == {}
 
 
+@pytest.mark.parametrize("has_statistics", [False, True])
+@pytest.mark.parametrize("code", ["'rare'", "NULL"])
+def test_one_job_of_a_rare_failure_is_found_without_a_walk_through_the_common_ones(
+    world: Any, code: str, has_statistics: bool
+) -> None:
+    made = world.batch(0)
+    _many_errored(world, made, last_code=code)
+    if has_statistics and world.database.dialect == "postgresql":
+        with world.database.begin() as conn:
+            conn.execute(text("ANALYZE"))
+    with _recorded(world) as statements, world.database.read() as conn:
+        common, rare = failures.groups(conn, made.id)
+
+    assert (common.jobs, common.custom_id, rare.jobs, rare.custom_id) == (MANY - 1, "row 1", 1, f"row {MANY}")
+    samples = [(sql, parameters) for sql, parameters in statements if "job_failed" in sql or "LIMIT" in sql]
+    assert samples
+    with world.database.begin() as conn:
+        if world.database.dialect == "postgresql":
+            assert max(_rows_touched(conn, *each) for each in samples) <= FEW
+        else:
+            assert {_sqlite_sorts(conn, *each) for each in samples} == {False}
+            assert all(_columns_looked_up(conn, *each) == 6 for each in samples)
+
+
+def _many_errored(world: Any, made: Any, last_code: str) -> None:
+    """Jobs that failed of one thing, and the last of them of another."""
+    is_sqlite = world.database.dialect == "sqlite"
+    numbers = (
+        f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) SELECT i FROM n) AS n"
+        if is_sqlite
+        else f"generate_series(1, {MANY}) AS n(i)"
+    )
+    moment = "'2020-01-01T00:00:00.000000Z'" if is_sqlite else "TIMESTAMPTZ '2020-01-01Z'"
+    with world.database.begin() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO job (id, batch_id, seq, custom_id, state, model_group, estimated_input_tokens,"
+                " estimated_output_tokens, dispatch, token, attempts, changed_at, error_kind, error_status, error_code)"
+                f" SELECT 'bad' || i, '{made.id}', i, 'row ' || i, 'errored', 'g', 1, 1, 1, 1, 1, {moment},"
+                f" 'overloaded', 529, CASE WHEN i = {MANY} THEN {last_code} ELSE 'common' END FROM {numbers}"
+            )
+        )
+        recounting.recount(conn, made.id)
+
+
+def _sqlite_sorts(conn: Any, sql: str, parameters: Any) -> bool:
+    return any("TEMP B-TREE" in step for step in _steps(conn, sql, parameters))
+
+
+def _columns_looked_up(conn: Any, sql: str, parameters: Any) -> int:
+    """By how many columns of its index the job is looked up, the batch among them."""
+    [step] = [each for each in _steps(conn, sql, parameters) if "INDEX job_failed" in each]
+    return step.count("=?")
+
+
+def _steps(conn: Any, sql: str, parameters: Any) -> list[str]:
+    return [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+
+
 @contextmanager
 def _recorded(world: Any) -> Iterator[list[Statement]]:
     """Every statement that reads or changes rows, by its wording, with the parameters it was last used with."""
@@ -134,7 +195,7 @@ def _recorded(world: Any) -> Iterator[list[Statement]]:
 
 
 def _sqlite_scans(conn: Any, sql: str, parameters: Any) -> list[str]:
-    plan = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    plan = _steps(conn, sql, parameters)
     grown = tuple(f"SCAN {table}" for table in GROWING)
     return [
         step for step in plan if step.startswith(grown) and not any(small in step for small in SMALL_INDEXES)
