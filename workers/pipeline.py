@@ -310,7 +310,10 @@ async def _to_the_end(concluding: Awaitable[T]) -> T:
             await asyncio.wait([task])
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, it has to wait
             broke_in = broke_in or error
-    result = task.result()
-    if broke_in is not None:
-        raise broke_in
-    return result
+    try:
+        result = task.result()
+        if broke_in is not None:
+            raise broke_in
+        return result
+    finally:
+        del task, broke_in  # what is raised refers to this frame by its traceback, and to all that the job brought along

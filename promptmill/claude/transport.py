@@ -7,7 +7,7 @@ a kept connection turns out to be closed, which costs nothing here.
 
 import asyncio
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -39,18 +39,21 @@ _AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str,
 class Content(aiohttp.BytesPayload):
     """What a request brings along. aiohttp holds the headers back until it asks for this.
 
+    It is let go once it is written: the answer may take minutes, and the prompt is in memory already.
+
     Attributes:
         begun: whether any byte of the request may have left; False while it waits for a connection.
     """
 
     begun = False
 
-    def write_with_length(
+    async def write_with_length(
         self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> None:
         """Hand the bytes to the connection."""
         self.begun = True
-        return super().write_with_length(writer, content_length)
+        await super().write_with_length(writer, content_length)
+        self._value = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,20 @@ class _Connector(aiohttp.TCPConnector):
         self._within = within
 
     async def _create_connection(self, *args: Any) -> Any:
-        async with asyncio.timeout(self._within):
-            return await super()._create_connection(*args)
+        try:
+            async with asyncio.timeout(self._within):
+                return await super()._create_connection(*args)
+        except BROKEN as error:
+            _forget_frames(error)
+            raise
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Those of aiohttp hold the error that holds them, and the request: only garbage collection would free it."""
+    chained: BaseException | None = error
+    while chained is not None:
+        chained.__traceback__ = None
+        chained = chained.__cause__ or chained.__context__
 
 
 class Connections:

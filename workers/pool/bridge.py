@@ -215,7 +215,10 @@ class AsyncTask(Task):  # type: ignore[type-arg]  # Celery's Task cannot be subs
             if ended is None:
                 return await_here(body(*args, **kwargs))
             _outcome.set(None)  # for this call of the body alone
-            return ended()
+            try:
+                return ended()
+            finally:
+                del ended  # what it raises refers to this frame by its traceback
 
         wrapped = staticmethod(run_and_wait) if isinstance(run, staticmethod) else run_and_wait
         cls.run = wrapped  # type: ignore[method-assign]  # how Celery itself sets a body

@@ -1,6 +1,9 @@
 """From a plain function to an `async def` body and back, inside one asyncio task."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
@@ -193,6 +196,32 @@ async def test_a_cancellation_that_the_body_turns_into_something_else_is_its_own
     await asyncio.sleep(0)
     task.cancel()
     assert await task == "put back"
+
+
+async def test_what_a_failed_body_held_is_let_go_without_garbage_collection(
+    answer: Callable[..., Any],
+) -> None:
+    class Prompt:
+        """Can be watched, unlike a text."""
+
+    watched: list[weakref.ref[Prompt]] = []
+
+    async def body() -> None:
+        prompt = Prompt()
+        watched.append(weakref.ref(prompt))
+        await asyncio.sleep(0)
+        raise KeyError
+
+    def trace(ask: Callable[[], Any]) -> None:
+        with contextlib.suppress(KeyError):
+            ask()
+
+    gc.disable()
+    try:
+        await answer(body, around=trace)
+        assert [prompt() for prompt in watched] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_an_asynchronous_task_is_not_called_on_a_loop() -> None:
