@@ -24,6 +24,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import RedisError, ResponseError
 
+from promptmill import jsontext
 from promptmill.logs import get_logger
 
 log = get_logger(__name__)
@@ -205,7 +206,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
 
 def _parsed(entry: bytes) -> Any:
     try:
-        return json.loads(entry)
+        return jsontext.read(entry)
     except MALFORMED as error:
         raise NoMessage(type(error).__name__) from error
 

@@ -7,7 +7,6 @@ silent. Nothing that leaves this module (error, message, log) holds the key.
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Self, TypeVar
 
-from promptmill import __version__
+from promptmill import __version__, jsontext
 from promptmill.claude import failures
 from promptmill.claude.bounded import grown, read_answer, read_error
 from promptmill.claude.endpoints import REAL_API, clean_url
@@ -187,7 +186,8 @@ class ClaudeClient:
             headers["content-type"] = "application/json"
             if body.get("betas"):
                 headers["anthropic-beta"] = _beta_header(body["betas"])
-        content = None if body is None else Content(_encoded(_without(body, "betas")))
+        # In the order of the body, because the order of a tool's schema decides a prompt-cache hit.
+        content = None if body is None else Content(jsontext.written(_without(body, "betas")))
         return Request(method, self._url + path, headers, idle or self._timeouts.idle, content, query)
 
     async def _exchange(self, request: Request, key: Key, read: _Reader[T], tell: Tell | None = None) -> T:
@@ -304,12 +304,3 @@ def _without(body: Body, field_name: str) -> Body:
     if field_name not in body:
         return body
     return {name: value for name, value in body.items() if name != field_name}
-
-
-def _encoded(body: Body) -> bytes:
-    """JSON in the order of the body, because the order of a tool's schema decides a prompt-cache hit."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
-        return json.dumps(body, separators=(",", ":")).encode()

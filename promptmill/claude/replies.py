@@ -4,10 +4,10 @@ The message is the API's own object with every field it came with. A refusal, a 
 turn is a Reply too: see `stop_reason`.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from promptmill import jsontext
 from promptmill.claude.headers import REQUEST_ID, SIMULATOR, Headers, read_headroom
 from promptmill.dimensions import Headroom
 from promptmill.usage import Usage
@@ -62,7 +62,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         MalformedAnswer: it is none; the text is not quoted.
     """
     try:
-        value = json.loads(body)
+        value = jsontext.read(body)
     except (ValueError, RecursionError):
         raise MalformedAnswer(f"the answer is not JSON ({len(body)} bytes)") from None
     if not isinstance(value, dict):

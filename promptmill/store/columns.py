@@ -9,8 +9,11 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy import DateTime, Dialect, String, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from promptmill import jsontext
 
 _TIME_LENGTH = len("2026-01-01T00:00:00.000000Z")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -68,7 +71,7 @@ class JsonText(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002  # the signature is SQLAlchemy's
         """Parse the text."""
-        return None if value is None else json.loads(value)
+        return None if value is None else jsontext.read(value)
 
 
 def time_text(moment: datetime) -> str:
@@ -86,21 +89,9 @@ def storable(text: str) -> str:
 def json_text(value: Any) -> str:
     """Compact JSON of any value; a number JSON does not know (NaN, infinity) becomes null."""
     try:
-        text = _encode(value)
-    except ValueError:
-        text = _encode(_finite(value))
-    # U+0000 is always escaped; a lone surrogate only when everything is that is not ASCII.
-    return text if _is_utf8(text) else json.dumps(json.loads(text), separators=(",", ":"))
-
-
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
+        return to_json(value, inf_nan_mode="null").decode()
+    except PydanticSerializationError:  # a lone surrogate, which only an escape can carry
+        return json.dumps(_finite(value), separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Jobs: read, and moved between `pending` and `queued`. Admission and outcomes are files of their own."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, case, func, or_, select, text, union_all, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from promptmill import jsontext
 from promptmill.prompts import Prompt, merge
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.admission import NewJob, insert_many
@@ -403,7 +403,7 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         token=row.token,
         attempts=row.attempts,
         model_group=row.model_group,
-        prompt=merge(of.shared, json.loads(row.body)),
+        prompt=merge(of.shared, jsontext.read(row.body)),
         lane=Lane(of.lane),
         endpoint=of.endpoint,
         simulated=of.simulated,

@@ -4,7 +4,6 @@ The rows travel as one JSON text, so a statement has one wording whatever their 
 compiles it once, the driver prepares it once, and no limit on bound parameters applies.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.sql.selectable import NamedFromClause
 from sqlalchemy.types import String, TypeDecorator, TypeEngine
 
+from promptmill import jsontext
 from promptmill.store.columns import JsonText, UTCDateTime, json_text, storable, time_text
 
 _PARAMETER = "rows"
@@ -56,7 +56,7 @@ class Rowset:
             }
             for row in rows
         ]
-        return {_PARAMETER: json.dumps(encoded, separators=(",", ":")), **others}
+        return {_PARAMETER: jsontext.written(encoded).decode(), **others}
 
 
 def among(dialect: str, wanted: ColumnElement[Any], values: Select[Any]) -> ColumnElement[bool]:
