@@ -6,7 +6,6 @@ monotonic clock.
 """
 
 import asyncio
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -28,19 +27,16 @@ class DatabaseClock:
     """A Clock whose wall time is the database's, as of the last `set`; the machine's own before the first."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._set_to = datetime.now(UTC)
-        self._set_at = time.monotonic()
+        self._set = datetime.now(UTC), time.monotonic()
 
     def set(self, now: datetime) -> None:
         """Take over the database's time; call it right after it was read."""
-        with self._lock:
-            self._set_to, self._set_at = now, time.monotonic()
+        self._set = now, time.monotonic()
 
     def now(self) -> datetime:
         """The database's time, about."""
-        with self._lock:
-            return self._set_to + timedelta(seconds=time.monotonic() - self._set_at)
+        set_to, set_at = self._set  # both at once, whoever sets them meanwhile
+        return set_to + timedelta(seconds=time.monotonic() - set_at)
 
     def monotonic(self) -> float:
         """Seconds from an arbitrary start."""
