@@ -7,7 +7,7 @@ cut stream had told of its usage is kept, but it is not the bill.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -72,8 +72,10 @@ class Outcomes:
         """Whether the message of a job may still begin it."""
         return bool(await self.writer.put(Write.LOOK, (job.id, job.dispatch)))
 
-    async def begin(self, job: LoadedJob, key: Key, *, reserved_nanos: int | None) -> Lease | NoRoom | None:
-        """Grant the lease and open the attempt; None when the job is not ours to begin.
+    def begin(
+        self, job: LoadedJob, key: Key, *, reserved_nanos: int | None
+    ) -> Awaitable[Lease | NoRoom | None]:
+        """Have the lease granted and the attempt opened; None when the job is not ours to begin.
 
         NoRoom when the budget of its batch is used up, or all of it is set aside: then the job went back.
         """
@@ -90,8 +92,7 @@ class Outcomes:
             opened_at=now,
             again_at=now + timedelta(seconds=self.rng.uniform(*NO_ROOM_REST_S)),
         )
-        answer: Lease | NoRoom | None = await self.writer.put(Write.BEGIN, claim)
-        return answer
+        return self.writer.put(Write.BEGIN, claim)
 
     async def complete(self, job: LoadedJob, lease: Lease, reply: Reply) -> None:
         """Write the answer with its tokens and exact cost; one that was cut off may be asked for again instead.

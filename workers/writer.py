@@ -96,18 +96,17 @@ class Writer:
             self._changed.notify_all()
         self._thread.join(within)
 
-    async def put(self, kind: Write, value: Any) -> Any:
-        """Hand in one write and wait until it is committed.
+    def put(self, kind: Write, value: Any) -> "asyncio.Future[Any]":
+        """Hand in one write now; what comes back is its result once it is committed.
 
-        Raises:
-            Exception: whatever the statement raised for this value alone.
+        To be awaited, it raises whatever the statement raised for this value alone.
         """
         entry = _Entry(kind, value, asyncio.get_running_loop().create_future())
         with self._changed:
             self._entries.append(entry)
             if len(self._entries) in (1, self._rows):
                 self._changed.notify_all()
-        return await entry.waiter
+        return entry.waiter
 
     def _run(self) -> None:
         while self._write_next():

@@ -102,9 +102,7 @@ async def test_a_database_that_is_away_is_waited_for(writer: Writer, ledger: Led
 async def test_what_was_handed_in_is_written_even_when_nobody_waits_for_it(
     writer: Writer, ledger: Ledger
 ) -> None:
-    waiting = asyncio.create_task(writer.put(Write.COMPLETE, 5))
-    await asyncio.sleep(0)
-    waiting.cancel()
+    writer.put(Write.COMPLETE, 5).cancel()
     await writer.put(Write.COMPLETE, 6)
     assert sorted(row for commit in ledger.commits for row in commit) == [5, 6]
 
@@ -112,7 +110,6 @@ async def test_what_was_handed_in_is_written_even_when_nobody_waits_for_it(
 async def test_stopping_writes_what_is_left(ledger: Ledger) -> None:
     writer = Writer(ledger.begin, dict.fromkeys(Write, ledger.write), rows=10, delay=10)
     writer.start()
-    waiting = [asyncio.create_task(writer.put(Write.COMPLETE, number)) for number in range(3)]
-    await asyncio.sleep(0)
+    waiting = [writer.put(Write.COMPLETE, number) for number in range(3)]
     await asyncio.to_thread(writer.stop)
     assert await asyncio.gather(*waiting) == [0, 10, 20]
