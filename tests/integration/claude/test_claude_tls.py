@@ -98,3 +98,19 @@ async def test_a_server_whose_certificate_is_not_trusted_is_sent_nothing(
             await client.create(prompt, key)
     assert not failed.value.sent
     assert not server.resumed
+
+
+def test_certificates_are_checked_as_this_python_checks_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    ours, default = tls_context(), ssl.create_default_context()
+    for name in (
+        "verify_mode",
+        "check_hostname",
+        "verify_flags",
+        "options",
+        "minimum_version",
+        "keylog_filename",
+    ):
+        assert getattr(ours, name) == getattr(default, name), name
