@@ -25,6 +25,7 @@ _ADVICE = {
     "budget": "the budget has no room for it: raise it with: promptmill set BATCH --budget DOLLARS",
     "expired": "the deadline passed first: set a later one, then: promptmill retry BATCH --only expired",
     "canceled": "somebody canceled the batch; promptmill retry BATCH --only canceled takes it up again",
+    "other": "they failed of more different things than are counted by themselves: look at them with: promptmill results BATCH --only errored",
     "refusal": "Claude declined to answer: the answer is kept as it is; rephrase the prompt if it should be answered",
     "max_tokens": "the answer was cut off at max_tokens and is kept as it is: submit with a higher --max-tokens, or with --ask-again-up-to",
     "cut_at_the_cap": "the answer was cut off at the most that --ask-again-up-to allows and is kept as it is: submit with a higher --ask-again-up-to",
@@ -62,6 +63,7 @@ ERROR_KINDS = KINDS - {
     "interrupted",
     "max_tokens",
     "orphaned",
+    "other",
     "refusal",
     "truncated",
 }

@@ -116,7 +116,8 @@ class BatchCount(Row, table=True):
 
     `what` is `outcome` (closed attempts that did not succeed, by outcome), `stop_reason` (answers that ended otherwise
     than by being complete, by their stop reason) or `failed` (jobs that errored or expired, by state, kind, status,
-    type and code in a JSON array). What never happened has no row, or a 0.
+    type and code in a JSON array). What never happened has no row, or a 0. Words of servers are cut short, and beyond
+    `tallies.MOST_WORDS` they are counted together as `other`.
     """
 
     __tablename__ = "batch_count"

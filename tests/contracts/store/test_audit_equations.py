@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+import producers
 from producers import audit_checks
 from producers.audit_checks import Check, Note
+from promptmill import settings
 from promptmill.pricing import PriceBook
 from promptmill.store import audit, batches, jobs, recounting
 from promptmill.store.batches import BatchRow
@@ -175,6 +178,21 @@ def test_what_is_kept_word_by_word_is_put_right_by_a_count(world: Any) -> None:
     world.running(made)
     world.reap()
     assert _broken(world, made) == {}
+
+
+def test_a_person_is_told_how_to_have_it_counted_anew_and_can(
+    world: Any, database_url: str, tmp_path: Path
+) -> None:
+    made = world.batch(1)
+    world.fail(*world.running(made))
+    _do(world, "UPDATE batch_count SET number = 5 WHERE batch_id = :id", id=made.id)
+    where = settings.load(environ={"DATABASE_URL": database_url}, folder=tmp_path)
+
+    before, after = (producers.audit(made.id, recount=recount, settings=where) for recount in (False, True))
+
+    assert {each.name for each in before.broken} == {"failure_groups", "attempts_prompt_rejected"}
+    assert f"promptmill audit '{made.name}' --recount" in before.remarks[-1]
+    assert (after.ok, [each for each in after.remarks if "--recount" in each]) == (True, [])
 
 
 _OF_BATCH = "(SELECT id FROM job WHERE batch_id = :id)"
