@@ -25,7 +25,8 @@ SPARE_FILES = 256
 YOUNG_OBJECTS = 50_000
 """Objects made and not freed between two small rounds of garbage collection. At Python's own 700 thousands of calls that
 begin at once, each some hundred objects that stay, were looked through again and again: a third of the CPU of their
-start, in pauses of up to 0.4 s in which nothing else runs (measured at 3,000)."""
+start, in pauses of up to 0.4 s in which nothing else runs (measured at 3,000). So nothing large may wait for a round:
+jobs, prompts and answers are let go by their last reference (tests/integration/test_nothing_kept.py)."""
 
 _process: WorkerProcess | None = None
 _resources = contextlib.ExitStack()
