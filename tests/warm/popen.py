@@ -1,7 +1,11 @@
 """`WarmPopen`: subprocess.Popen for `python -m MODULE …`, started from a process that has done the imports.
 
 The idea: it is a process like any other, with its own pid, folder, environment and streams, and it costs a tenth of the
-time. What a cold start promises (`--help` at once, nothing heavy imported, the installed script) is tested without it.
+time. What is decided where an interpreter starts is not its own: its imports are done, of our modules too, so that one
+who forgets an import is not seen; nothing of before is looked at by its garbage collector (`gc.freeze`); and it ignores
+PYTHONWARNINGS, PYTHONDEVMODE, PYTHONIOENCODING, PYTHONUNBUFFERED and options such as `-W`. So every command begins cold
+once, with `-W error`, in `tests/end_to_end/test_cli_cold.py`, a worker does there too, and what a cold start promises
+(`--help` at once, nothing heavy imported, the installed script) is tested without it.
 """
 
 import atexit

@@ -44,7 +44,7 @@ def test_a_second_signal_hands_the_running_jobs_back_at_once(
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(1)
         worker.send_signal(number)
-        worker.wait(20)  # at once: the calls would take a minute
+        worker.wait(5)  # at once: the calls would take a minute
         status = mill.status(batch.id)
     assert status.jobs[JobState.PENDING] + status.jobs[JobState.QUEUED] == 60
     assert status.jobs[JobState.RUNNING] == 0

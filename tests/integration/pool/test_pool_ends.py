@@ -10,6 +10,9 @@ from .conftest import Worker
 Wait = Callable[..., None]
 Start = Callable[..., Worker]
 
+AT_ONCE_S = 5.0
+"""A worker that waits for nothing: a few tenths of a second, alone on a machine."""
+
 
 def _worker_with_four_of_ten_begun(start_worker: Start, subject: str, wait_until: Wait) -> Worker:
     worker = start_worker(4)
@@ -40,7 +43,7 @@ def test_sigquit_cancels_running_jobs_which_put_their_things_in_order(
 ) -> None:
     worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
     worker.signal(signal.SIGQUIT)
-    worker.wait()
+    worker.wait(AT_ONCE_S)
     assert sorted(worker.notes(f"{subject}:cancelled")) == sorted(worker.notes(f"{subject}:begun"))
     assert worker.waiting() == 6
 
@@ -50,7 +53,7 @@ def test_sigquit_cuts_a_drain_short(start_worker: Start, subject: str, wait_unti
     worker.signal(signal.SIGTERM)
     _wait_until_it_drains(worker, wait_until)
     worker.signal(signal.SIGQUIT)
-    worker.wait()
+    worker.wait(AT_ONCE_S)
     assert len(worker.notes(f"{subject}:cancelled")) == 4
     assert worker.waiting() == 6
 
@@ -63,7 +66,7 @@ def test_a_second_signal_of_any_kind_cuts_a_drain_short(
     worker.signal(signal.SIGTERM)
     _wait_until_it_drains(worker, wait_until)
     worker.signal(second)
-    worker.wait()
+    worker.wait(AT_ONCE_S)
     assert len(worker.notes(f"{subject}:cancelled")) == 4
     assert worker.waiting() == 6
 
@@ -74,7 +77,7 @@ def test_two_signals_at_once_cut_what_runs_and_nothing_else(
     worker = _worker_with_four_of_ten_begun(start_worker, subject, wait_until)
     worker.signal(signal.SIGINT)
     worker.signal(signal.SIGTERM)
-    worker.wait()
+    worker.wait(AT_ONCE_S)
     assert len(worker.notes(f"{subject}:cancelled")) == 4
     assert worker.waiting() == 6
 

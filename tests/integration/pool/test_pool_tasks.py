@@ -1,6 +1,5 @@
 """What a task may rely on: Celery's own promises, kept on one event loop."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -116,14 +115,13 @@ def test_a_revoked_job_is_cancelled_and_puts_its_things_in_order(
 
 
 def test_a_blocking_task_does_not_hold_up_the_loop(worker: Worker, subject: str, wait_until: Wait) -> None:
-    began = time.monotonic()
     blocking = worker.send("block_a_thread", subject, times=3)
     worker.send("tell_request", f"{subject}:quick", times=50)
     wait_until(lambda: len(worker.notes(f"{subject}:quick")) == 50)
     assert worker.notes(subject) == []
-    blocked = time.monotonic() - began
     worker.open_gate(subject)
     wait_until(lambda: sorted(worker.notes(subject)) == sorted(blocking))
     worker.send("tell_lag", f"{subject}:lag")
     wait_until(lambda: worker.notes(f"{subject}:lag"))
-    assert 0 <= float(worker.notes(f"{subject}:lag")[0]) < max(0.4, blocked)
+    # Seconds, the worst of the last ten: a few hundredths alone, and the share of others on a machine that is full.
+    assert 0 <= float(worker.notes(f"{subject}:lag")[0]) < 1.0
