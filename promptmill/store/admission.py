@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -151,37 +152,31 @@ _PROMPT_COLUMNS = ("job_id", "fingerprint", "body", "source")
 def _insert_both(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> None:
     ids = new_ids("job", len(rows))
     stamp = encoded(conn, job.c.changed_at, now)
-    insert_rows(
-        conn,
-        job,
-        _JOB_COLUMNS,
-        (
-            (
-                each,
-                batch_id,
-                row.seq,
-                storable(row.custom_id),
-                JobState.PENDING.value,
-                row.model_group,
-                row.estimated_input_tokens,
-                row.estimated_output_tokens,
-                0,
-                0,
-                0,
-                stamp,
-            )
-            for each, row in zip(ids, rows, strict=True)
-        ),
+    insert_rows(conn, job, _JOB_COLUMNS, map(_job_values, ids, rows, repeat(batch_id), repeat(stamp)))
+    insert_rows(conn, prompt, _PROMPT_COLUMNS, map(_prompt_values, ids, rows))
+
+
+def _job_values(job_id: str, row: NewJob, batch_id: str, stamp: Any) -> tuple[Any, ...]:
+    """In the order of _JOB_COLUMNS."""
+    return (
+        job_id,
+        batch_id,
+        row.seq,
+        storable(row.custom_id),
+        JobState.PENDING.value,
+        row.model_group,
+        row.estimated_input_tokens,
+        row.estimated_output_tokens,
+        0,
+        0,
+        0,
+        stamp,
     )
-    insert_rows(
-        conn,
-        prompt,
-        _PROMPT_COLUMNS,
-        (
-            (each, row.fingerprint, _text(row.body), _text(row.source))
-            for each, row in zip(ids, rows, strict=True)
-        ),
-    )
+
+
+def _prompt_values(job_id: str, row: NewJob) -> tuple[Any, ...]:
+    """In the order of _PROMPT_COLUMNS."""
+    return job_id, row.fingerprint, _text(row.body), _text(row.source)
 
 
 def _text(value: Mapping[str, Any] | str | None) -> str | None:
