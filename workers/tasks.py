@@ -26,15 +26,23 @@ async def answer(job_id: str, dispatch: int) -> None:
     """Answer one job.
 
     What leaves here is shown in Flower with its traceback, so it leaves without its cause: an error deeper
-    down may quote what it could not read.
+    down may quote what it could not read. Celery keeps it for a while, so it also leaves without the frames of
+    the job, on which its prompt hangs: it is raised outside the handlers.
     """
+    verdict: Exception
     try:
         await lifecycle.answer(job_id, dispatch)
     except Deferred as deferred:
-        raise _PutBack(str(deferred), exc=deferred) from None
+        verdict = _PutBack(str(deferred), exc=Deferred(str(deferred)))
     except Failed as failed:
-        raise Failed(str(failed)) from None
+        verdict = Failed(str(failed))
     except Exception as error:  # noqa: BLE001  # whatever it was, it ends this job and not the worker
         where = traceback.format_tb(error.__traceback__)
         log.error("job_broke", job_id=job_id, dispatch=dispatch, error=type(error).__name__, where=where)  # noqa: TRY400  # its text may quote a prompt
-        raise Failed(f"unexpected {type(error).__name__}, see the worker's log") from None
+        verdict = Failed(f"unexpected {type(error).__name__}, see the worker's log")
+    else:
+        return
+    try:
+        raise verdict
+    finally:
+        del verdict  # it refers to this frame by its traceback
