@@ -135,8 +135,12 @@ async def run_ahead(
         value = await _steps(begin(), interrupts)
     except Exception as error:  # noqa: BLE001  # the tracer's to judge
         _outcome.set(functools.partial(_raise, error))
-    else:
-        _outcome.set(lambda: value)
+        result = call()
+        error.__traceback__ = (
+            None  # the tracer's frame holds the error, and by this the error holds that frame
+        )
+        return result
+    _outcome.set(lambda: value)
     return call()
 
 

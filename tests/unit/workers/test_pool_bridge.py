@@ -224,6 +224,30 @@ async def test_what_a_failed_body_held_is_let_go_without_garbage_collection(
         gc.enable()
 
 
+async def test_the_error_of_a_body_that_ran_ahead_is_let_go_with_the_tracer() -> None:
+    class Unwell(Exception):
+        """Can be watched, unlike a built-in error."""
+
+    watched: list[weakref.ref[Unwell]] = []
+
+    async def body() -> None:
+        raise Unwell
+
+    def trace(ask: Callable[[], Any]) -> None:
+        try:
+            ask()
+        except Unwell as error:
+            kept = error  # as Celery's tracer does
+            watched.append(weakref.ref(kept))
+
+    gc.disable()
+    try:
+        await _ahead(body, around=trace)
+        assert [error() for error in watched] == [None]
+    finally:
+        gc.enable()
+
+
 async def test_an_asynchronous_task_is_not_called_on_a_loop() -> None:
     with pytest.raises(RuntimeError, match="await its body"):
         await_here(_double(1))
