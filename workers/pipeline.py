@@ -316,4 +316,7 @@ async def _to_the_end(concluding: Awaitable[T]) -> T:
             raise broke_in
         return result
     finally:
-        del task, broke_in  # what is raised refers to this frame by its traceback, and to all that the job brought along
+        del (
+            task,
+            broke_in,
+        )  # what is raised refers to this frame by its traceback, and to all that the job brought along
