@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from producers import children
+from producers.broker_address import check_broker
 from producers.children import Child
 from producers.environment import environment_for, with_values
 from producers.redis_address import check_redis
@@ -142,8 +143,10 @@ def local_stack(settings: Settings, say: Say) -> Iterator[Stack]:
     An embedded Redis is shared by all that work in the same data folder, and ends with the last of them.
 
     Raises:
-        ConfigurationError: the embedded Redis does not start, or the one that is set does not answer.
+        ConfigurationError: the embedded Redis does not start, or a Redis or a broker that is set does not answer.
     """
+    if settings.broker_url is not None:
+        check_broker(settings.broker_url)
     with ExitStack() as resources:
         if settings.redis_url is None:
             url = resources.enter_context(redis_server(settings.home))

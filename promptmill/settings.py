@@ -301,6 +301,8 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
 
 
 def _check(settings: Settings) -> Settings:
+    if settings.broker_url and (fault := _fault_of_broker(settings.broker_url)):
+        raise ConfigurationError(f"PROMPTMILL_BROKER_URL: {fault}", setting="PROMPTMILL_BROKER_URL")
     if settings.redis_url and settings.effective_database_url.startswith("sqlite"):
         host = urlsplit(settings.redis_url).hostname or ""
         if host not in LOOPBACK:
@@ -315,3 +317,15 @@ def _check(settings: Settings) -> Settings:
             setting="PROMPTMILL_WORKER__DEAD_AFTER_S",
         )
     return settings
+
+
+def _fault_of_broker(url: str) -> str | None:
+    """Without a scheme the whole of it may be a password, so it is not repeated."""
+    from kombu.transport import TRANSPORT_ALIASES  # noqa: PLC0415  # 60 ms that most processes do not need
+
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return "no address of a broker; it begins with redis:// or amqp://, say"
+    if scheme.partition("+")[0] in TRANSPORT_ALIASES:
+        return None
+    return f"Celery knows no broker of the kind {scheme}; redis, rediss, amqp and amqps are usual"

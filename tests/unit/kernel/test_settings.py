@@ -111,3 +111,21 @@ def test_an_rpm_of_zero_does_not_lift_the_rate_limit(tmp_path: Path) -> None:
 def test_of_rpm_and_rate_limit_the_lower_one_holds(tmp_path: Path) -> None:
     limits = load(environ={"PROMPTMILL_RPM": "60", "RATE_LIMIT": "5"}, folder=tmp_path).limits
     assert limits.of("any").rpm == 60
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("nonsense", "no address of a broker; it begins with redis:// or amqp://, say"),
+        ("foo://bar", "Celery knows no broker of the kind foo; redis, rediss, amqp and amqps are usual"),
+    ],
+)
+def test_what_is_no_broker_is_refused(tmp_path: Path, url: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={"PROMPTMILL_BROKER_URL": url}, folder=tmp_path)
+    assert str(caught.value) == f"PROMPTMILL_BROKER_URL: {fault}"
+
+
+@pytest.mark.parametrize("url", ["rediss://h", "amqps://h//", "sqla+sqlite:///x", "amqp://a//;amqp://b//"])
+def test_every_broker_of_celery_is_taken(tmp_path: Path, url: str) -> None:
+    assert load(environ={"PROMPTMILL_BROKER_URL": url}, folder=tmp_path).broker_url == url
