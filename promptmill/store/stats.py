@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, func, select, text
+from sqlalchemy import Connection, bindparam, case, func, select, text
 
 from promptmill.states import TERMINAL_JOB_STATES, JobState
 from promptmill.store.batches import BatchRow, get
@@ -69,6 +69,31 @@ def resting(conn: Connection, batch_id: str, now: datetime) -> Resting | None:
     return Resting(row.jobs, row.until) if row.jobs else None
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How many answers a batch is given, in so many seconds, of late; both 0 where that cannot be told."""
+
+    answers: int = 0
+    seconds: float = 0.0
+
+
+def flow(conn: Connection, status: BatchStatus, now: datetime) -> Flow:
+    """What the tries of a batch that began within the last minute tell, without a past to compare with.
+
+    Tries are found by when they began, so the answers of the latest are still to come; as many are taken to end as
+    begin, and as many of them well as of those that have ended. It looks at the newest tries only: `MOST_TRIES`, and
+    twice the calls in flight.
+    """
+    most = MOST_TRIES + 2 * status.jobs[JobState.RUNNING]
+    batch = status.batch
+    since = max(now - FLOW_WITHIN, batch.resumed_at or now - FLOW_WITHIN)
+    row = conn.execute(_FLOW, {"batch_id": batch.id, "since": since, "most": most}).one()
+    if not row.answered:
+        return Flow()
+    began = row.first if row.seen == most else max(since, batch.started_at or since)
+    return Flow(round(row.begun * row.answered / row.closed), (now - began).total_seconds())
+
+
 def window_counts(conn: Connection, now: datetime) -> Mapping[str, GroupCount]:
     """Per model group what is queued and running over all batches, and starts of the last 10 seconds."""
     counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -92,6 +117,8 @@ def out_of(conn: Connection, batch_id: str) -> Mapping[JobState, int]:
 
 
 STARTS_WITHIN = timedelta(seconds=10)
+FLOW_WITHIN = timedelta(seconds=60)
+MOST_TRIES = 2_000
 
 _RESTING = select(func.count().label("jobs"), func.min(job.c.not_before).label("until")).where(
     job.c.batch_id == bindparam("batch_id"),
@@ -113,6 +140,22 @@ _STARTS = (
     select(attempt.c.model_group, func.count())
     .where(attempt.c.opened_at > bindparam("since", type_=UTCDateTime()))
     .group_by(attempt.c.model_group)
+)
+
+_NEWEST = (
+    select(attempt.c.batch_id, attempt.c.opened_at, attempt.c.outcome)
+    .where(attempt.c.opened_at >= bindparam("since", type_=UTCDateTime()))
+    .order_by(attempt.c.opened_at.desc())
+    .limit(bindparam("most"))
+    .subquery()
+)
+_OURS = _NEWEST.c.batch_id == bindparam("batch_id")
+_FLOW = select(
+    func.count().label("seen"),
+    func.min(_NEWEST.c.opened_at).label("first"),
+    func.count(case((_OURS, 1))).label("begun"),
+    func.count(case((_OURS & (_NEWEST.c.outcome != "open"), 1))).label("closed"),
+    func.count(case((_OURS & (_NEWEST.c.outcome == "succeeded"), 1))).label("answered"),
 )
 
 

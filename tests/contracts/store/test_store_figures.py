@@ -8,7 +8,7 @@ import pytest
 from promptmill.errors import NotFound
 from promptmill.states import BatchState, JobState
 from promptmill.store import batches, stats
-from promptmill.store.stats import GroupCount
+from promptmill.store.stats import Flow, GroupCount
 
 GROUP = "claude-sonnet-5"
 
@@ -106,3 +106,42 @@ def test_the_window_counts_what_is_out_and_what_began_lately(world: Any) -> None
 def test_a_quiet_store_has_an_empty_window(world: Any) -> None:
     with world.database.read() as conn:
         assert stats.window_counts(conn, world.now) == {}
+
+
+def _flow(world: Any, made: Any) -> Flow:
+    with world.database.read() as conn:
+        return stats.flow(conn, stats.status(conn, made.id, world.now), world.now)
+
+
+def test_how_fast_answers_come_is_told_by_the_last_minute(world: Any) -> None:
+    made = world.batch(12)
+    world.complete(*world.running(made, 2))
+    world.tick(600)
+    assert _flow(world, made) == Flow()
+
+    _waiting, bad, *good = world.running(made, 8)
+    world.complete(*good)
+    world.fail(bad)
+    assert _flow(world, made) == Flow(round(8 * 6 / 7), 60.0)
+
+
+def test_of_many_answers_the_newest_tell_how_fast_they_come(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "MOST_TRIES", 4)
+    made, other = world.batch(12), world.batch(2)
+    world.complete(*world.running(made, 6))
+    world.tick(50)
+    world.complete(*world.running(made, 2))
+    world.complete(*world.running(other, 2))
+    world.tick(2)
+    assert _flow(world, made) == Flow(2, 2.0)
+    assert _flow(world, world.batch(1)) == Flow()
+
+
+def test_of_a_batch_that_has_just_begun_the_time_since_then_counts(world: Any) -> None:
+    world.tick(100)
+    made = world.batch(12)
+    world.complete(*world.running(made, 6))
+    world.tick(3)
+    assert _flow(world, made) == Flow(6, 3.0)

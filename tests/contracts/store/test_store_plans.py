@@ -58,7 +58,7 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         batches.resume(conn, made.id, world.now)
         batches.active(conn)
         backlog.waiting_jobs(conn)
-        stats.status(conn, made.id, world.now)
+        stats.flow(conn, stats.status(conn, made.id, world.now), world.now)
         failures.groups(conn, made.id)
         failures.stop_reasons(conn, made.id)
         stats.resting(conn, made.id, world.now)
