@@ -46,19 +46,31 @@ def simulate(
     from promptmill.simulator.server import run  # noqa: PLC0415  # likewise
 
     unset = 0.0 if no_limits else None
+    limits = {
+        name: unset if limit is None else limit
+        for name, limit in {"rpm": rpm, "itpm": itpm, "otpm": otpm}.items()
+    }
     config = SimulatorConfig(
         host=host,
         port=port,
-        rpm=unset if rpm is None else rpm,
-        itpm=unset if itpm is None else itpm,
-        otpm=unset if otpm is None else otpm,
+        rpm=limits["rpm"],
+        itpm=limits["itpm"],
+        otpm=limits["otpm"],
         burst_s=burst,
         first_token_s=latency / 1000,
         tokens_per_s=speed,
         seed=seed,
         scenario=str(scenario) if scenario else None,
     )
-    run(
-        config,
-        on_ready=lambda url: say(f"simulated Claude at {url}; try it with: export ANTHROPIC_BASE_URL={url}"),
+    run(config, on_ready=lambda url: say(start_line(url, **limits)))
+
+
+def start_line(url: str, **limits: float | None) -> str:
+    """Where it is, and what to set to try it; of `limits` (rpm, itpm, otpm) 0 is one that no answer ever states."""
+    unstated = [f"PROMPTMILL_{name.upper()}=0" for name, limit in limits.items() if limit == 0]
+    warning = (
+        " (where it has no limit, workers keep their default one unless you set 0 too)" if unstated else ""
+    )
+    return " ".join(
+        [f"simulated Claude at {url}; try it{warning} with: export ANTHROPIC_BASE_URL={url}", *unstated]
     )
