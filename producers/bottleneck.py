@@ -27,6 +27,7 @@ class Bottleneck:
         self._catalogue = Catalogue(settings.models)
         self._asked_at = float("-inf")
         self._dimension: str | None = None
+        self._is_default = False
 
     def __enter__(self) -> Self:
         return self
@@ -52,12 +53,21 @@ class Bottleneck:
             self._asked_at = time.monotonic()
         return self._dimension
 
+    def is_default(self, bound_by: str | None) -> bool:
+        """Whether what was found to bind is a limit that nobody has set, and no answer has taught."""
+        return self._is_default and bound_by is not None and bound_by == self._dimension
+
     def _ask(self, model: str) -> str | None:
         """Whose account is called is the workers' affair: any pool of the model group may be the busiest."""
+        from promptmill.limits import LimitSource  # noqa: PLC0415  # redis, which few commands need
+
         group = self._catalogue.group_of(model)
+        self._is_default = False
         try:
             states = self._reader.states({group, limit_group(group, "fast")})
         except PromptmillError:
             return None
         busiest: PoolState | None = max(states, key=lambda state: state.in_flight, default=None)
-        return busiest.binding() if busiest else None
+        binding = busiest.binding() if busiest else None
+        self._is_default = bool(busiest and binding and busiest[binding].source is LimitSource.DEFAULT)
+        return binding

@@ -15,6 +15,11 @@ from promptmill.store.batches import BatchRow
 if TYPE_CHECKING:
     from producers.doctor import Check, Value
 
+_SETTING_OF = {
+    "requests": "PROMPTMILL_RPM",
+    "input_tokens": "PROMPTMILL_ITPM",
+    "output_tokens": "PROMPTMILL_OTPM",
+}
 _LISTS = ("jobs", "attempts")
 """Facts that grow; the others may hold a command, which must stay whole."""
 
@@ -63,7 +68,7 @@ def status(moment: Moment) -> str:
     if moment.eta_s is not None:
         facts["left"] = duration(moment.eta_s)
     if moment.bound_by:
-        facts["bound by"] = moment.bound_by.replace("_", " ")
+        facts["bound by"] = _bound_by(moment.bound_by, is_default=moment.bound_by_default)
     if moment.resting:
         facts["resting"] = resting(moment.resting)
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
@@ -76,6 +81,13 @@ def status(moment: Moment) -> str:
     if moment.prediction and moment.prediction.jobs:
         lines += ["", _prediction(moment.prediction)]
     return "\n".join(lines)
+
+
+def _bound_by(what: str, *, is_default: bool) -> str:
+    words = what.replace("_", " ")
+    if not is_default:
+        return words
+    return f"{words} (a default limit; set {_SETTING_OF[what]}, see promptmill limits)"
 
 
 def _wrapped(name: str, fact: str) -> str:

@@ -24,7 +24,7 @@ from promptmill.states import BatchState, JobState, PausedBy
 from promptmill.store import Connection, answered, batches, stats, workers
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
-from promptmill.store.stats import BatchStatus
+from promptmill.store.stats import BatchStatus, Flow
 from promptmill.store.workers import WorkerRow
 
 log = get_logger(__name__)
@@ -51,8 +51,10 @@ class Moment:
         alone_s: seconds for which no worker has been seen.
         answers_per_s: jobs ended per second, of late.
         tokens_per_s: tokens read and written per second, of late.
-        eta_s: seconds that are left at this pace; None while nobody can tell.
+        eta_s: seconds that are left at this pace; None while nobody can tell: nothing was answered lately, or not yet
+            as many jobs have ended as calls are in flight.
         bound_by: what keeps it from going faster: a limit's dimension, `concurrency`, or None.
+        bound_by_default: whether that is a limit nobody has set and no answer has taught.
         resting: how many jobs rest after failures, and seconds until the first goes on; None where nothing rests, or
             where too many jobs wait to count them.
         prediction: how well it was predicted; None in the moments of a stream, but for one that its budget has stopped.
@@ -67,6 +69,7 @@ class Moment:
     tokens_per_s: float
     eta_s: float | None
     bound_by: str | None
+    bound_by_default: bool = False
     resting: tuple[int, float] | None = None
     prediction: Prediction | None = None
     failures: Failures | None = None
@@ -151,19 +154,26 @@ class Moment:
 
 
 def look(database: Database, batch_id: str, bottleneck: Bottleneck, settings: Settings) -> Moment:
-    """One moment, without a past: its pace is the mean since the first call. With its prediction and its failures.
+    """One moment, without a past: its pace is told by its newest tries. With its prediction and its failures.
 
     Raises:
         NotFound: there is no such batch.
     """
     seen = _see(database, batch_id)
+    with database.read() as connection:
+        flow = stats.flow(connection, seen.status, database_now(connection))
+        failures = failures_of(connection, seen.status.batch)
+    moment = _moment(seen, _pace_of(seen, flow), bottleneck, alone_s=PATIENCE_S)
+    return replace(moment, prediction=_predict(database, seen.status.batch, settings), failures=failures)
+
+
+def _pace_of(seen: "_Seen", flow: Flow) -> Pace:
+    """As if it had been watched for so long; an answer takes the tokens that one took on average."""
+    done = seen.status.batch.done
     pace = Pace()
     pace.note(0.0, done=0, tokens=0)
-    pace.note(seen.status.elapsed_s, done=seen.status.batch.done, tokens=seen.tokens)
-    moment = _moment(seen, pace, bottleneck, alone_s=PATIENCE_S)
-    with database.read() as connection:
-        failures = failures_of(connection, seen.status.batch)
-    return replace(moment, prediction=_predict(database, seen.status.batch, settings), failures=failures)
+    pace.note(flow.seconds, done=flow.answers, tokens=seen.tokens * flow.answers // done if done else 0)
+    return pace
 
 
 def watch(
@@ -265,6 +275,9 @@ def _known(connection: Connection, batch: BatchRow, group: str) -> Experience:
 def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) -> Moment:
     batch = seen.status.batch
     moves = batch.state is BatchState.ACTIVE and bool(seen.serving)
+    # The answers of the first calls say how long calls take, and little of how many a second will end.
+    has_pace = moves and batch.done >= seen.status.jobs[JobState.RUNNING]
+    bound_by = _bound_by(seen, bottleneck) if moves else None
     return Moment(
         status=seen.status,
         workers=len(seen.serving),
@@ -272,8 +285,9 @@ def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) 
         alone_s=0.0 if seen.serving else alone_s,
         answers_per_s=pace.answers_per_s,
         tokens_per_s=pace.tokens_per_s,
-        eta_s=pace.seconds_for(batch.total - batch.done) if moves else None,
-        bound_by=_bound_by(seen, bottleneck) if moves else None,
+        eta_s=pace.seconds_for(batch.total - batch.done) if has_pace else None,
+        bound_by=bound_by,
+        bound_by_default=bottleneck.is_default(bound_by),
         resting=seen.resting if moves else None,
     )
 

@@ -260,3 +260,11 @@ def test_a_cost_that_is_not_wholly_known_says_so() -> None:
 )
 def test_durations_are_said_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_limit_that_nobody_chose_says_how_to_choose_one() -> None:
+    bound = "bound by  output tokens"
+    assert bound in tables.status(MOMENT).splitlines()
+    assert f"{bound} (a default limit; set PROMPTMILL_OTPM, see promptmill limits)" in tables.status(
+        replace(MOMENT, bound_by_default=True)
+    )
