@@ -59,7 +59,10 @@ def lock_jobs(connection: Connection, values: Sequence[object]) -> None:
 def size_of(value: object) -> int:
     """Characters of the answer in a write: what a commit takes, while it is written, is about twice that."""
     answer = value.kept if isinstance(value, Deferral) else value
-    return _characters(answer.message) if isinstance(answer, Completion) else 0
+    if not isinstance(answer, Completion):
+        return 0
+    others = (block for block in answer.message.get("content") or () if block.get("type") != "text")
+    return len(answer.text) + sum(map(_characters, others))
 
 
 def _characters(value: object) -> int:
