@@ -19,6 +19,13 @@ from promptmill.errors import ConfigurationError
 
 REAL_API = "https://api.anthropic.com"
 API_VERSION = "2026-10-21"
+BROKERS = frozenset({
+    "amqp", "amqps", "azureservicebus", "azurestoragequeues", "confluentkafka", "consul", "etcd",
+    "filesystem", "gcpubsub", "kafka", "librabbitmq", "memory", "mongodb", "pgmq",
+    "pyamqp", "pyro", "qpid", "redis", "rediss", "sentinel", "SLMQ",
+    "slmq", "sqla", "sqlalchemy", "SQS", "sqs", "zookeeper",
+})  # fmt: skip
+"""What an address of a broker may begin with: kombu's transports, which a test compares."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
 PerMinute = Annotated[float, Field(ge=0)]
@@ -321,11 +328,9 @@ def _check(settings: Settings) -> Settings:
 
 def _fault_of_broker(url: str) -> str | None:
     """Without a scheme the whole of it may be a password, so it is not repeated."""
-    from kombu.transport import TRANSPORT_ALIASES  # noqa: PLC0415  # 60 ms that most processes do not need
-
     scheme, separator, _ = url.partition("://")
     if not separator:
         return "no address of a broker; it begins with redis:// or amqp://, say"
-    if scheme.partition("+")[0] in TRANSPORT_ALIASES:
+    if scheme.partition("+")[0] in BROKERS:
         return None
     return f"Celery knows no broker of the kind {scheme}; redis, rediss, amqp and amqps are usual"

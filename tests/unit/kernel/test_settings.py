@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from kombu.transport import TRANSPORT_ALIASES
 
 from promptmill.errors import ConfigurationError
-from promptmill.settings import load
+from promptmill.settings import BROKERS, load
 
 
 def test_defaults_need_nothing(tmp_path: Path) -> None:
@@ -129,3 +130,7 @@ def test_what_is_no_broker_is_refused(tmp_path: Path, url: str, fault: str) -> N
 @pytest.mark.parametrize("url", ["rediss://h", "amqps://h//", "sqla+sqlite:///x", "amqp://a//;amqp://b//"])
 def test_every_broker_of_celery_is_taken(tmp_path: Path, url: str) -> None:
     assert load(environ={"PROMPTMILL_BROKER_URL": url}, folder=tmp_path).broker_url == url
+
+
+def test_the_brokers_are_those_of_celery() -> None:
+    assert set(TRANSPORT_ALIASES) <= BROKERS
