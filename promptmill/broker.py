@@ -186,7 +186,13 @@ def reach(broker_url: str, *, patience_s: float) -> None:
     """Connect to a broker once, and leave it; a failure is the library's own exception."""
     from kombu import Connection  # noqa: PLC0415  # see the module's docstring
 
-    with Connection(broker_url, connect_timeout=patience_s) as connection:
+    # Of kombu's timeouts Redis has its own: else one that says nothing is waited for without end.
+    options = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), patience_s)
+    with Connection(
+        broker_url,
+        connect_timeout=patience_s,
+        transport_options=options if is_redis(broker_url) else {},
+    ) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
 
 

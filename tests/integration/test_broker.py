@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 from celery import Celery, current_app
+from kombu.exceptions import KombuError
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -24,6 +25,7 @@ from promptmill.broker import (
     publish,
     queue_length,
     queued_ids,
+    reach,
 )
 from promptmill.embedded import throwaway_redis
 from promptmill.errors import Unavailable
@@ -203,3 +205,10 @@ def _kill(redis: Redis) -> None:
     server = psutil.Process(redis.info("server")["process_id"])
     server.kill()
     server.wait(5)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_takes_connections_and_says_nothing_is_not_waited_for_without_end(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises((KombuError, OSError)):
+        reach(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", patience_s=0.1)
