@@ -10,7 +10,6 @@ from typing import TextIO
 from producers.progress import LINE_INTERVAL_S
 from producers.wording import duration
 from producers.words import is_terminal, tell
-from promptmill.intake.survey import Progress
 
 REDRAWN_EVERY_S = 0.2
 QUIET_S = 1.0
@@ -19,7 +18,7 @@ _FROM_THE_START = "\r\x1b[2K"
 
 
 @contextmanager
-def admission_view(stream: TextIO | None = None) -> Iterator[Progress]:
+def admission_view(stream: TextIO | None = None) -> "Iterator[Admitting]":
     """Shows a submission on standard error (or `stream`): redrawn on a terminal, plain lines elsewhere."""
     stream = stream or sys.stderr
     if not is_terminal(stream):
@@ -72,7 +71,10 @@ class Step:
 
 
 class Admitting:
-    """Takes in every report and shows one now and then; the pace is that of what is being done now."""
+    """Takes in every report and shows one now and then; the pace is that of what is being done now.
+
+    `last` is what was reported last: what is being done, rows done, of how many.
+    """
 
     def __init__(
         self,
@@ -89,10 +91,12 @@ class Admitting:
         self._doing: str | None = None
         self._done_before = 0
         self.has_shown = False
+        self.last: tuple[str, int, int | None] | None = None
 
     def __call__(self, doing: str, done: int, of: int | None) -> None:
         """Show this, if it is time."""
         now = self._now()
+        self.last = (doing, done, of)
         if self._doing not in (None, doing):
             self._began, self._done_before = now, done
         self._doing = doing

@@ -100,7 +100,7 @@ def _end(batch: BatchRow, counted: Counted) -> Iterator[Check]:
     if has_ended:
         yield Check("open_after_end", "jobs open though the batch has ended", 0, open_)
         yield Check("attempts_open_after_end", "attempts open though it has ended", 0, counted.open.attempts)
-    elif batch.sealed_at is not None:
+    elif batch.sealed_at is not None or batch.state is BatchState.CANCELING:
         yield Check("not_ended", "nothing is left to do, and it has not ended", 0, int(open_ == 0))
     running = counted.jobs[JobState.RUNNING]
     without = counted.running_without_worker

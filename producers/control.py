@@ -34,14 +34,24 @@ def is_to_be_done(wish: Wish, row: BatchRow) -> bool:
             return False
         case Wish.PAUSE | Wish.RESUME, BatchState.ADMITTING:
             raise InvalidTransition(f"{row.name} is not whole yet: submit its file again first")
-        case _, BatchState.CANCELING:
-            raise InvalidTransition(f"{row.name} is being canceled: no call of it begins any more")
-        case _, BatchState.ENDED:
-            raise InvalidTransition(f"{row.name} has ended: {_what_is_left(row)}")
+    if over := why_over(row):
+        raise InvalidTransition(over)
     return True
 
 
+def why_over(row: BatchRow) -> str | None:
+    """Why no call of a batch begins any more, and what to do about it; None where some may."""
+    match row.state:
+        case BatchState.CANCELING:
+            return f"{row.name} is being canceled: no call of it begins any more"
+        case BatchState.ENDED:
+            return f"{row.name} has ended: {_what_is_left(row)}"
+    return None
+
+
 def _what_is_left(row: BatchRow) -> str:
+    if row.was_cut:
+        return f"it was canceled half-way, with {row.total:,} prompts and not all: submit with --new"
     if row.succeeded == row.total:
         return "all of it is answered"
     only = "" if row.errored or row.expired else " --only canceled"

@@ -58,9 +58,9 @@ def to_file(results: Iterable[Result], path: Path, format_: Format) -> Written:
 
     Raises:
         ConfigurationError: Parquet is asked for and pyarrow is not installed.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; it names `path`.
     """
-    with _replacing(path) as temporary:
+    with _by_its_name(path), _replacing(path) as temporary:
         if format_ is Format.PARQUET:
             return _write_parquet(results, temporary)
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -110,6 +110,17 @@ def _write_parquet(results: Iterable[Result], path: Path) -> Written:
     written = Written()
     parquet.write((formats.row(result) for result in _counted(results, written)), path)
     return written
+
+
+@contextmanager
+def _by_its_name(path: Path) -> Iterator[None]:
+    """An error of the disk names what was asked for: a full one names nothing, others the temporary file."""
+    try:
+        yield
+    except ConnectionError:  # not of a disk: a reader that has gone
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 @contextmanager

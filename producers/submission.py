@@ -9,8 +9,10 @@ from typing import Any
 
 from producers.answers import PARSE
 from producers.batches import Batch, tell_dispatcher
+from producers.control import why_over
 from producers.stack import needs_simulator
 from producers.terms import budget_of, check_truncation, deadline_of, lane_of, priority_of, schema_of
+from producers.watch import Moment
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
 from promptmill.intake.admit import Admission, admit
@@ -19,6 +21,7 @@ from promptmill.intake.survey import Progress
 from promptmill.retries import truncation_policy
 from promptmill.runtime import SIMULATED, Runtime
 from promptmill.settings import Settings, load
+from promptmill.states import BatchState
 from promptmill.store import workers
 from promptmill.store.database import database_now
 
@@ -55,7 +58,8 @@ def submit(
 ) -> Batch:
     """Admit a file or rows as one batch; the workers begin at once.
 
-    Submitted again, the same rows under the same options are the same batch: nothing is asked twice.
+    Submitted again, the same rows under the same options are the same batch: nothing is asked twice. Where it does
+    not go on, because it is paused, canceled or failed, a warning says what to do.
 
     Args:
         source: a path (`.jsonl`, `.csv`, `.tsv`, `.parquet`), a data frame, or an iterable of texts, dicts or
@@ -83,7 +87,8 @@ def submit(
         settings: read from the environment when None.
 
     Raises:
-        InvalidInput: rows or options are at fault; names the first twenty, and nothing was submitted.
+        InvalidInput: rows or options are at fault; names the first twenty, and nothing was submitted. Or the batch
+            was canceled half-way.
         ConfigurationError: a setting is wrong, or the database cannot be used.
         ConnectionFailed: ANTHROPIC_BASE_URL is set and nothing answers there.
     """
@@ -110,6 +115,11 @@ def submit(
     submission = submit_with(source, options, settings=settings)
     for notice in notices(submission.admission):
         warnings.warn(notice, stacklevel=2)
+    if submission.admission.resumed:
+        moment = submission.batch.look()
+        row = moment.status.batch
+        if row.succeeded < row.total and (why := why_it_rests(moment)):
+            warnings.warn(why, stacklevel=2)
     return submission.batch
 
 
@@ -178,6 +188,12 @@ def submit_with(
 def notices(admission: Admission) -> list[str]:
     """What a person should know of an admission, in sentences."""
     return [*admission.notices, *left_out(admission.skipped, admission.skipped_count)]
+
+
+def why_it_rests(moment: Moment) -> str | None:
+    """Why a batch that was submitted before does not go on, and what to type; None where it does."""
+    row = moment.status.batch
+    return moment.hint if row.state is BatchState.PAUSED else why_over(row)
 
 
 def left_out(first: Sequence[InvalidInput], count: int) -> list[str]:

@@ -9,7 +9,7 @@ from producers.prediction import Prediction
 from producers.watch import Moment
 from producers.wording import WIDTH, budget, duration, money, resting, several
 from promptmill.pricing import usd
-from promptmill.states import JobState
+from promptmill.states import BatchState, JobState
 from promptmill.store.batches import BatchRow
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def status(moment: Moment) -> str:
     facts = {
         "batch": f"{batch.name} ({batch.id})" + (", simulated" if batch.simulated else ""),
         "model": batch.model,
-        "state": batch.state.value + (f": {batch.reason}" if batch.reason else ""),
+        "state": _state(batch),
         "jobs": ", ".join(
             f"{moment.status.jobs[state]:,} {state.value}"
             for state in JobState
@@ -81,6 +81,12 @@ def status(moment: Moment) -> str:
     if moment.prediction and moment.prediction.jobs:
         lines += ["", _prediction(moment.prediction)]
     return "\n".join(lines)
+
+
+def _state(batch: BatchRow) -> str:
+    if batch.state is BatchState.ADMITTING:
+        return f"{batch.state}: it is being submitted, {several(batch.total, 'row')} so far"
+    return batch.state + (f": {batch.reason}" if batch.reason else "")
 
 
 def _bound_by(what: str, *, is_default: bool) -> str:

@@ -142,6 +142,8 @@ class Moment:
     def what_to_do(self) -> str | None:
         """The same without the reason of a pause, which the state says."""
         batch = self.status.batch
+        if batch.state is BatchState.ADMITTING:
+            return "if its submit was broken off, type the same command again"
         if batch.state is BatchState.PAUSED:
             remedy = self.remedy
             return f"{remedy}, then: {self.way_on}" if remedy else f"go on with: {self.way_on}"

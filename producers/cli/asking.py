@@ -71,7 +71,7 @@ def options_from(asked: Asked) -> "SubmitOptions":
         raise typer.BadParameter(error.why, param_hint=f"--{error.field}") from error
 
 
-def tell(admission: "Admission") -> None:
+def tell(admission: "Admission", *, goes_on: bool = True) -> None:
     """Say what was admitted, and what a person should know of it."""
     from producers.submission import notices  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.wording import several  # noqa: PLC0415  # likewise
@@ -80,9 +80,10 @@ def tell(admission: "Admission") -> None:
     for notice in notices(admission):
         say(f"note: {notice}")
     cost = usd(admission.estimate.cost_nanos)
+    before = ", submitted before" + (": going on with them" if goes_on else "")
     say(
         f"{admission.name}: {several(admission.jobs, 'prompt')}"
-        + (", submitted before: going on with them" if admission.resumed else "")
+        + (before if admission.resumed else "")
         + f"; estimated {admission.estimate.input_tokens:,} tokens in, {admission.estimate.output_tokens:,} out, "
         + (f"${cost}" if cost else "cost unknown")
     )

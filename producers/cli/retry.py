@@ -40,9 +40,17 @@ def retry(
         log_to_stderr()
         put_json({"retried": retried, **status_document(handle.look())})
     elif not retried:
-        say(f"{handle.name}: nothing to retry: no job is {which}")
+        say(f"{handle.name}: nothing to retry: no job is {which}{_unless_canceled(handle, only)}")
     else:
         say(f"{handle.name}: {several(retried, 'job')} will be tried again{_unless_stopped(handle.look())}")
+
+
+def _unless_canceled(handle: "producers.Batch", only: list[str] | None) -> str:
+    """What there is that one must ask for by name."""
+    batch = handle.status().batch
+    if only or not batch.canceled or batch.was_cut:
+        return ""
+    return f"; {batch.canceled:,} {'is' if batch.canceled == 1 else 'are'} canceled: --only canceled"
 
 
 def _unless_stopped(moment: "producers.Moment") -> str:

@@ -1,17 +1,22 @@
 """`promptmill submit`."""
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import producers
 from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell
 from producers.cli.estimate import show
 from producers.cli.exits import Exit, exit_for
-from producers.cli.printing import put, put_json
+from producers.cli.printing import put, put_json, say
 from producers.cli.status import follow
 
 if TYPE_CHECKING:
+    from producers.admitting import Admitting
+    from producers.submission import Submission
     from promptmill.intake.admit import Admission
 
 
@@ -45,9 +50,7 @@ def submit(
     Prints the id of the batch; with --json {"batch_id", "jobs", "estimate"}. The same file under the same options
     is the same batch: submitting it again changes nothing.
     """
-    from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
-    from producers.submission import submit_with  # noqa: PLC0415  # likewise
-    from promptmill import settings  # noqa: PLC0415  # likewise
+    from producers.submission import why_it_rests  # noqa: PLC0415  # the database layer takes 0.5 s
 
     asked = Asked(
         model=model, name=name, max_tokens=max_tokens,
@@ -58,16 +61,46 @@ def submit(
     if dry_run:
         show(source, asked, as_json=as_json)
         return
-    with admission_view() as progress:
-        submission = submit_with(source, options_from(asked), settings=settings.load(), progress=progress)
+    submission = _submit(source, asked)
     admission, batch = submission.admission, submission.batch
-    tell(admission)
+    moment = batch.look()
+    rests = why_it_rests(moment)
+    tell(admission, goes_on=rests is None)
+    if why := rests or moment.what_to_do:
+        say(why)
     if as_json:
         put_json(_document(admission))
     else:
         put(batch.id)
     if watch and (code := exit_for(follow(batch))) is not Exit.DONE:
         raise typer.Exit(code)
+
+
+def _submit(source: str, asked: Asked) -> "Submission":
+    """Submit; at Ctrl-C say how far it is and how to go on."""
+    from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.submission import submit_with  # noqa: PLC0415  # likewise
+    from promptmill import settings  # noqa: PLC0415  # likewise
+
+    view = None
+    try:
+        with admission_view() as view:
+            return submit_with(source, options_from(asked), settings=settings.load(), progress=view)
+    except KeyboardInterrupt:
+        say(_interrupted(view))
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _interrupted(view: "Admitting | None") -> str:
+    doing, rows, of = (view and view.last) or ("reading", 0, None)
+    words = sys.argv[1:]
+    if doing == "reading":
+        so_far = "before a row was stored"
+    else:
+        so_far = f"{rows:,} of {of:,} rows are stored, and no call begins before all are"
+        if "--new" in words:  # the batch exists now, under a name of its own
+            words = [*(word for word in words if word != "--new"), "--name", producers.batch().name]
+    return f"interrupted; {so_far}. Go on with:\n  {shlex.join(['promptmill', *words])}"
 
 
 def _document(admission: "Admission") -> dict[str, Any]:

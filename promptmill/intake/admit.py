@@ -114,7 +114,8 @@ def admit(
         prices: what they cost; the published prices when None.
 
     Raises:
-        InvalidInput: the options or the source are at fault, or the name is that of another batch.
+        InvalidInput: the options or the source are at fault, or the name is that of another batch, or of one that
+            was canceled half-way.
         InvalidRows: rows are at fault; the first twenty are named, and nothing was submitted.
     """
     with Spool() as spool:
@@ -131,6 +132,8 @@ def admit(
         found = surveyor.survey(source)
         new = _new_batch(found, options, endpoint=endpoint, simulated=simulated)
         batch, resumed = _open_batch(database, new, second=options.new, now=clock.now())
+        if resumed:
+            _check_whole(batch, found.jobs)
         was = batch.budget_nanos
         if resumed and options.budget_nanos not in (None, was):
             batch = _with_budget(database, batch, options.budget_nanos, clock.now())
@@ -241,6 +244,17 @@ def _check_same(existing: BatchRow, new: NewBatch) -> None:
     if different:
         raise InvalidInput(
             f"the batch {existing.name!r} exists {different}; take another --name, or --new for a second one",
+            field="name",
+        )
+
+
+def _check_whole(existing: BatchRow, wanted: int) -> None:
+    """A batch that was canceled half-way takes no further prompts; without them it would pass for complete."""
+    # By their number too: an earlier version sealed a batch when it was canceled.
+    is_short = existing.state is not BatchState.ADMITTING and existing.total < wanted
+    if existing.was_cut or is_short:
+        raise InvalidInput(
+            f"{existing.name} was canceled half-way, with {existing.total:,} of {wanted:,} prompts: submit with --new",
             field="name",
         )
 

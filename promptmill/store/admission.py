@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_ids
-from promptmill.states import JobState
+from promptmill.states import BatchState, JobState
 from promptmill.store.columns import json_text, storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none, encoded, insert_rows
@@ -44,25 +44,25 @@ class NewJob:
 
 
 def insert_many(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: datetime) -> int:
-    """Insert `pending` jobs into a batch that is not sealed; how many were new.
+    """Insert `pending` jobs into a batch that is `admitting`; how many were new.
 
     A row that is there already (same custom_id, same fingerprint) is skipped.
 
     Raises:
         InvalidInput: a custom_id is there with another prompt, or twice in `rows`, or a seq is taken.
-        InvalidTransition: the batch is sealed and a row is new.
+        InvalidTransition: the batch is sealed or canceled, and a row is new.
         NotFound: there is no such batch.
     """
     if not rows:
         return 0
-    is_sealed = _lock(conn, batch_id)
+    is_closed = _lock(conn, batch_id)
     _refuse_twins(rows)
     # A place that is free spares the look at every custom_id; a submit that is repeated finds it taken.
-    new = _unknown(conn, batch_id, rows) if is_sealed or _is_taken(conn, batch_id, rows) else rows
+    new = _unknown(conn, batch_id, rows) if is_closed or _is_taken(conn, batch_id, rows) else rows
     if not new:
         return 0
-    if is_sealed:
-        raise InvalidTransition(f"batch {batch_id} is sealed and takes no further jobs")
+    if is_closed:
+        raise InvalidTransition(f"batch {batch_id} is sealed or canceled, and takes no further jobs")
     if not _insert(conn, batch_id, new, now):
         new = _unknown(conn, batch_id, rows)
         if not _insert(conn, batch_id, new, now):
@@ -80,12 +80,12 @@ _CUSTOM_IDS = Rowset(job.c.custom_id)
 
 
 def _lock(conn: Connection, batch_id: str) -> bool:
-    """Hold the batch; True when it is sealed."""
-    query = select(batch.c.sealed_at).where(batch.c.id == batch_id).with_for_update(key_share=True)
+    """Hold the batch; True when it takes no further jobs."""
+    query = select(batch.c.state).where(batch.c.id == batch_id).with_for_update(key_share=True)
     found = conn.execute(query).first()
     if found is None:
         raise NotFound(f"there is no batch {batch_id}")
-    return found.sealed_at is not None
+    return BatchState(found.state) is not BatchState.ADMITTING
 
 
 def _refuse_twins(rows: Sequence[NewJob]) -> None:

@@ -113,6 +113,11 @@ class BatchRow:
         """Jobs that have ended, whatever their outcome."""
         return self.succeeded + self.errored + self.canceled + self.expired
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether it was canceled before all its prompts were there; it never gets the others."""
+        return self.sealed_at is None and self.state is not BatchState.ADMITTING
+
 
 def create(conn: Connection, new: NewBatch, now: datetime) -> BatchRow:
     """Insert a batch in state `admitting`.
@@ -303,16 +308,15 @@ def resume_due(conn: Connection, now: datetime) -> Sequence[str]:
 def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """Cancel what has not begun; running jobs finish and are recorded, then the batch ends.
 
-    Nothing of it begins from now on. A batch of more than MOST_AT_ONCE waiting jobs is canceled job by job in
-    the calls of `jobs.expire_overdue` that follow.
+    Nothing of it begins from now on, and it takes no further job: one that is not whole yet is never sealed (see
+    `BatchRow.was_cut`). A batch of more than MOST_AT_ONCE waiting jobs is canceled job by job in the calls of
+    `jobs.expire_overdue` that follow.
 
     Raises:
         InvalidTransition: it is canceled or ended already.
         NotFound: there is no such batch.
     """
-    # One that is still being read takes no further job.
-    sealed_at = func.coalesce(batch.c.sealed_at, bindparam("sealed", now, UTCDateTime()))
-    _change(conn, batch_id, BatchState.CANCELING, **_NOT_PAUSED, sealed_at=sealed_at)
+    _change(conn, batch_id, BatchState.CANCELING, **_NOT_PAUSED)
     return _settled(conn, batch_id, end_waiting(conn, batch_id, JobState.CANCELED, now), now)
 
 

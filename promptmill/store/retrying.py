@@ -60,7 +60,7 @@ def retry(
     An ended batch becomes `active` with the first of them, a paused one stays paused.
 
     Raises:
-        InvalidTransition: the batch takes no jobs up now, or its deadline has passed.
+        InvalidTransition: the batch takes no jobs up now, or was canceled half-way, or its deadline has passed.
         NotFound: there is no such batch.
     """
     state = batches.lock(conn, batch_id)
@@ -90,6 +90,10 @@ def _check(row: batches.BatchRow, now: datetime) -> None:
         raise InvalidTransition(f"{row.name} is not whole yet: submit its file again first")
     if row.state is BatchState.CANCELING:
         raise InvalidTransition(f"{row.name} is being canceled: wait until it has ended")
+    if row.was_cut:
+        raise InvalidTransition(
+            f"{row.name} was canceled half-way, with {row.total:,} prompts and not all: submit with --new"
+        )
     if row.deadline is not None and row.deadline <= now:
         raise InvalidTransition(
             f"the deadline of {row.name} passed at {row.deadline:%Y-%m-%d %H:%M} UTC, so its jobs would expire at once; give it "

@@ -29,6 +29,7 @@ from sqlalchemy import (
     func,
     literal,
     null,
+    or_,
     select,
     text,
     update,
@@ -177,7 +178,7 @@ def lock_budgets_of(conn: Connection, job_ids: Iterable[str]) -> dict[str, Budge
 
 
 def add(conn: Connection, tallies: Tallies, now: datetime) -> None:
-    """Add to the counters of the batches, by id; a batch that is sealed and complete ends."""
+    """Add to the counters of the batches, by id; a batch that is complete, and sealed or canceled, ends."""
     if tallies:
         rows = ((batch_id, *_values_of(tallies[batch_id])) for batch_id in sorted(tallies))
         _ADD.run(conn, _TALLIES.parameters(rows, now=now))
@@ -261,7 +262,8 @@ _LOCK_BUDGETS = Prepared(lambda _: _locked(*_BUDGET))
 def _add(dialect: str) -> Update:
     given = _TALLIES.on(dialect)
     done = sum((batch.c[name] + given.c[name] for name in _TERMINAL), start=literal(0))
-    ends = and_(text(SERVED), batch.c.sealed_at.is_not(None), done >= batch.c.total)
+    is_closed = or_(batch.c.sealed_at.is_not(None), batch.c.state == BatchState.CANCELING)
+    ends = and_(text(SERVED), is_closed, done >= batch.c.total)
     now = bindparam("now", type_=UTCDateTime())
     return (
         update(batch)

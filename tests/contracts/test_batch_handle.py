@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import producers
+from producers.tables import status
 from promptmill.clock import SystemClock
 from promptmill.errors import BudgetExceeded, InvalidInput, InvalidTransition
 from promptmill.runtime import open_database
@@ -70,3 +71,30 @@ def test_what_is_so_already_may_be_asked_for_again(three: producers.Batch) -> No
         InvalidTransition, match=r"three has ended: .* promptmill retry three --only canceled"
     ):
         three.pause()
+
+
+def test_submitted_again_it_warns_where_nothing_goes_on(tmp_path: Path) -> None:
+    settings = Settings(database_url=f"sqlite:///{tmp_path}/promptmill.db", home=tmp_path / "home")
+
+    def submit() -> producers.Batch:
+        return producers.submit(["one"], name="one", model="claude-haiku-5-5", settings=settings)
+
+    submit()
+    submit().cancel()
+
+    with pytest.warns(UserWarning, match="one has ended: .* promptmill retry one --only canceled"):
+        submit()
+
+
+def test_one_that_was_cut_while_it_was_submitted_says_so(three: producers.Batch) -> None:
+    with open_database(three.settings) as database, database.begin() as connection:
+        new = batches.NewBatch(name="half", model="m", shared={}, endpoint="none", simulated=True)
+        batches.create(connection, new, SystemClock().now())
+    half = producers.batch("half", settings=three.settings)
+
+    told = status(half.look())
+    assert "admitting: it is being submitted, 0 rows so far" in told
+    assert "type the same command again" in told
+    half.cancel()
+    with pytest.raises(InvalidTransition, match=r"half has ended: it was canceled half-way.* --new"):
+        half.resume()

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from promptmill.clock import ManualClock
-from promptmill.errors import InvalidInput, NotFound
+from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.intake.admit import Admission, admit
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.storing import store
 from promptmill.prompts import fingerprint_of
 from promptmill.states import BatchState, JobState, Lane
-from promptmill.store import Connection, batches, jobs
+from promptmill.store import Connection, batches, jobs, retrying
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import LoadedJob, NewJob
@@ -139,6 +139,41 @@ def test_a_submit_that_broke_off_is_repeated_and_only_the_rest_is_written(
     assert [job.prompt.body["messages"][0]["content"] for job in jobs_of(database, whole.id)] == [
         row["prompt"] for row in ROWS
     ]
+
+
+def test_a_batch_that_was_canceled_half_way_is_refused_and_a_new_one_is_made_beside_it(
+    database: Database, submit: Callable[..., Admission]
+) -> None:
+    with pytest.raises(Stop):
+        submit(ROWS, name="squares", progress=stop_after(200))
+    with database.begin() as conn:
+        cut = batches.cancel(conn, batches.find(conn, "squares").id, NOW)
+    assert (cut.state, cut.was_cut, cut.canceled) == (BatchState.ENDED, True, 200)
+    with pytest.raises(
+        InvalidInput, match="squares was canceled half-way, with 200 of 450 prompts: submit with --new"
+    ):
+        submit(ROWS, name="squares", budget_nanos=7)
+    with database.begin() as conn:
+        page = retrying.page_to_retry(conn, cut.id, [JobState.CANCELED])
+        assert page is not None
+        with pytest.raises(InvalidTransition, match="canceled half-way, with 200 prompts"):
+            retrying.retry(conn, cut.id, page.ids, [JobState.CANCELED], NOW)
+        assert batches.get(conn, cut.id) == cut
+    assert submit(ROWS, name="squares", new=True).name == "squares-2"
+
+
+def test_a_batch_that_is_canceled_while_it_is_submitted_takes_no_further_row(
+    database: Database, submit: Callable[..., Admission]
+) -> None:
+    def cancel(doing: str, count: int, _of: int | None) -> None:
+        if (doing, count) == ("storing", 200):
+            with database.begin() as conn:
+                batches.cancel(conn, batches.find(conn, "squares").id, NOW)
+
+    with pytest.raises(InvalidTransition, match="canceled, and takes no further jobs"):
+        submit(ROWS, name="squares", progress=cancel)
+    with pytest.raises(InvalidInput, match="canceled half-way, with 200 of 450"):
+        submit(ROWS, name="squares")
 
 
 def test_submitted_by_several_at_once_it_is_one_batch(

@@ -3,12 +3,16 @@
 import csv
 import json
 import resource
+import shlex
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -24,6 +28,7 @@ pytestmark = pytest.mark.timeout(180)
 
 MODEL = "claude-haiku-5-5"
 ROWS = [{"custom_id": f"row-{n}", "prompt": f"Say {n}", "note": "=2+3"} for n in range(3)]
+ROWS_FOR_A_WHILE = 20_000  # still being stored when it is looked at
 ANTHROPIC_ROW = {
     "custom_id": "a-1",
     "params": {"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]},
@@ -365,6 +370,38 @@ def test_ctrl_c_only_looks_away_from_a_batch_that_is_watched(cli: Any) -> None:
     assert watching.returncode == 130
     assert "promptmill status mine --watch" in said
     assert cli.json("status", "mine")["state"] == "active"
+
+
+def stored_in(folder: Path) -> int:
+    """Rows of batches in the database of that folder."""
+    file = folder / ".promptmill" / "promptmill.db"
+    with (
+        suppress(sqlite3.OperationalError),
+        closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db,
+    ):
+        return int(db.execute("SELECT coalesce(sum(total), 0) FROM batch").fetchone()[0])
+    return 0
+
+
+@pytest.mark.parametrize("new", [[], ["--new"]])
+def test_ctrl_c_in_a_submit_says_how_far_it_is_and_how_to_go_on(
+    cli: Any, wait_until: Callable[..., None], new: list[str]
+) -> None:
+    words = ["submit", cli.file("many.jsonl", *[{"prompt": f"Say {n}"} for n in range(ROWS_FOR_A_WHILE)])]
+    submitting = cli.start(*words, "--model", MODEL, *new)
+    wait_until(lambda: stored_in(cli.folder) > 0, timeout=60)
+    submitting.send_signal(signal.SIGINT)
+
+    out, said = submitting.communicate(timeout=30)
+
+    assert (submitting.returncode, out) == (130, ""), said
+    assert f" of {ROWS_FOR_A_WHILE:,} rows are stored" in said
+    assert "admitting: it is being submitted, " in cli("status").stdout
+    prog, *way_on = shlex.split(said.splitlines()[-1])
+    assert (prog, way_on[:4]) == ("promptmill", [*words, "--model", MODEL])
+    assert cli(*way_on).returncode == 0
+    [whole] = cli.json("list")
+    assert (whole["state"], whole["jobs"]["total"]) == ("active", ROWS_FOR_A_WHILE)
 
 
 def test_another_claude_than_at_submit_is_not_asked(cli: Any) -> None:

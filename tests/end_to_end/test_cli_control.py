@@ -12,11 +12,16 @@ NOBODY = "no worker is running; start one with: promptmill up"
 ROWS = [{"prompt": f"Say {n}"} for n in range(3)]
 
 
+SUBMIT = ("submit", "three.jsonl", "-m", "claude-haiku-5-5", "--name", "three")
+
+
 @pytest.fixture
 def three(cli: Any) -> Any:
     """The command line, with a batch `three` of three prompts that nobody answers."""
-    done = cli("submit", cli.file("three.jsonl", *ROWS), "-m", "claude-haiku-5-5", "--name", "three")
+    cli.file("three.jsonl", *ROWS)
+    done = cli(*SUBMIT)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(f"\n{NOBODY}\n")
     return cli
 
 
@@ -24,8 +29,10 @@ def test_what_was_canceled_is_taken_up_again_when_asked_for(three: Any) -> None:
     three("cancel", "three")
     said = three("retry", "three")
     assert (said.returncode, said.stdout) == (0, "")
-    assert "nothing to retry: no job is errored or expired" in said.stderr
-    assert "no job is errored with lost" in three("retry", "three", "--only", "lost").stderr
+    assert said.stderr.strip() == (
+        "three: nothing to retry: no job is errored or expired; 3 are canceled: --only canceled"
+    )
+    assert three("retry", "three", "--only", "lost").stderr.endswith("no job is errored with lost\n")
     document = three.json("retry", "three", "--only", "canceled")
     assert (document["retried"], document["state"], document["ended_at"]) == (3, "active", None)
     assert document["jobs"]["pending"] == 3
@@ -74,6 +81,18 @@ def test_what_is_so_already_may_be_said_again_and_what_cannot_be_says_what_can(t
             "three has ended: try again what has no answer with: promptmill retry three --only canceled"
             in (said.stderr)
         )
+
+
+def test_submitted_again_it_says_why_nothing_goes_on(three: Any) -> None:
+    for word, why in {
+        "status": NOBODY,
+        "pause": "three is paused (paused by a person); go on with: promptmill resume three",
+        "cancel": "three has ended: try again what has no answer with: promptmill retry three --only canceled",
+    }.items():
+        three(word, "three")
+        said = three(*SUBMIT)
+        assert (said.returncode, said.stderr.splitlines()[-1]) == (0, why)
+        assert ("going on with them" in said.stderr) == (word == "status")
 
 
 def test_a_batch_that_is_not_there_is_answered_with_those_that_are(three: Any) -> None:

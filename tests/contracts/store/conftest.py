@@ -206,7 +206,7 @@ def _assert_counts(row: BatchRow, states: list[JobState]) -> None:
         assert getattr(row, state.value) == states.count(state)
     if row.state is BatchState.CANCELING:
         assert not {JobState.PENDING, JobState.QUEUED} & set(states)
-    is_over = row.sealed_at is not None and row.done == row.total
+    is_over = row.state is not BatchState.ADMITTING and row.done == row.total
     assert (row.state is BatchState.ENDED) == is_over
     assert (row.ended_at is not None) == is_over
 

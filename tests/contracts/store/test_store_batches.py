@@ -193,7 +193,7 @@ def test_a_batch_that_is_still_read_can_be_canceled(world: Any) -> None:
     made = world.admitting(2)
     with world.database.begin() as conn:
         ended = batches.cancel(conn, made.id, world.now)
-    assert (ended.state, ended.canceled) == (BatchState.ENDED, 2)
+    assert (ended.state, ended.canceled, ended.sealed_at) == (BatchState.ENDED, 2, None)
     world.assert_adds_up(made)
 
 

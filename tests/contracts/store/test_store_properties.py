@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 from producers.terms import RETRIABLE
 from promptmill.errors import InvalidTransition
-from promptmill.states import BATCH_CHANGES, JOB_CHANGES, JobState
+from promptmill.states import BATCH_CHANGES, JOB_CHANGES, BatchState, JobState
 from promptmill.store import batches, jobs, retrying
 from promptmill.store.tables import job
 
@@ -114,7 +114,7 @@ class Life(RuleBasedStateMachine):
             try:
                 getattr(batches, act)(conn, self.made.id, *reason, self.world.now)
             except InvalidTransition:
-                assert act != "cancel" or self.world.row(self.made).sealed_at is not None
+                assert act != "cancel" or self.world.row(self.made).state is not BatchState.ADMITTING
 
     @rule(states=st.sets(st.sampled_from(sorted(RETRIABLE)), min_size=1))
     def retry(self, states: set[JobState]) -> None:

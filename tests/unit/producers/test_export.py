@@ -56,6 +56,19 @@ def test_what_was_written_is_told_by_whether_it_is_an_answer(tmp_path: Path) -> 
     assert left_out.told == "1 answer is"
 
 
+@pytest.mark.parametrize("out", ["/dev/full", "/nowhere/out.jsonl"])
+@pytest.mark.parametrize("format_", [Format.JSONL, Format.CSV])
+def test_a_file_that_cannot_be_written_is_named_as_it_was_typed(out: str, format_: Format) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("a device of Linux")
+
+    with pytest.raises(OSError) as caught:
+        to_file([RESULT], Path(out), format_)
+
+    assert caught.value.filename == out
+    assert caught.value.strerror
+
+
 @pytest.mark.parametrize("before", [None, "the old file\n"])
 def test_a_broken_export_leaves_what_was_there(tmp_path: Path, before: str | None) -> None:
     out = tmp_path / "out.jsonl"
