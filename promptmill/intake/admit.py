@@ -254,8 +254,7 @@ def _check_whole(existing: BatchRow, wanted: int) -> None:
     is_short = existing.state is not BatchState.ADMITTING and existing.total < wanted
     if existing.was_cut or is_short:
         raise InvalidInput(
-            f"{existing.name} was canceled half-way, with {existing.total:,} of {wanted:,} prompts: submit with --new",
-            field="name",
+            f"{existing.name} was canceled half-way, with {existing.total:,} of {wanted:,} prompts: submit with --new"
         )
 
 
