@@ -120,7 +120,8 @@ def test_flower_shows_each_job_under_its_id_and_never_a_prompt_or_a_key(
     with standing(cli, "--flower-port", str(port), **environment):
         flower = f"http://127.0.0.1:{port}"
         wait_for_worker(cli.folder)
-        wait_until(lambda: get(f"{flower}/workers"), timeout=60)
+        # A worker that Flower has heard of knows that somebody listens; before that it tells of no task.
+        wait_until(lambda: "promptmill-" in get(f"{flower}/workers"), timeout=60)
         cli(
             "submit",
             cli.file("rows.jsonl", {"prompt": SECRET_PROMPT}),
