@@ -46,7 +46,7 @@ def published(model: str, speed: str | None, at: datetime) -> Steps | None:
 
     A `speed` without a price of its own costs the standard price, as the API bills it (claude-api.md, 9.4).
     """
-    # Imported late: its table takes 0.4 s and 40 MB, and commands that ask no price should not pay for it.
+    # Imported late: its tables take 7 MB, and commands that ask no price should not pay for it.
     import genai_prices  # noqa: PLC0415
 
     try:
