@@ -2,22 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, case, func, or_, select, text, union_all, update
+from sqlalchemy import Connection, Select, bindparam, or_, select, text, union_all, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from promptmill import jsontext
-from promptmill.prompts import Prompt, merge
-from promptmill.states import BatchState, JobState, Lane
+from promptmill.states import JobState
 from promptmill.store.admission import NewJob, insert_many
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
-from promptmill.store.ledger import OPEN, SUCCEEDED
+from promptmill.store.loading import LoadedJob, batches_of, load
 from promptmill.store.outcomes import (
     Completion,
     Deferral,
@@ -35,10 +31,7 @@ from promptmill.store.tables import (
     PENDING_FRESH,
     QUEUED,
     SERVED,
-    attempt,
-    batch,
     job,
-    prompt,
 )
 from promptmill.store.tallies import lock_batches_of
 
@@ -68,46 +61,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedJob:
-    """A job with its prompt and what of its batch a worker must know.
-
-    Attributes:
-        prompt: the job's own fields over what its batch shares.
-        failures: closed attempts by outcome (`rate_limited`, `lost` …), without the succeeded.
-        first_failed_at: when the first attempt with each of these outcomes was opened.
-        begun: of these attempts, those whose answer began and then broke off.
-        first_opened_at: when its first attempt was opened; None before that. What was forgiven does not count.
-        resumed_at: when its batch last went on after a pause.
-    """
-
-    id: str
-    batch_id: str
-    batch_name: str
-    batch_state: BatchState
-    custom_id: str
-    state: JobState
-    dispatch: int
-    token: int
-    attempts: int
-    model_group: str
-    prompt: Prompt
-    lane: Lane
-    endpoint: str
-    simulated: bool
-    deadline: datetime | None
-    priority: float
-    estimated_input_tokens: int
-    estimated_output_tokens: int
-    options: Mapping[str, Any]
-    template: str | None = None
-    failures: Mapping[str, int] = field(default_factory=dict)
-    first_failed_at: Mapping[str, datetime] = field(default_factory=dict)
-    begun: Mapping[str, int] = field(default_factory=dict)
-    first_opened_at: datetime | None = None
-    resumed_at: datetime | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class PendingJob:
     """What the dispatcher weighs."""
@@ -127,15 +80,6 @@ class QueuedJob:
     batch: str
     model: str
     attempts: int
-
-
-def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
-    """The jobs with those ids, by id; an unknown id is missing in the answer."""
-    wanted = _IDS.parameters((each,) for each in ids)
-    rows = _LOAD.run(conn, wanted).all()
-    batches = _batches_of(conn, {row.batch_id for row in rows})
-    histories = _histories(conn, [row.id for row in rows if row.attempts])
-    return {row.id: _loaded(row, batches[row.batch_id], histories[row.id]) for row in rows}
 
 
 def queued_under(conn: Connection, dispatched: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
@@ -176,7 +120,7 @@ def queue(conn: Connection, ids: Collection[str], now: datetime) -> list[QueuedJ
     lock_batches_of(conn, ids)
     wanted = _IDS.parameters(((each,) for each in ids), now=now)
     rows = _QUEUE.run(conn, wanted).all()
-    batches = _batches_of(conn, {row.batch_id for row in rows})
+    batches = batches_of(conn, {row.batch_id for row in rows})
     place = {job_id: place for place, job_id in enumerate(ids)}
     return [
         QueuedJob(
@@ -218,42 +162,7 @@ def lost_queued(
 
 
 _IDS = Rowset(job.c.id)
-_LOADED = (
-    "id",
-    "batch_id",
-    "custom_id",
-    "state",
-    "dispatch",
-    "token",
-    "attempts",
-    "model_group",
-    "estimated_input_tokens",
-    "estimated_output_tokens",
-)
-_OF_BATCH = (
-    "id",
-    "name",
-    "state",
-    "lane",
-    "model",
-    "endpoint",
-    "simulated",
-    "priority",
-    "deadline",
-    "options",
-    "template",
-    "resumed_at",
-    "shared",
-)
 _PLACES = Rowset(job.c.id, job.c.dispatch)
-
-
-def _load(dialect: str) -> Select[Any]:
-    return (
-        select(*(job.c[name] for name in _LOADED), prompt.c.body)
-        .join_from(job, prompt, prompt.c.job_id == job.c.id)
-        .where(_IDS.among(dialect, job.c.id))
-    )
 
 
 def _queued_under(dialect: str) -> Select[tuple[str, int]]:
@@ -279,7 +188,6 @@ def _queue(dialect: str) -> ReturningUpdate[Any]:
     )
 
 
-_LOAD = Prepared(_load)
 _QUEUED_UNDER = Prepared(_queued_under)
 _QUEUE = Prepared(_queue)
 _PENDING = (
@@ -337,85 +245,3 @@ _ALL_DUE_GROUPS = Prepared(
         bindparam("now", type_=UTCDateTime())
     )
 )
-
-
-def _batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[Any]]:
-    rows = conn.execute(_load_batches(conn.dialect.name), _IDS.parameters((each,) for each in batch_ids))
-    return {row.id: row for row in rows}
-
-
-@cache
-def _load_batches(dialect: str) -> Select[Any]:
-    return select(*(batch.c[name] for name in _OF_BATCH)).where(_IDS.among(dialect, batch.c.id))
-
-
-@dataclass(slots=True)
-class _History:
-    """The attempts of a job so far."""
-
-    failures: dict[str, int] = field(default_factory=dict)
-    first_failed_at: dict[str, datetime] = field(default_factory=dict)
-    begun: dict[str, int] = field(default_factory=dict)
-    first_opened_at: datetime | None = None
-
-    def add(self, outcome: str, times: int, first: datetime, begun: int) -> None:
-        self.first_opened_at = min(first, self.first_opened_at or first)
-        if outcome not in (OPEN, SUCCEEDED):
-            self.failures[outcome] = times
-            self.first_failed_at[outcome] = first
-            self.begun[outcome] = begun
-
-
-def _histories(conn: Connection, job_ids: Collection[str]) -> defaultdict[str, _History]:
-    histories: defaultdict[str, _History] = defaultdict(_History)
-    if job_ids:
-        wanted = _IDS.parameters((each,) for each in job_ids)
-        for row in conn.execute(_attempts(conn.dialect.name), wanted):
-            histories[row.job_id].add(row.outcome, row.times, row.first, row.begun)
-    return histories
-
-
-@cache
-def _attempts(dialect: str) -> Select[Any]:
-    return (
-        select(
-            attempt.c.job_id,
-            attempt.c.outcome,
-            func.count().label("times"),
-            func.min(attempt.c.opened_at).label("first"),
-            func.sum(case((attempt.c.status < HTTPStatus.BAD_REQUEST, 1), else_=0)).label("begun"),
-        )
-        .join(job, job.c.id == attempt.c.job_id)
-        .where(_IDS.among(dialect, attempt.c.job_id), attempt.c.number > job.c.forgiven)
-        .group_by(attempt.c.job_id, attempt.c.outcome)
-    )
-
-
-def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
-    return LoadedJob(
-        id=row.id,
-        batch_id=row.batch_id,
-        batch_name=of.name,
-        batch_state=BatchState(of.state),
-        custom_id=row.custom_id,
-        state=JobState(row.state),
-        dispatch=row.dispatch,
-        token=row.token,
-        attempts=row.attempts,
-        model_group=row.model_group,
-        prompt=merge(of.shared, jsontext.read(row.body)),
-        lane=Lane(of.lane),
-        endpoint=of.endpoint,
-        simulated=of.simulated,
-        deadline=of.deadline,
-        priority=of.priority,
-        estimated_input_tokens=row.estimated_input_tokens,
-        estimated_output_tokens=row.estimated_output_tokens,
-        options=of.options,
-        template=of.template,
-        failures=history.failures,
-        first_failed_at=history.first_failed_at,
-        begun=history.begun,
-        first_opened_at=history.first_opened_at,
-        resumed_at=of.resumed_at,
-    )
