@@ -8,6 +8,7 @@ import contextlib
 import gc
 import json
 import random
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 
@@ -33,7 +34,8 @@ from workers.verdicts import Deferred, Failed
 from workers.writer import Writer
 
 KEY = Key(label="main", secret=SecretStr("sk"), account="account")
-PROMPT, ANSWER = "CANARY prompt", "CANARY answer"
+PROMPT, ANSWER = (f"{word} {secrets.token_hex(8)}" for word in ("CANARY prompt", "CANARY answer"))
+"""Made anew for each process: `linecache` keeps this file's own lines once anything has printed a traceback of it."""
 JOBS = 20
 
 Answer = Callable[[], bytes]
