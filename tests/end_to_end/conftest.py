@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
+from tests.end_to_end.chromium import chromium
 from tests.warm.popen import WarmPopen
 
 PROMPTMILL = [sys.executable, "-m", "producers.cli"]
@@ -118,3 +120,10 @@ def cli(tmp_path: Path, claude: SimulatorHandle, make_cli: Callable[[Path, Simul
 def bare_cli(tmp_path: Path) -> Cli:
     """The command line of somebody who has set nothing."""
     return Cli(tmp_path, {})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, headless, while a module's tests run; they must not be async."""
+    with chromium() as browser:
+        yield browser
