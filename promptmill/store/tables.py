@@ -31,6 +31,9 @@ QUEUED = "state = 'queued'"
 FAILED_TRIES = "outcome NOT IN ('open', 'succeeded')"
 ANSWERED = "outcome = 'succeeded'"
 ENDED_BADLY = "state IN ('errored', 'expired')"
+NOTICE_OWED = "notify_url IS NOT NULL AND notified_at IS NULL"
+SCHEDULED = "state = 'active'"
+RUN_OPEN = "try_after IS NOT NULL"
 
 
 FAILED_OF = ("error_kind", "error_status", "error_type", "error_code")
@@ -58,6 +61,7 @@ class Batch(Row, table=True):
     `formula_tokens_answered` those of the jobs that succeeded. `estimated_…` is what was expected of the whole
     batch when it was admitted, with what was known then. `unknown_nanos` is what was set aside for the attempts
     that closed without anybody knowing their cost.
+    `notify_…` is who is told of its end and how far that is, `purged_at` when its prompts and answers were deleted.
     """
 
     __tablename__ = "batch"
@@ -65,6 +69,7 @@ class Batch(Row, table=True):
         _partial("batch_served", "state", where=SERVED),
         Index("batch_created", "created_at"),
         Index("batch_template", "template", "created_at"),
+        _partial("batch_notice", "notify_after", where=NOTICE_OWED),
     )
 
     id: str = Field(primary_key=True)
@@ -109,6 +114,11 @@ class Batch(Row, table=True):
     paused_by: str | None
     resume_at: datetime | None = Field(sa_type=UTCDateTime)
     resumed_at: datetime | None = Field(sa_type=UTCDateTime)
+    notify_url: str | None = Field(sa_type=PlainText)
+    notified_at: datetime | None = Field(sa_type=UTCDateTime)
+    notify_tries: int = Field(sa_column_kwargs=_FROM_ZERO)
+    notify_after: datetime | None = Field(sa_type=UTCDateTime)
+    purged_at: datetime | None = Field(sa_type=UTCDateTime)
 
 
 class BatchCount(Row, table=True):
@@ -260,6 +270,54 @@ class Worker(Row, table=True):
     stopped_at: datetime | None = Field(sa_type=UTCDateTime)
 
 
+class Schedule(Row, table=True):
+    """What is submitted again and again: at the times of `cron` in `timezone`, or every `every_s` from `starts_at` on.
+
+    `next_due` is the first due time for which there is no row in `schedule_run` yet. `what` is the source and the
+    options of the submission, its templates not filled in.
+    """
+
+    __tablename__ = "schedule"
+    __table_args__: ClassVar[Any] = (_partial("schedule_due", "next_due", where=SCHEDULED),)
+
+    id: str = Field(primary_key=True)
+    name: str = Field(sa_type=PlainText, unique=True)
+    state: str
+    cron: str | None
+    every_s: int | None
+    timezone: str
+    missed: str
+    overlap: str
+    endpoint: str
+    simulated: bool
+    starts_at: datetime = Field(sa_type=UTCDateTime)
+    next_due: datetime | None = Field(sa_type=UTCDateTime)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    changed_at: datetime = Field(sa_type=UTCDateTime)
+    what: Any = Field(sa_type=JsonText, nullable=False)
+
+
+class ScheduleRun(Row, table=True):
+    """One due time of a schedule and what became of it. Its key is what makes each due time one batch.
+
+    `try_after` is when somebody may take it up (again); None when nothing is left to do.
+    """
+
+    __tablename__ = "schedule_run"
+    __table_args__: ClassVar[Any] = (_partial("schedule_run_open", "try_after", where=RUN_OPEN),)
+
+    schedule_id: str = Field(primary_key=True, foreign_key="schedule.id", ondelete="CASCADE")
+    due_at: datetime = Field(primary_key=True, sa_type=UTCDateTime)
+    state: str
+    manual: bool
+    reason: str | None = Field(sa_type=PlainText)
+    tries: int
+    try_after: datetime | None = Field(sa_type=UTCDateTime)
+    batch_id: str | None
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    ended_at: datetime | None = Field(sa_type=UTCDateTime)
+
+
 METADATA = Row.metadata
 batch: Table = METADATA.tables["batch"]
 batch_count: Table = METADATA.tables["batch_count"]
@@ -268,3 +326,5 @@ prompt: Table = METADATA.tables["prompt"]
 reply: Table = METADATA.tables["reply"]
 attempt: Table = METADATA.tables["attempt"]
 worker: Table = METADATA.tables["worker"]
+schedule: Table = METADATA.tables["schedule"]
+schedule_run: Table = METADATA.tables["schedule_run"]
