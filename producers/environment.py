@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from promptmill.settings import ADMIN_KEY_PATHS, VARIABLES, Settings
+from promptmill.settings import ADMIN_KEY_PATHS, DASHBOARD_TOKEN_PATHS, VARIABLES, Settings
+
+_NOT_HANDED_DOWN = frozenset({*ADMIN_KEY_PATHS, *DASHBOARD_TOKEN_PATHS})
 
 
 def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict[str, str]:
@@ -23,7 +25,7 @@ def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict
     for path, names in VARIABLES.items():
         value = _value(settings, path)
         told = path in settings.origins or path == "home"
-        if value is not None and told and path not in ADMIN_KEY_PATHS:
+        if value is not None and told and path not in _NOT_HANDED_DOWN:
             environment[names[0]] = _text(value)
     return environment
 

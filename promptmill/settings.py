@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from promptmill.errors import ConfigurationError
+from promptmill.secretfiles import full_address, read_secret
 
 REAL_API = "https://api.anthropic.com"
 API_VERSION = "2026-10-21"
@@ -121,15 +122,7 @@ class ClaudeSettings(_Group):
 def _given_or_read(given: SecretStr | None, file: Path | None, setting: str) -> SecretStr | None:
     if given is not None or file is None:
         return given
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{setting}: {file} cannot be read ({type(error).__name__})", setting=setting
-        ) from error
-    if not text:
-        raise ConfigurationError(f"{setting}: {file} is empty", setting=setting)
-    return SecretStr(text)
+    return SecretStr(read_secret(file, setting))
 
 
 class WorkerSettings(_Group):
@@ -151,18 +144,40 @@ class WorkerSettings(_Group):
     pulse_file: Path | None = None  # touched with every heartbeat, for a container's health check
 
 
+class DashboardSettings(_Group):
+    """What a person signs in to the page with."""
+
+    token: SecretStr | None = None
+    token_file: Path | None = None
+
+    def read_token(self) -> SecretStr | None:
+        """The token, from the variable or the file; None where nobody set one.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is empty.
+        """
+        return _given_or_read(self.token, self.token_file, "PROMPTMILL_DASHBOARD_TOKEN_FILE")
+
+
 class Settings(_Group):
     """Everything a process is told from outside."""
 
     home: Path = Path(".promptmill")
     redis_url: str | None = None
+    redis_url_file: Path | None = None
+    redis_password_file: Path | None = None
     broker_url: str | None = None
+    broker_url_file: Path | None = None
+    broker_password_file: Path | None = None
     database_url: str | None = None
+    database_url_file: Path | None = None
+    database_password_file: Path | None = None
     log_level: str = "WARNING"
     log_format: str = "auto"
     claude: ClaudeSettings = ClaudeSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     models: Mapping[str, Mapping[str, Any]] = {}
     prices: Mapping[str, Mapping[str, Any]] = {}
     origins: Mapping[str, str] = Field(default={}, repr=False)
@@ -177,8 +192,14 @@ class Settings(_Group):
 VARIABLES: dict[str, tuple[str, ...]] = {
     "home": ("PROMPTMILL_HOME",),
     "redis_url": ("PROMPTMILL_REDIS_URL", "REDIS_URL"),
+    "redis_url_file": ("PROMPTMILL_REDIS_URL_FILE",),
+    "redis_password_file": ("PROMPTMILL_REDIS_PASSWORD_FILE",),
     "broker_url": ("PROMPTMILL_BROKER_URL",),
+    "broker_url_file": ("PROMPTMILL_BROKER_URL_FILE",),
+    "broker_password_file": ("PROMPTMILL_BROKER_PASSWORD_FILE",),
     "database_url": ("PROMPTMILL_DATABASE_URL", "DATABASE_URL"),
+    "database_url_file": ("PROMPTMILL_DATABASE_URL_FILE",),
+    "database_password_file": ("PROMPTMILL_DATABASE_PASSWORD_FILE",),
     "log_level": ("PROMPTMILL_LOG_LEVEL",),
     "log_format": ("PROMPTMILL_LOG_FORMAT",),
     "claude.api_key": ("ANTHROPIC_API_KEY", "CLAUDE_KEY"),
@@ -210,11 +231,15 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "worker.reconcile_s": ("PROMPTMILL_WORKER__RECONCILE_S",),
     "worker.transport": ("PROMPTMILL_WORKER__TRANSPORT",),
     "worker.pulse_file": ("PROMPTMILL_WORKER__PULSE_FILE",),
+    "dashboard.token": ("PROMPTMILL_DASHBOARD_TOKEN",),
+    "dashboard.token_file": ("PROMPTMILL_DASHBOARD_TOKEN_FILE",),
 }
 
 
 ADMIN_KEY_PATHS = ("claude.admin_key", "claude.admin_key_file")
 """An admin key calls no model, and could change much else: only who asks for it is given it."""
+DASHBOARD_TOKEN_PATHS = ("dashboard.token", "dashboard.token_file")
+"""Who has the token may cancel a batch: only the page is given it."""
 
 
 def load(
@@ -257,7 +282,7 @@ def load(
             path = argument.replace("__", ".")
             _put(values, path, value)
             origins[path] = "argument"
-    return _check(_build(values, origins))
+    return _check(_with_full_addresses(_build(values, origins)))
 
 
 def _read_toml(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -305,6 +330,22 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         origin = origins.get(path, "promptmill.toml")
         told = origin.partition("(")[2].rstrip(")") or f"{name} in {origin}"
         raise ConfigurationError(f"{told}: {fault['msg'].lower()}", setting=name) from None
+
+
+def _with_full_addresses(settings: Settings) -> Settings:
+    values: dict[str, Any] = {"origins": dict(settings.origins)}
+    for path in ("redis_url", "broker_url", "database_url"):
+        server = path.removesuffix("_url")
+        url_file = getattr(settings, f"{server}_url_file")
+        values[path] = full_address(
+            getattr(settings, path),
+            url_file=url_file,
+            password_file=getattr(settings, f"{server}_password_file"),
+            setting=VARIABLES[path][0],
+        )
+        if values[path] is not None:
+            values["origins"].setdefault(path, f"file ({url_file})")
+    return settings.model_copy(update=values)
 
 
 def _check(settings: Settings) -> Settings:

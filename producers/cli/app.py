@@ -12,6 +12,7 @@ import promptmill
 from producers.cli import (
     audit,
     control,
+    dashboard,
     doctor,
     estimate,
     faults,
@@ -53,6 +54,7 @@ app.command(name="cancel")(control.cancel)
 app.command(name="retry")(retry.retry)
 app.command(name="set")(set_terms.set_terms)
 app.command(name="migrate")(migrate.migrate)
+app.command(name="dashboard")(dashboard.dashboard)
 app.command(name="simulate")(simulate.simulate)
 app.add_typer(limits.app, name="limits")
 app.command(name="doctor")(doctor.doctor)
