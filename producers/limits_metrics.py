@@ -30,14 +30,14 @@ class LimitsCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """The metrics without values, so that registering asks nobody."""
-        return [_family(metric) for metric in metrics.METRICS]
+        return [_family(metric) for metric in metrics.LIMIT_METRICS]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The metrics as they stand now."""
         found: defaultdict[Metric, list[Sample]] = defaultdict(list)
         for sample in samples(self._look()):
             found[sample[0]].append(sample)
-        for metric in metrics.METRICS:
+        for metric in metrics.LIMIT_METRICS:
             family = _family(metric)
             for _, labels, value in found[metric]:
                 family.add_metric(labels, value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; all of them are gauges so far: figures of this moment.
+    """One metric: a counter, which never goes back, where its name ends in `_total`; else a figure of this moment.
 
     Attributes:
         name: as Prometheus has it.
@@ -22,6 +22,11 @@ class Metric:
     unit: str
     help: str
     labels: tuple[str, ...] = ()
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it only rises."""
+        return self.name.endswith("_total")
 
 
 _POOL = ("account", "group")
@@ -112,7 +117,7 @@ REACHABLE = Metric(
     "Whether the limiter's Redis answered; when it did not, there are no series of pools.",
 )
 
-METRICS = (
+LIMIT_METRICS = (
     LIMIT,
     USED,
     LEVEL,
@@ -129,3 +134,123 @@ METRICS = (
     PUT_RIGHT,
     REACHABLE,
 )
+"""What `promptmill limits --prometheus` shows."""
+
+_MODEL = ("model", "simulated")
+
+ENDED = Metric(
+    "promptmill_jobs_ended_total",
+    "jobs",
+    "Jobs that have ended, by how. One that a person has tried anew may end twice.",
+    ("state",),
+)
+ATTEMPTS = Metric("promptmill_attempts_total", "attempts", "Calls that were begun.", _MODEL)
+FAILED_ATTEMPTS = Metric(
+    "promptmill_attempts_failed_total",
+    "attempts",
+    "Calls that did not succeed, by what became of them; rate_limited is a 429.",
+    ("outcome",),
+)
+TOKENS = Metric(
+    "promptmill_tokens_total",
+    "tokens",
+    "Tokens used: input, output, cache_write, cache_read. The kinds do not overlap.",
+    ("kind", *_MODEL),
+)
+COST = Metric(
+    "promptmill_cost_dollars_total",
+    "dollars",
+    "What calls have cost, as far as it is known. Simulated calls cost nobody anything.",
+    _MODEL,
+)
+RESERVED = Metric("promptmill_reserved_dollars", "dollars", "What is set aside for calls in flight.", _MODEL)
+UNPRICED = Metric(
+    "promptmill_attempts_unpriced",
+    "attempts",
+    "Calls that have ended without anybody knowing their cost.",
+    _MODEL,
+)
+ALL_JOBS = Metric("promptmill_jobs", "jobs", "Jobs in the database, by state.", ("state",))
+BATCHES = Metric("promptmill_batches", "batches", "Batches in the database, by state.", ("state",))
+BATCH_JOBS = Metric(
+    "promptmill_batch_jobs",
+    "jobs",
+    "Jobs of a batch by state; only of the 50 newest that are active, paused or being canceled.",
+    ("batch", "state"),
+)
+BATCH_COST = Metric(
+    "promptmill_batch_cost_dollars",
+    "dollars",
+    "What such a batch has cost so far.",
+    ("batch",),
+)
+BATCH_BUDGET = Metric(
+    "promptmill_batch_budget_dollars",
+    "dollars",
+    "The budget of such a batch; no series where it has none.",
+    ("batch",),
+)
+BATCH_PAUSED = Metric(
+    "promptmill_batch_paused",
+    "1 or absent",
+    "Such a batch is paused: by a person, budget, spend_cap or key.",
+    ("batch", "by"),
+)
+CALL_SECONDS = Metric(
+    "promptmill_recent_call_seconds",
+    "seconds",
+    "How long calls took, by percentile: of the latest 1,000 that began within 10 minutes and have ended.",
+    ("group", "percentile"),
+)
+QUEUE = Metric(
+    "promptmill_queue_messages",
+    "messages",
+    "Ids of jobs that lie in the queue at Redis; no series with another broker.",
+)
+SLOTS = Metric("promptmill_worker_slots", "calls", "How many calls a worker may have in flight.", ("worker",))
+CALLS = Metric("promptmill_worker_calls", "calls", "How many calls a worker has in flight.", ("worker",))
+LOOP_LAG = Metric(
+    "promptmill_worker_loop_lag_seconds",
+    "seconds",
+    "By how much a worker's event loop was late, at worst in the last few seconds.",
+    ("worker",),
+)
+MEMORY = Metric(
+    "promptmill_worker_resident_memory_bytes",
+    "bytes",
+    "Memory that a worker holds.",
+    ("worker",),
+)
+DATABASE_REACHABLE = Metric(
+    "promptmill_database_reachable",
+    "1 or 0",
+    "Whether the database answered; when it did not, there are no figures of jobs and cost.",
+)
+BUILD = Metric("promptmill_build_info", "1", "The version that shows these metrics.", ("version",))
+
+RUNNING_METRICS = (
+    ENDED,
+    ATTEMPTS,
+    FAILED_ATTEMPTS,
+    TOKENS,
+    COST,
+    RESERVED,
+    UNPRICED,
+    ALL_JOBS,
+    BATCHES,
+    BATCH_JOBS,
+    BATCH_COST,
+    BATCH_BUDGET,
+    BATCH_PAUSED,
+    CALL_SECONDS,
+    QUEUE,
+    SLOTS,
+    CALLS,
+    LOOP_LAG,
+    MEMORY,
+    DATABASE_REACHABLE,
+    BUILD,
+)
+"""What `/metrics` shows beside the limits."""
+
+METRICS = (*LIMIT_METRICS, *RUNNING_METRICS)

@@ -10,3 +10,5 @@ DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times:"  # likewise
 IN_HAND = KEY_PREFIX + "in-hand:"  # + a worker's id: what it has taken, for the reaper
 NUDGE_CHANNEL = KEY_PREFIX + "nudge"
 PUT_RIGHT = KEY_PREFIX + "put-right"  # a hash: what was found wrong and put right, and how often
+VITALS = KEY_PREFIX + "vitals:"  # + a worker's id: how late its event loop is, and its memory, for metrics
+COUNTERS = KEY_PREFIX + "counters"  # a hash: what counters of metrics were last, so that they never go back

@@ -6,7 +6,7 @@ from producers.limits_metrics import exposition
 from producers.limits_now import Backlog, LimitsNow
 from promptmill.dimensions import DIMENSIONS, Amounts
 from promptmill.limits import DimensionState, Hindrance, LimitSource, Pool, PoolState
-from promptmill.metrics import METRICS
+from promptmill.metrics import LIMIT_METRICS, METRICS
 from promptmill.store.backlog import WaitingJobs
 
 GROUP = "claude-haiku-5-5"
@@ -60,7 +60,7 @@ def test_labels_are_those_that_were_promised() -> None:
         for each in family.samples
     }
 
-    assert labels == {metric.name: set(metric.labels) for metric in METRICS}
+    assert labels == {metric.name: set(metric.labels) for metric in LIMIT_METRICS}
 
 
 def test_while_redis_is_away_only_that_is_said() -> None:

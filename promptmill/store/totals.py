@@ -1,0 +1,134 @@
+"""Figures over all batches, for metrics: sums of kept counters, and the latest calls. No job is counted one by one.
+
+The idea: a look costs what there are batches, not what there are jobs, and reads no column behind `shared`,
+which may be large.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, bindparam, func, select, text
+
+from promptmill.states import TERMINAL_JOB_STATES, JobState
+from promptmill.store.columns import UTCDateTime
+from promptmill.store.tables import OUT, SERVED, attempt, batch, batch_count, job
+from promptmill.store.tallies import OUTCOME
+
+LATEST_CALLS: Final = 1_000
+"""The calls that are looked at for how long calls take."""
+LATEST_WITHIN: Final = timedelta(minutes=10)
+MOST_BATCHES: Final = 50
+"""Served batches that have series of their own, the newest."""
+
+_SUMMED = (
+    *("total", "succeeded", "errored", "canceled", "expired"),
+    *("input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens"),
+    *("attempts", "unpriced_attempts", "cost_nanos", "reserved_nanos"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTotals:
+    """The sums of the batches of one model, real or simulated; the fields are those of `BatchRow`."""
+
+    model: str
+    simulated: bool
+    total: int
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    input_tokens: int
+    output_tokens: int
+    cache_write_tokens: int
+    cache_read_tokens: int
+    attempts: int
+    unpriced_attempts: int
+    cost_nanos: int
+    reserved_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Everything that is kept, over all batches that are in the database.
+
+    Attributes:
+        models: by model and whether simulated.
+        out: jobs that are queued, running or submitted.
+        batches: how many, by state.
+        failed_attempts: closed attempts that did not succeed, by outcome.
+    """
+
+    models: tuple[ModelTotals, ...]
+    out: Mapping[str, int]
+    batches: Mapping[str, int]
+    failed_attempts: Mapping[str, int]
+
+    @property
+    def jobs(self) -> dict[JobState, int]:
+        """A count for every state; `pending` is what is left."""
+        found = {state: self.out.get(state, 0) for state in JobState}
+        found |= {
+            state: sum(getattr(each, state.value) for each in self.models) for state in TERMINAL_JOB_STATES
+        }
+        found[JobState.PENDING] = sum(each.total for each in self.models) - sum(found.values())
+        return found
+
+
+def totals(conn: Connection) -> Totals:
+    """The sums as they stand."""
+    return Totals(
+        models=tuple(ModelTotals(**_plain(row)) for row in conn.execute(_MODELS).mappings()),
+        out=dict(conn.execute(_OUT).tuples().all()),
+        batches=dict(conn.execute(_STATES).tuples().all()),
+        failed_attempts={
+            word: int(number) for word, number in conn.execute(_OUTCOMES, {"what": OUTCOME}) if number
+        },
+    )
+
+
+def served(conn: Connection) -> list[str]:
+    """The ids of the batches that are active, paused or being canceled, the newest first; MOST_BATCHES at most."""
+    return list(conn.scalars(_SERVED))
+
+
+def latest_calls(conn: Connection, now: datetime) -> dict[str, list[float]]:
+    """How many seconds the latest calls took that have ended, by model group, in rising order.
+
+    LATEST_CALLS at most, begun within LATEST_WITHIN. Those that go on are missing, so the longest are as well.
+    """
+    found: dict[str, list[float]] = {}
+    for group, opened_at, closed_at in conn.execute(_LATEST, {"since": now - LATEST_WITHIN}):
+        found.setdefault(group, []).append(max(0.0, (closed_at - opened_at).total_seconds()))
+    return {group: sorted(seconds) for group, seconds in sorted(found.items())}
+
+
+def _plain(row: RowMapping) -> dict[str, Any]:
+    """Postgres gives a sum of 64-bit numbers as a Decimal."""
+    return {name: int(value) if name in _SUMMED else value for name, value in row.items()}
+
+
+_MODELS = (
+    select(batch.c.model, batch.c.simulated, *(func.sum(batch.c[name]).label(name) for name in _SUMMED))
+    .group_by(batch.c.model, batch.c.simulated)
+    .order_by(batch.c.model, batch.c.simulated)
+)
+_STATES = select(batch.c.state, func.count()).group_by(batch.c.state)
+_OUT = select(job.c.state, func.count()).where(text(OUT)).group_by(job.c.state)
+_OUTCOMES = (
+    select(batch_count.c.word, func.sum(batch_count.c.number))
+    .where(batch_count.c.what == bindparam("what"))
+    .group_by(batch_count.c.word)
+    .order_by(batch_count.c.word)
+)
+_SERVED = select(batch.c.id).where(text(SERVED)).order_by(batch.c.created_at.desc()).limit(MOST_BATCHES)
+_NEWEST = (
+    select(attempt.c.model_group, attempt.c.opened_at, attempt.c.closed_at)
+    .where(attempt.c.opened_at >= bindparam("since", type_=UTCDateTime()))
+    .order_by(attempt.c.opened_at.desc())
+    .limit(LATEST_CALLS)
+    .subquery()
+)
+_LATEST = select(_NEWEST).where(_NEWEST.c.closed_at.is_not(None))
