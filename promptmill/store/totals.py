@@ -81,8 +81,8 @@ def totals(conn: Connection) -> Totals:
     """The sums as they stand."""
     return Totals(
         models=tuple(ModelTotals(**_plain(row)) for row in conn.execute(_MODELS).mappings()),
-        out=dict(conn.execute(_OUT).tuples().all()),
-        batches=dict(conn.execute(_STATES).tuples().all()),
+        out=dict(conn.execute(_OUT).all()),
+        batches=dict(conn.execute(_STATES).all()),
         failed_attempts={
             word: int(number) for word, number in conn.execute(_OUTCOMES, {"what": OUTCOME}) if number
         },

@@ -1,0 +1,119 @@
+"""The metrics of an installation, as a scrape sees them, of either database and a real Redis."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from producers.metrics import MetricsReader, exposition
+from promptmill import settings
+from promptmill.metrics import METRICS
+from promptmill.settings import Settings
+from promptmill.store import batches
+from promptmill.store.database import Database, database_now
+from promptmill.testing import a_batch
+
+Series = dict[tuple[str, ...], float]
+
+
+@pytest.fixture
+def config(database_url: str, clean_redis: str, tmp_path: Path) -> Settings:
+    return settings.load(
+        environ={"PROMPTMILL_DATABASE_URL": database_url, "PROMPTMILL_REDIS_URL": clean_redis},
+        folder=tmp_path,
+    )
+
+
+def series_of(text: bytes) -> Series:
+    families = text_string_to_metric_families(text.decode())
+    return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
+
+
+def test_a_scrape_shows_jobs_batches_and_what_cannot_go_back(config: Settings, database: Database) -> None:
+    a_batch(database, 3, name="two\nlines", budget_nanos=2_500_000_000)
+
+    found = series_of(exposition(config))
+
+    assert found["promptmill_jobs", "pending"] == 3
+    assert found["promptmill_batches", "active"] == 1
+    assert found["promptmill_batch_jobs", "two\nlines", "pending"] == 3
+    assert found["promptmill_batch_budget_dollars", "two\nlines"] == 2.5
+    assert found["promptmill_attempts_total", "claude-sonnet-5", "true"] == 0
+    assert found["promptmill_cost_dollars_total", "claude-sonnet-5", "true"] == 0
+    assert found["promptmill_jobs_ended_total", "succeeded"] == 0
+    assert found["promptmill_queue_messages",] == 0
+    assert found["promptmill_database_reachable",] == found["promptmill_limiter_reachable",] == 1
+
+
+def test_a_paused_batch_says_by_whom(config: Settings, database: Database) -> None:
+    paused = a_batch(database, 1, name="nightly")
+    with database.begin() as connection:
+        batches.pause(connection, paused.id, "paused by a person", database_now(connection))
+
+    assert series_of(exposition(config))["promptmill_batch_paused", "nightly", "person"] == 1
+
+
+def test_counters_stay_when_the_batches_that_they_counted_are_gone(
+    config: Settings, database: Database
+) -> None:
+    gone = a_batch(database, 2)
+    with database.begin() as connection:
+        batches.cancel(connection, gone.id, database_now(connection))
+    before = series_of(exposition(config))
+    with database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM batch")
+
+    after = series_of(exposition(config))
+
+    assert before["promptmill_jobs_ended_total", "canceled"] == 2
+    assert after["promptmill_jobs_ended_total", "canceled"] == 2
+    assert after["promptmill_jobs", "canceled"] == 0
+
+
+def test_labels_are_those_that_were_promised(config: Settings, database: Database) -> None:
+    a_batch(database, 1, budget_nanos=1)
+    promised = {each.name: set(each.labels) for each in METRICS}
+
+    for family in text_string_to_metric_families(exposition(config).decode()):
+        for sample in family.samples:
+            assert set(sample.labels) == promised[sample.name]
+
+
+def test_who_asks_again_within_a_second_is_told_the_same(config: Settings, database: Database) -> None:
+    now = [0.0]
+    with MetricsReader(config, monotonic=lambda: now[0]) as reader:
+        first = reader.exposition()
+        a_batch(database, 1)
+
+        assert reader.exposition() is first
+        now[0] += 1
+        assert series_of(reader.exposition())["promptmill_jobs", "pending"] == 1
+
+
+def test_a_database_that_is_away_is_said_and_nothing_is_raised(clean_redis: str, tmp_path: Path) -> None:
+    away = settings.load(
+        environ={"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none", "REDIS_URL": clean_redis},
+        folder=tmp_path,
+    )
+
+    found = series_of(exposition(away))
+
+    assert found["promptmill_database_reachable",] == 0
+    assert found["promptmill_limiter_reachable",] == 1
+    assert not any(name[0] == "promptmill_jobs" for name in found)
+
+
+def test_promtool_finds_nothing_to_mend(config: Settings, database: Database) -> None:
+    promtool: Any = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on this machine")
+    a_batch(database, 1, budget_nanos=1)
+
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=exposition(config), capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
