@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from producers.limits_now import limits as limits
     from producers.limits_now import watch_limits as watch_limits
     from producers.limits_probe import probe_limits as probe_limits
+    from producers.purge import purge as purge
     from producers.running import run as run
     from producers.submission import submit as submit
     from producers.watch import Moment as Moment
@@ -44,6 +45,7 @@ _HOMES = {
     "limits": "producers.limits_now",
     "list_batches": "producers.batches",
     "probe_limits": "producers.limits_probe",
+    "purge": "producers.purge",
     "results": "producers.batches",
     "run": "producers.running",
     "submit": "producers.submission",

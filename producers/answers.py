@@ -4,17 +4,19 @@ A Result is read from the database page by page, so a batch of a million takes n
 """
 
 import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from promptmill.errors import InvalidInput
+from promptmill.errors import InvalidInput, NotFound
 from promptmill.runtime import open_database
 from promptmill.settings import Settings
 from promptmill.states import JobState
 from promptmill.store import batches
 from promptmill.store import results as stored
+from promptmill.store.purging import Part, gone, why_gone
 from promptmill.store.results import ResultError, ResultRow
 from promptmill.usage import Usage
 
@@ -56,7 +58,7 @@ def read(name_or_id: str, only: str | Collection[str] | None, *, settings: Setti
     """The results of a batch in submission order, read as they are asked for.
 
     Raises:
-        NotFound: there is no such batch; once they are asked for.
+        NotFound: there is no such batch, or its answers were purged; once they are asked for.
         InvalidInput: `only` names a state that does not exist.
     """
     return _read(name_or_id, _states(only), settings)
@@ -65,6 +67,8 @@ def read(name_or_id: str, only: str | Collection[str] | None, *, settings: Setti
 def _read(name_or_id: str, wanted: frozenset[JobState] | None, settings: Settings) -> Iterator[Result]:
     with open_database(settings) as database, database.read() as connection:
         batch = batches.find(connection, name_or_id)
+        if Part.ANSWERS in gone(batch.options) and (why := why_gone(batch)):
+            raise NotFound(f"{why}; what they cost is still there: promptmill status {shlex.quote(batch.name)}")
         reads_json = batch.options.get(PARSE) == "json"
         for row in stored.iterate(connection, batch.id, wanted):
             yield _result(row, reads_json=reads_json)

@@ -95,6 +95,7 @@ def _times(batch: BatchRow) -> dict[str, str | None]:
         "created_at": stamp(batch.created_at),
         "started_at": stamp(batch.started_at),
         "ended_at": stamp(batch.ended_at),
+        "purged_at": stamp(batch.purged_at),
     }
 
 

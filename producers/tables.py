@@ -11,6 +11,7 @@ from producers.wording import WIDTH, budget, duration, money, resting, several
 from promptmill.pricing import usd
 from promptmill.states import BatchState, JobState
 from promptmill.store.batches import BatchRow
+from promptmill.store.purging import why_gone
 
 if TYPE_CHECKING:
     from producers.doctor import Check, Value
@@ -73,6 +74,8 @@ def status(moment: Moment) -> str:
         facts["resting"] = resting(moment.resting)
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
         facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
+    if why := why_gone(batch):
+        facts["purged"] = why
     if moment.what_to_do:
         facts["hint"] = moment.what_to_do
     lines = [_wrapped(name, fact) if name in _LISTS else f"{name:<9} {fact}" for name, fact in facts.items()]

@@ -57,6 +57,21 @@ def _moment(value: str | timedelta | datetime, now: datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+def duration_of(value: str, *, field: str) -> timedelta:
+    """The time that `90m`, `24h` or `30d` means.
+
+    Raises:
+        InvalidInput: it cannot be read, or is longer than any calendar goes.
+    """
+    match = _DURATION.fullmatch(value.strip().lower())
+    if not match:
+        raise InvalidInput(f"{value!r} is no duration such as 90m, 24h or 30d", field=field)
+    try:
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    except OverflowError:
+        raise InvalidInput(f"{value} is longer than any calendar goes", field=field) from None
+
+
 def priority_of(value: str | float) -> float:
     """The weight that `high`, `normal`, `low` or a number means.
 

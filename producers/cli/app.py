@@ -19,6 +19,7 @@ from producers.cli import (
     limits,
     lists,
     migrate,
+    purge,
     results,
     retry,
     run,
@@ -54,6 +55,7 @@ app.command(name="cancel")(control.cancel)
 app.command(name="retry")(retry.retry)
 app.command(name="set")(set_terms.set_terms)
 app.command(name="migrate")(migrate.migrate)
+app.command(name="purge")(purge.purge)
 app.command(name="dashboard")(dashboard.dashboard)
 app.command(name="simulate")(simulate.simulate)
 app.add_typer(limits.app, name="limits")

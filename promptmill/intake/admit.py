@@ -26,6 +26,7 @@ from promptmill.store import Connection, answered, batches, terms
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
+from promptmill.store.purging import why_gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +237,8 @@ def _about_budget(batch: BatchRow, was: int | None, expected: Forecast) -> Itera
 
 
 def _check_same(existing: BatchRow, new: NewBatch) -> None:
+    if why := why_gone(existing):
+        raise InvalidInput(f"{why}; take another --name, or --new for a second one", field="name")
     different = None
     if existing.content_hash != new.content_hash:
         different = "with other prompts or options"

@@ -63,7 +63,8 @@ class BatchRow:
     cost, `unpriced_attempts` how many closed without one, `reserved_nanos` what open attempts set aside.
     `formula_tokens` is the sum of the jobs' input by formula, `formula_tokens_answered` that of the succeeded.
     `unknown_nanos` is what was set aside for attempts that closed without a known cost. A paused batch says who
-    or what paused it, and from when it may go on by itself; `resumed_at` is when it last went on.
+    or what paused it, and from when it may go on by itself; `resumed_at` is when it last went on. `purged_at` is when
+    prompts or answers of it were last deleted.
     """
 
     id: str
@@ -107,6 +108,7 @@ class BatchRow:
     paused_by: PausedBy | None = None
     resume_at: datetime | None = None
     resumed_at: datetime | None = None
+    purged_at: datetime | None = None
 
     @property
     def done(self) -> int:
@@ -188,6 +190,12 @@ def list_recent(conn: Connection, limit: int = 20) -> Sequence[BatchRow]:
     """The newest batches first."""
     query = _SELECT.order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(limit)
     return [_batch_row(row) for row in conn.execute(query).mappings()]
+
+
+def ended_before(conn: Connection, moment: datetime) -> Sequence[BatchRow]:
+    """The batches that ended before a moment, the oldest first."""
+    query = _SELECT.where(batch.c.state == BatchState.ENDED, batch.c.ended_at < moment)
+    return [_batch_row(row) for row in conn.execute(query.order_by(batch.c.ended_at, batch.c.id)).mappings()]
 
 
 def active(conn: Connection) -> Sequence[BatchRow]:

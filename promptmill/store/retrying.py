@@ -19,6 +19,7 @@ from promptmill.states import BatchState, JobState
 from promptmill.store import batches
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import is_in
+from promptmill.store.purging import why_gone
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import FAILED_OF, NO_FAILURE, batch, job
 from promptmill.store.tallies import FAILED_JOBS, Tallies, add, failed_of
@@ -94,6 +95,8 @@ def _check(row: batches.BatchRow, now: datetime) -> None:
         raise InvalidTransition(
             f"{row.name} was canceled half-way, with {row.total:,} prompts and not all: submit with --new"
         )
+    if why := why_gone(row):
+        raise InvalidTransition(f"{why}: submit its file again with --new")
     if row.deadline is not None and row.deadline <= now:
         raise InvalidTransition(
             f"the deadline of {row.name} passed at {row.deadline:%Y-%m-%d %H:%M} UTC, so its jobs would expire at once; give it "
