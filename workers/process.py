@@ -48,6 +48,7 @@ from workers.reaper import Reaper
 from workers.reconciliation import Reconciliation
 from workers.statements import lock_jobs, size_of, store_statements
 from workers.timekeeping import DatabaseClock
+from workers.vitals import Vitals
 from workers.watchdog import Judge, Signs, Watchdog
 from workers.writer import Writer
 
@@ -118,10 +119,13 @@ class WorkerProcess:
         )
         self.client = self.runtime.client()
         self.pipeline = self._pipeline()
+        vitals = Vitals(self.redis, self.id)
         self._repeating = [
             asyncio.create_task(_repeat(self.limiter.beat, LIMITER_BEAT_S)),
             asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
             asyncio.create_task(_repeat(self._tell_on_hand, worker.heartbeat_s)),
+            asyncio.create_task(_repeat(vitals.probe, 0)),
+            asyncio.create_task(_repeat(vitals.tell, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._reconciliation().compare, worker.reconcile_s)),
         ]
 
