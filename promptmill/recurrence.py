@@ -1,0 +1,192 @@
+"""When something is due again, and what becomes of due times that nobody was there for. Pure.
+
+The one idea: due times are a function of the timetable alone, never of when somebody looked. Two who look get the same
+ones, and the key of `schedule_run` lets only one of them have each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice, takewhile
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from promptmill.errors import InvalidInput
+
+GRACE = timedelta(minutes=5)
+"""So late a due time is not yet missed, where those that are missed are skipped."""
+MOST_AT_ONCE = 100
+"""Due times that are taken up in one go; the rest at the next."""
+_MOST_COUNTED = 1_000
+_LONGEST_INTERVAL_S = 366 * 86_400
+
+
+class Missed(StrEnum):
+    """What becomes of due times at which nothing was there to act."""
+
+    LATEST = "latest"
+    ALL = "all"
+    SKIP = "skip"
+
+
+class Overlap(StrEnum):
+    """What becomes of a due time at which the former run has not ended."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+
+
+class ScheduleState(StrEnum):
+    """Where a schedule stands."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+
+
+class RunState(StrEnum):
+    """What became of a due time; a failed one may be tried again."""
+
+    WAITING = "waiting"
+    SUBMITTED = "submitted"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timetable:
+    """The due times of a schedule: of a cron expression in a zone, or every so many seconds from a start on.
+
+    Raises:
+        InvalidInput: there is no such zone, the expression means nothing or never comes, or both or none are given.
+    """
+
+    cron: str | None = None
+    every_s: int | None = None
+    timezone: str = "UTC"
+    starts_at: datetime
+
+    def __post_init__(self) -> None:
+        _check_zone(self.timezone)
+        if (self.cron is None) == (self.every_s is None):
+            raise InvalidInput("give either a cron expression or an interval", field="cron")
+        if self.cron is not None:
+            self._check_cron(self.cron)
+        elif self.every_s is not None and not 1 <= self.every_s <= _LONGEST_INTERVAL_S:
+            raise InvalidInput("an interval is from 1 second to 366 days", field="every")
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where its times are read."""
+        return ZoneInfo(self.timezone)
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first due time after a moment, in UTC; None where none comes."""
+        return next(self.following(moment), None)
+
+    def following(self, moment: datetime) -> Iterator[datetime]:
+        """The due times after a moment, in UTC."""
+        if self.cron is not None:
+            # A time that the clocks jump over is due when they have jumped; one that comes twice is due once.
+            for local in CronSim(self.cron, moment.astimezone(self.zone)):
+                yield local.astimezone(UTC)
+        elif self.every_s is not None:
+            step = timedelta(seconds=self.every_s)
+            due = max(self.starts_at, self.starts_at + ((moment - self.starts_at) // step) * step)
+            while True:
+                due += step
+                yield due
+
+    def latest(self, moment: datetime) -> datetime | None:
+        """The last due time that is not after a moment, in UTC; None where there is none."""
+        if self.every_s is not None:
+            step = timedelta(seconds=self.every_s)
+            passed = (moment - self.starts_at) // step
+            return self.starts_at + passed * step if passed >= 1 else None
+        # Backwards from the second after, because the moment itself may be due.
+        just_after = moment.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        last = next(CronSim(self.cron or "", just_after.astimezone(self.zone), reverse=True), None)
+        return None if last is None else last.astimezone(UTC)
+
+    def _check_cron(self, cron: str) -> None:
+        try:
+            first = self.after(self.starts_at)
+        except CronSimError as error:
+            raise InvalidInput(
+                f"{cron!r} is no cron expression: {_lowered(str(error))}; "
+                'five fields: minute, hour, day, month, day of the week, such as "0 2 * * *"',
+                field="cron",
+            ) from None
+        if first is None:
+            raise InvalidInput(f"{cron!r} never comes", field="cron")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One due time that is to be recorded now.
+
+    Attributes:
+        skipped: why there is to be no run; None when there is.
+        note: what a person should know of it.
+    """
+
+    at: datetime
+    skipped: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a look at a schedule finds: due times to record, and the first one that is left for later."""
+
+    due: tuple[Due, ...]
+    next_due: datetime | None
+
+
+def owed(timetable: Timetable, next_due: datetime | None, now: datetime, missed: Missed) -> Owed:
+    """What is to be done now for a schedule whose due times were recorded up to `next_due`, which was not."""
+    if next_due is None or next_due > now:
+        return Owed((), next_due)
+    if missed is Missed.ALL:
+        return _each(timetable, next_due, now)
+    latest = max(next_due, timetable.latest(now) or next_due)
+    before = _count(timetable, next_due, latest)
+    if missed is Missed.SKIP and now - latest > GRACE:
+        why = f"{_several(before + 1)} missed: nothing was there to act"
+        return Owed((Due(latest, skipped=why),), timetable.after(now))
+    note = f"{_several(before)} before it missed, for which there is no run" if before else None
+    return Owed((Due(latest, note=note),), timetable.after(now))
+
+
+def _each(timetable: Timetable, next_due: datetime, now: datetime) -> Owed:
+    rest = takewhile(lambda due: due <= now, timetable.following(next_due))
+    dues = (next_due, *islice(rest, MOST_AT_ONCE - 1))
+    return Owed(tuple(Due(due) for due in dues), timetable.after(dues[-1]))
+
+
+def _count(timetable: Timetable, first: datetime, end: datetime) -> int:
+    """How many due times there are from the first to before the end, as far as anybody wants to count."""
+    if first >= end:
+        return 0
+    rest = takewhile(lambda due: due < end, timetable.following(first))
+    return 1 + sum(1 for _ in islice(rest, _MOST_COUNTED))
+
+
+def _several(count: int) -> str:
+    if count > _MOST_COUNTED:
+        return f"more than {_MOST_COUNTED:,} due times were"
+    return "1 due time was" if count == 1 else f"{count:,} due times were"
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise InvalidInput(
+            f"there is no time zone {name!r}; give one such as Asia/Shanghai or UTC", field="timezone"
+        ) from None
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
