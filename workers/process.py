@@ -119,13 +119,11 @@ class WorkerProcess:
         )
         self.client = self.runtime.client()
         self.pipeline = self._pipeline()
-        vitals = Vitals(self.redis, self.id)
         self._repeating = [
             asyncio.create_task(_repeat(self.limiter.beat, LIMITER_BEAT_S)),
             asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
             asyncio.create_task(_repeat(self._tell_on_hand, worker.heartbeat_s)),
-            asyncio.create_task(_repeat(vitals.probe, 0)),
-            asyncio.create_task(_repeat(vitals.tell, worker.heartbeat_s)),
+            asyncio.create_task(_repeat(self._tell_vitals, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._reconciliation().compare, worker.reconcile_s)),
         ]
 
@@ -135,6 +133,9 @@ class WorkerProcess:
         await asyncio.to_thread(
             self.hands.tell, self.id, InHand(at, self._handed_over() | frozenset(self.on_hand))
         )
+
+    async def _tell_vitals(self) -> None:
+        await asyncio.to_thread(Vitals(self.redis, self.id, pool.worst_lag).tell)
 
     def _pipeline(self) -> Pipeline:
         worker = self.runtime.settings.worker

@@ -3,11 +3,10 @@
 The idea: a loop that is late answers late whatever the limits allow, and nothing else shows it from outside.
 """
 
-import asyncio
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,35 +15,25 @@ from redis import Redis
 from promptmill.routes import VITALS
 
 KEPT_S: Final = 30
-PROBE_S: Final = 0.25
-"""Between two looks at how late the loop is; four a second cost it nothing to speak of."""
 _STATM = Path("/proc/self/statm")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Vitals:
-    """Measured on the loop that it is about; `probe` runs beside the jobs, `tell` every few seconds."""
+    """Tells them of one worker; `loop_lag` is how many seconds late its loop was of late, at worst."""
 
     redis: "Redis"
     worker_id: str
-    now: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
-    _latest: float = 0.0
+    loop_lag: Callable[[], float]
 
-    async def probe(self) -> None:
-        """Sleep a little, and note by how much that took too long."""
-        due = self.now() + PROBE_S
-        await asyncio.sleep(PROBE_S)
-        self._latest = max(self._latest, self.now() - due)
-
-    async def tell(self) -> None:
-        """The worst since the last time, and the memory held now.
+    def tell(self) -> None:
+        """As they are now.
 
         Raises:
             RedisError: Redis is away.
         """
-        worst, self._latest = max(0.0, self._latest), 0.0
-        told = json.dumps({"loop_lag_s": round(worst, 4), "memory_bytes": resident_memory()})
-        await asyncio.to_thread(self.redis.set, VITALS + self.worker_id, told, ex=KEPT_S)
+        told = {"loop_lag_s": round(self.loop_lag(), 4), "memory_bytes": resident_memory()}
+        self.redis.set(VITALS + self.worker_id, json.dumps(told), ex=KEPT_S)
 
 
 def resident_memory() -> int:
