@@ -49,7 +49,8 @@ class LineReader:
     """Turns rows into drafts under the options of one submission."""
 
     def __init__(self, options: SubmitOptions, catalogue: Catalogue) -> None:
-        self._template = Template(options.template) if options.template is not None else None
+        has_template = options.template is not None
+        self._template = Template(options.template or "", options.given) if has_template else None
         self._replaces_models = options.model is not None
         self._catalogue = catalogue
 

@@ -29,6 +29,7 @@ class SubmitOptions:
         deadline: when unfinished jobs expire; aware.
         budget_nanos: nano-dollars.
         priority: a weight.
+        given: variables that the template knows beside the fields of a row, which go first.
         extra: what workers must know, stored with the batch as it is.
         api_version: the `anthropic-version` that will be sent; it decides which parameters are refused.
     """
@@ -49,6 +50,7 @@ class SubmitOptions:
     budget_nanos: int | None = None
     priority: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     api_version: str = CURRENT_API_VERSION
 

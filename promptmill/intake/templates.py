@@ -23,12 +23,13 @@ class Template:
 
     Args:
         text: the template itself, not the name of a file.
+        given: variables for all rows; the fields of a row go first.
 
     Raises:
         InvalidInput: its syntax is wrong; the line is that of the template.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, given: Mapping[str, Any] | None = None) -> None:
         # Imported late: only a submit with a template needs it.
         from jinja2 import StrictUndefined, TemplateSyntaxError  # noqa: PLC0415
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
@@ -38,7 +39,7 @@ class Template:
             autoescape=False,  # prompts are text, not HTML
         )
         try:
-            self._template: JinjaTemplate = environment.from_string(text)
+            self._template: JinjaTemplate = environment.from_string(text, globals=dict(given or {}))
         except TemplateSyntaxError as error:
             raise InvalidInput(
                 f"line {error.lineno} of the template: {error.message}", field=_FIELD
