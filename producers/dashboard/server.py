@@ -10,6 +10,7 @@ from aiohttp import web
 from producers.dashboard.access import Access
 from producers.dashboard.app import make_app
 from producers.dashboard.figures import Figures
+from producers.metrics import MetricsReader
 from promptmill.errors import ConfigurationError
 from promptmill.settings import Settings
 
@@ -29,8 +30,9 @@ def serve(settings: Settings, access: Access, port: int, on_ready: Callable[[str
     Raises:
         ConfigurationError: the address cannot be bound, or the database cannot be used.
     """
-    with Figures(settings) as figures:
-        asyncio.run(_serve(make_app(access, figures), access.host, port, on_ready))
+    with Figures(settings) as figures, MetricsReader(settings) as metrics:
+        app = make_app(access, figures, metrics.exposition)
+        asyncio.run(_serve(app, access.host, port, on_ready))
 
 
 async def _serve(app: web.Application, host: str, port: int, on_ready: Callable[[str], None]) -> None:

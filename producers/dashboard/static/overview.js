@@ -1,0 +1,138 @@
+// The first page: all batches, the limits and what waits for them, workers, keys, schedules.
+
+import { chart } from "./chart.js";
+import { el, link, table } from "./dom.js";
+import { answers, cost, figure, meter, progress, section, state } from "./figures.js";
+import { act, person } from "./person.js";
+import { count, dollars, duration, moment, rate, several, share, words } from "./words.js";
+
+export function overview(seen) {
+  const { overview: now, history } = seen;
+  if (!now) return [el("p", { class: "quiet" }, "Looking…")];
+  return [
+    el("h1", { class: "unseen", key: "title" }, "Overview"),
+    figures(now, history),
+    history ? charts(history) : null,
+    batches(now.batches),
+    limits(now),
+    workers(now.workers),
+    now.keys ? keys(now.keys) : null,
+    now.schedules ? schedules(now.schedules) : null,
+  ];
+}
+
+function figures(now, history) {
+  const last = (name) => (history && history[name].length ? history[name][history[name].length - 1] : 0);
+  const sum = (list, of) => list.reduce((total, each) => total + of(each), 0);
+  const live = now.batches.filter((batch) => batch.state !== "ended");
+  const running = sum(now.workers, (worker) => worker.running);
+  const slots = sum(now.workers, (worker) => worker.slots);
+  return el("dl", { key: "figures", class: "figures" },
+    figure("Answers", answers(last("answers_per_s"))),
+    figure("Spending", `${dollars(last("usd_per_h").toFixed(4))}/h`),
+    figure("Calls in flight", count(running), slots ? `of ${count(slots)} slots` : null),
+    figure("Jobs left", count(sum(live, (batch) => batch.jobs.total - batch.jobs.succeeded - batch.jobs.errored - batch.jobs.canceled - batch.jobs.expired))),
+    figure("Workers", count(now.workers.length), now.workers.length ? null : "start one: promptmill up"));
+}
+
+function charts(history) {
+  return el("div", { key: "charts", class: "charts" },
+    chart("Answers a second", history.at, history.answers_per_s, answers, history.every_s),
+    chart("Dollars an hour", history.at, history.usd_per_h, (value) => `${dollars(value.toFixed(4))}/h`, history.every_s));
+}
+
+function batches(list) {
+  if (!list.length) return section("Batches", el("p", {}, "There is no batch yet; make one with: ", el("code", {}, "promptmill submit FILE")));
+  const rows = list.map((batch) => ({ key: batch.batch_id, cells: [
+    [link(`/batch/${encodeURIComponent(batch.batch_id)}`, batch.name), el("span", { class: "under quiet" }, batch.model)],
+    [state(batch), why(batch)],
+    progress(batch),
+    pace(batch),
+    cost(batch),
+  ] }));
+  return section("Batches", table("The newest batches first", ["Batch", "State", "Progress", "Pace", "Cost"], rows));
+}
+
+function why(batch) {
+  const said = [batch.state === "ended" ? null : batch.reason, batch.hint].filter(Boolean);
+  return said.map((sentence) => el("span", { class: "under" }, sentence));
+}
+
+function pace(batch) {
+  if (batch.state === "ended") return el("span", { class: "quiet" }, batch.ended_at ? `ended ${moment(batch.ended_at)}` : "");
+  return [answers(batch.answers_per_s), batch.eta_s === null ? null : el("span", { class: "under quiet" }, `${duration(batch.eta_s)} left`)];
+}
+
+function limits(now) {
+  const found = now.limits;
+  if (!found) return null;
+  const pools = found.pools.filter((pool) => pool.in_use);
+  const idle = found.pools.length - pools.length;
+  return section("Limits and what waits",
+    found.silence ? el("p", { class: "wrong" }, `The limits are not known: ${found.silence}.`) : null,
+    el("div", { class: "pools" }, pools.map((pool) => onePool(pool, found))),
+    waitsElsewhere(found, pools),
+    idle ? el("p", { class: "quiet" }, `${several(idle, "other model group")} known and not in use`) : null,
+    !found.pools.length && !found.silence ? el("p", { class: "quiet" }, "No call was made within the last hour.") : null);
+}
+
+function onePool(pool, found) {
+  const waiting = (found.waiting || []).find((each) => each.group === pool.group);
+  return el("article", { key: `${pool.account} ${pool.group}`, class: "pool" },
+    el("h3", {}, pool.group, el("span", { class: "quiet" }, ` account ${pool.account}`)),
+    el("ul", { class: "dimensions" }, Object.entries(pool.dimensions).map(([name, each]) => dimension(name, each))),
+    el("p", {}, el("strong", {}, "Next call: "), pool.next_call),
+    el("p", { class: "quiet" }, `${several(pool.in_flight, "call")} in flight`, pool.share < 0.995 ? `, ${share(pool.share)} of the limit allowed now` : "", waiting ? `, ${waits(waiting)}` : ""));
+}
+
+const SOURCES = { configured: "set by you", probed: "from the API", learned: "from the replies", default: "a default; nobody has set it" };
+
+function dimension(name, each) {
+  const said = each.limit === null ? `${count(each.used)} a minute, no limit` : `${count(each.used)} of ${count(each.limit)} a minute`;
+  return el("li", { key: name },
+    el("span", {}, words(name)), each.limit === null ? el("span", {}) : meter(`${words(name)}: ${said}`, each.used, each.limit),
+    el("span", { title: SOURCES[each.source] }, said, each.other_programs ? el("span", { class: "quiet" }, `, others ${count(each.other_programs)}`) : null));
+}
+
+function waits(group) {
+  const most = group.batches.filter((batch) => batch.pending + batch.queued).slice(0, 3).map((batch) => `${batch.name} ${count(batch.pending + batch.queued)}`);
+  const total = group.pending + group.queued;
+  return total ? `${several(total, "job")} ${total === 1 ? "waits" : "wait"} (${most.join(", ")})` : "nothing waits";
+}
+
+function waitsElsewhere(found, pools) {
+  const others = (found.waiting || []).filter((group) => group.pending + group.queued && !pools.some((pool) => pool.group === group.group));
+  return others.map((group) => el("p", { key: group.group }, el("strong", {}, `${group.group}: `), waits(group), found.workers ? "" : "; no worker is running: promptmill up"));
+}
+
+function workers(list) {
+  if (!list.length) return section("Workers", el("p", {}, "No worker is running; start one with: ", el("code", {}, "promptmill up")));
+  const rows = list.map((worker) => ({ key: worker.id, cells: [
+    [`${worker.host}, process ${worker.pid}`],
+    [meter(`${worker.host} ${worker.pid}: calls in flight`, worker.running, worker.slots), el("span", { class: "under" }, `${count(worker.running)} of ${count(worker.slots)} slots`)],
+    [worker.endpoint || "unknown"],
+    [worker.version],
+    [moment(worker.started_at)],
+  ] }));
+  return section("Workers", table("Worker processes that live", ["Process", "In flight", "Calls", "Version", "Since"], rows));
+}
+
+function keys(list) {
+  if (!list.length) return section("Keys", el("p", { class: "quiet" }, "No worker has told of a key yet."));
+  const rows = list.map((each) => ({ key: `${each.account} ${each.label}`, cells: [
+    [each.label], [each.account], [each.state, each.why ? el("span", { class: "under" }, each.why) : null], [each.expires ? moment(each.expires) : "does not expire"], [each.last_used ? moment(each.last_used) : "not yet"],
+  ] }));
+  return section("Keys", table("Keys by label; their values are nowhere", ["Label", "Account", "State", "Expires", "Last used"], rows));
+}
+
+function schedules(list) {
+  if (!list.length) return section("Schedules", el("p", { class: "quiet" }, "There is no schedule; make one with: ", el("code", {}, "promptmill schedule add")));
+  const rows = list.map((each) => ({ key: each.name, cells: [
+    [each.name, el("span", { class: "under quiet" }, each.rhythm)],
+    [each.state],
+    [each.next.length ? each.next.map((due) => el("span", { class: "line" }, moment(due))) : "none"],
+    [each.last.length ? each.last.map((run) => el("span", { class: "line" }, `${moment(run.due_at)} ${run.state} `, run.batch_id ? link(`/batch/${encodeURIComponent(run.batch_id)}`, run.batch) : null, run.cost_usd ? ` ${dollars(run.cost_usd)}` : "", run.reason ? `: ${run.reason}` : "")) : "none yet"],
+    [person.signed_in ? el("button", { onclick: () => act(`/api/schedules/${encodeURIComponent(each.name)}/run`) }, "Run now") : ""],
+  ] }));
+  return section("Schedules", table("Recurring runs", ["Schedule", "State", "Next", "Last", ""], rows));
+}
