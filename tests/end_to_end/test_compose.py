@@ -1,126 +1,150 @@
-"""docker-compose.yml without containers: every service's own command and health check, on real servers.
-
-Only what a container would give is replaced: host names, paths, ports and the values a person has to set.
-"""
+"""The services of docker-compose.yml at work: each by its own command, with its own health check and secrets."""
 
 import os
-import re
+import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from redis import Redis
-from ruamel.yaml import YAML
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.retry import Retry
 
-from promptmill.embedded.process import free_port
-from promptmill.embedded.redis import find_server
-from promptmill.testing import simulated_claude
+from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place
 
 WaitUntil = Callable[..., None]
+Running = dict[str, subprocess.Popen[bytes]]
+Start = Callable[..., Running]
 
-FILE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
-SERVICES: Mapping[str, Any] = YAML(typ="safe").load(FILE.read_text())["services"]
-LONG_RUNNING = sorted(set(SERVICES) - {"migrate"})
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?}")
-PATIENCE = 60.0  # seconds for a program to be healthy; several programs may share two cores
-ASKED_OF_A_PERSON = {"POSTGRES_PASSWORD": "a-password", "FLOWER_BASIC_AUTH": "somebody:a-password"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """This machine in the place of the containers' network and file system."""
-
-    values: Mapping[str, str]
-    replacements: Mapping[str, str]
-    folder: Path
-
-    def text(self, text: object) -> str:
-        """`text` as compose would fill it in, and then as it must read here."""
-        filled = VARIABLE.sub(self._value, str(text))
-        theirs = re.compile("|".join(map(re.escape, self.replacements)))
-        return theirs.sub(lambda match: self.replacements[match[0]], filled)
-
-    def environment(self, service: str) -> dict[str, str]:
-        own = {name: self.text(value) for name, value in SERVICES[service].get("environment", {}).items()}
-        return {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            **own,
-        }
-
-    def command(self, words: Sequence[str]) -> list[str]:
-        return [self.text(word) for word in words]
-
-    def is_healthy(self, service: str) -> bool:
-        kind, *words = SERVICES[service]["healthcheck"]["test"]
-        command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
-        asked = subprocess.run(
-            self.command(command),
-            env=self.environment(service),
-            cwd=self.folder,
-            capture_output=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-        return asked.returncode == 0
-
-    @contextmanager
-    def running(self, service: str) -> "Iterator[subprocess.Popen[bytes]]":
-        log = (self.folder / f"{service}.log").open("wb")
-        with (
-            log,
-            subprocess.Popen(
-                self.command(SERVICES[service]["command"]),
-                env=self.environment(service),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            ) as process,
-        ):
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    def _value(self, match: re.Match[str]) -> str:
-        return self.values.get(match["name"]) or (match["rest"] if match["kind"] == "-" else "")
+STACK = ["simulator", "worker", "beat", "flower", "dashboard"]
+"""What runs in a rehearsal beside the two servers, in an order in which compose could start it."""
 
 
 @pytest.fixture
-def place(clean_redis: str, postgres_url: str, tmp_path: Path) -> Iterator[Place]:
-    (tmp_path / "anthropic_api_key").write_text("sk-ant-not-a-real-one\n")
-    with simulated_claude() as claude:
-        yield Place(
-            values={**ASKED_OF_A_PERSON, "ANTHROPIC_BASE_URL": claude.url, "PROMPTMILL_CONCURRENCY": "20"},
-            replacements={
-                "redis://redis:6379/0": clean_redis,
-                "postgresql://promptmill:a-password@postgres:5432/promptmill": postgres_url,
-                "/run/secrets": str(tmp_path),
-                "/tmp": str(tmp_path),
-                "0.0.0.0": "127.0.0.1",
-                "5555": str(free_port()),
-            },
-            folder=tmp_path,
+def place(postgres_url: str, tmp_path: Path) -> Place:
+    return Place.at(tmp_path, postgres_url, settings=ROOT / "ops/demo.env")
+
+
+@pytest.fixture
+def start(place: Place, wait_until: WaitUntil) -> Start:
+    """`start(stack, *services)`: services that were unhealthy before they ran and are healthy now."""
+
+    def start(stack: ExitStack, *services: str, entry: Sequence[str] = ()) -> Running:
+        assert not any(place.is_healthy(service) for service in services)
+        running = {service: stack.enter_context(place.running(service, *entry)) for service in services}
+        for service, process in running.items():
+            wait_until(has_ended_or(place, service, process), timeout=PATIENCE)
+            assert process.poll() is None, place.log(service)
+        return running
+
+    return start
+
+
+def has_ended_or(place: Place, service: str, process: "subprocess.Popen[bytes]") -> Callable[[], bool]:
+    return lambda: process.poll() is not None or place.is_healthy(service)
+
+
+def start_redis(stack: ExitStack, place: Place, wait_until: WaitUntil) -> "subprocess.Popen[bytes]":
+    """Redis has no client of its own everywhere, so here its log says that it is ready."""
+    process = stack.enter_context(place.running("redis"))
+    wait_until(lambda: process.poll() is not None or "Ready to accept" in place.log("redis"))
+    assert process.poll() is None, place.log("redis")
+    return process
+
+
+def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_stopped(
+    place: Place, start: Start, wait_until: WaitUntil
+) -> None:
+    (place.folder / "prompts.jsonl").write_text('{"prompt": "Say hello."}\n')
+    with ExitStack() as stack:
+        redis = start_redis(stack, place, wait_until)
+        running = start(stack, *STACK)
+
+        submitted = place.execute(
+            "worker",
+            "promptmill",
+            "submit",
+            "prompts.jsonl",
+            "--model",
+            "claude-haiku-4-5",
+            "--name",
+            "greeting",
+        )
+        assert submitted.returncode == 0, submitted.stderr
+        results = ["promptmill", "results", "greeting"]
+        wait_until(lambda: '"succeeded"' in place.execute("worker", *results).stdout, timeout=PATIENCE)
+
+        assert passwords_in_environments(place, running) == {("flower", "flower_basic_auth")}
+        for service, process in reversed(running.items()):
+            process.terminate()
+            assert process.wait(PATIENCE) == 0, place.log(service)
+        redis.terminate()
+        assert redis.wait(PATIENCE) == 0
+
+
+def passwords_in_environments(place: Place, running: Running) -> set[tuple[str, str]]:
+    """Which secret stands in which process's environment or command line, where the system lets us look."""
+    secrets = [file for file in (place.folder / "secrets").iterdir() if file.is_file()]
+    found = {("flower", "flower_basic_auth")}  # its own way to be told
+    for service, process in running.items():
+        looked_at = [Path(f"/proc/{process.pid}/{name}") for name in ("environ", "cmdline")]
+        for file in filter(Path.exists, looked_at):
+            found |= {
+                (service, each.name) for each in secrets if each.read_bytes().strip() in file.read_bytes()
+            }
+    return found
+
+
+def test_redis_forgets_nothing_evicts_nothing_and_lets_nobody_in_without_the_password(
+    place: Place, wait_until: WaitUntil
+) -> None:
+    port = int(place.replacements["redis:6379"].partition(":")[2])
+    password = (place.folder / "secrets/redis_password").read_text().strip()
+    with ExitStack() as stack:
+        start_redis(stack, place, wait_until)
+        stranger = stack.enter_context(Redis(port=port, protocol=2, retry=Retry(NoBackoff(), 0)))
+        health = stack.enter_context(Redis(port=port, username="health", password="none"))
+        ours = stack.enter_context(
+            Redis(port=port, username="promptmill", password=password, decode_responses=True)
         )
 
+        with pytest.raises(AuthenticationError):
+            stranger.ping()
+        assert health.ping()
+        with pytest.raises(NoPermissionError):
+            health.get("promptmill:anything")
+        with pytest.raises(NoPermissionError):
+            ours.execute_command("FLUSHALL")
+        assert ours.config_get("appendonly", "save", "maxmemory-policy") == {
+            "appendonly": "yes",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
 
-@pytest.mark.parametrize("service", ["worker", "beat", "flower"])
-def test_a_service_becomes_healthy_and_ends_cleanly_when_it_is_stopped(
-    service: str, place: Place, wait_until: WaitUntil
-) -> None:
-    assert not place.is_healthy(service)
-    with place.running(service) as process:
-        wait_until(lambda: process.poll() is not None or place.is_healthy(service), timeout=PATIENCE)
-        assert process.poll() is None, (place.folder / f"{service}.log").read_text()
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+
+@pytest.mark.skipif(
+    not (shutil.which("valkey-cli") or shutil.which("redis-cli")), reason="no valkey-cli or redis-cli here"
+)
+def test_redis_says_that_it_is_healthy_to_its_own_client(place: Place, start: Start) -> None:
+    with ExitStack() as stack:
+        redis = start(stack, "redis")["redis"]
+        redis.terminate()
+        assert redis.wait(PATIENCE) == 0
+
+
+@pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("wget") and (ROOT / "ops/prometheus").exists()),
+    reason="no prometheus, no wget, or no file for it, here",
+)
+def test_prometheus_reads_its_file_and_asks_the_page_with_the_token(place: Place, start: Start) -> None:
+    with ExitStack() as stack:
+        prometheus = start(stack, "prometheus", entry=["prometheus"])["prometheus"]
+        prometheus.terminate()
+        assert prometheus.wait(PATIENCE) == 0
 
 
 def test_a_worker_without_redis_is_not_healthy_for_long(place: Place) -> None:
@@ -136,67 +160,6 @@ def test_migrating_makes_the_tables_in_an_empty_database(place: Place, postgres_
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
-        subprocess.run(
-            place.command(SERVICES["migrate"]["command"]),
-            env=place.environment("migrate"),
-            cwd=place.folder,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
+        done = place.execute("migrate", *place.command(SERVICES["migrate"]["command"]))
+        assert done.returncode == 0, done.stderr
         assert connection.execute("SELECT count(*) FROM job").fetchone() == (0,)
-
-
-def test_redis_forgets_nothing_and_evicts_nothing(place: Place, wait_until: WaitUntil) -> None:
-    port = free_port()
-    program, *flags = SERVICES["redis"]["command"]
-    assert program == "valkey-server"
-    command = [find_server(), *flags, "--port", str(port), "--bind", "127.0.0.1"]
-    log = place.folder / "redis.log"
-    with log.open("wb") as output, subprocess.Popen(command, cwd=place.folder, stdout=output) as process:
-        try:
-            wait_until(lambda: b"Ready to accept connections" in log.read_bytes())
-            with Redis(port=port, decode_responses=True) as client:
-                assert client.config_get("appendonly", "save", "maxmemory-policy") == {
-                    "appendonly": "yes",
-                    "save": "",
-                    "maxmemory-policy": "noeviction",
-                }
-        finally:
-            process.terminate()
-
-
-@pytest.mark.parametrize("service", sorted(SERVICES))
-def test_a_service_can_do_no_more_than_it_must(service: str) -> None:
-    facts = SERVICES[service]
-    assert facts["read_only"]
-    assert facts["init"]
-    assert facts["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in facts["security_opt"]
-    assert set(facts.get("cap_add", [])) <= {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
-    assert all(port.startswith("127.0.0.1:") for port in facts.get("ports", []))
-
-
-@pytest.mark.parametrize("service", LONG_RUNNING)
-def test_a_service_that_stays_says_how_it_is(service: str) -> None:
-    assert SERVICES[service]["healthcheck"]["test"]
-    assert SERVICES[service]["restart"] == "unless-stopped"
-
-
-def test_only_the_worker_is_given_the_key() -> None:
-    assert [name for name in SERVICES if "secrets" in SERVICES[name]] == ["worker"]
-    assert "ANTHROPIC_API_KEY" not in " ".join(str(facts) for facts in SERVICES.values()).replace(
-        "ANTHROPIC_API_KEY_FILE", ""
-    )
-
-
-def test_nothing_secret_has_a_default() -> None:
-    for match in VARIABLE.finditer(FILE.read_text()):
-        if match["name"] in ASKED_OF_A_PERSON:
-            assert match["kind"] == "?", match[0]
-
-
-def test_a_worker_gets_longer_to_stop_than_a_call_may_take() -> None:
-    from promptmill.settings import ClaudeSettings  # noqa: PLC0415
-
-    minutes = int(SERVICES["worker"]["stop_grace_period"].removesuffix("m"))
-    assert minutes * 60 > ClaudeSettings().total_timeout_s

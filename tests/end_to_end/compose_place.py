@@ -1,0 +1,148 @@
+"""docker-compose.yml without containers: this machine in the place of their network and file system.
+
+Only what a container would give is replaced: host names, paths and ports. Commands, health checks, environments and
+secrets are those of the file, read as compose reads them (test_compose_file.py compares that with the real compose).
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from ruamel.yaml import YAML
+
+from promptmill.embedded.process import free_port
+from promptmill.embedded.redis import find_server
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "docker-compose.yml"
+FACTS: Mapping[str, Any] = YAML(typ="safe").load(FILE.read_text(encoding="utf-8"))
+SERVICES: Mapping[str, Any] = FACTS["services"]
+PORTS = {"flower": "5555", "dashboard": "8788", "simulator": "8787", "prometheus": "9090"}
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?}")
+PATIENCE = 60.0  # seconds for a program to be healthy; several programs may share two cores
+
+
+def as_compose_fills_it_in(text: object, values: Mapping[str, str]) -> str:
+    """`text` with its variables and its doubled dollars replaced."""
+    filled = VARIABLE.sub(lambda match: values.get(match["name"]) or match["default"] or "", str(text))
+    return filled.replace("$$", "$")
+
+
+def make_secrets(folder: Path) -> Path:
+    """Secrets as a person makes them, below `folder`."""
+    secrets = folder / "secrets"
+    environment = {"PATH": os.environ["PATH"], "MILL_SECRETS": str(secrets)}
+    subprocess.run([ROOT / "ops/make-secrets"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return secrets
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the services find here; `settings` is the file that MILL_SETTINGS names."""
+
+    folder: Path
+    settings: Path
+    replacements: Mapping[str, str]
+
+    @classmethod
+    def at(cls, folder: Path, database_url: str, settings: Path) -> "Place":
+        """A place below `folder`, with secrets of its own and `database_url` as its Postgres."""
+        ports = {inside: str(free_port()) for inside in PORTS.values()}
+        redis_port = free_port()
+        secrets = make_secrets(folder)
+        for name in ("tmp", "data", "bin"):
+            (folder / name).mkdir()
+        if client := shutil.which("valkey-cli") or shutil.which("redis-cli"):
+            (folder / "bin/valkey-cli").symlink_to(client)
+        return cls(
+            folder,
+            settings,
+            {
+                "postgresql://promptmill@postgres:5432/promptmill": database_url,
+                "redis:6379": f"127.0.0.1:{redis_port}",
+                "exec valkey-server": f"cd '{folder}/data'; exec '{find_server()}' "
+                f"--port {redis_port} --bind 127.0.0.1",
+                "valkey-cli": f"valkey-cli -p {redis_port}",
+                "simulator:": "127.0.0.1:",
+                "0.0.0.0": "127.0.0.1",
+                "/run/secrets": str(secrets),
+                "/run/keys": str(secrets / "keys"),
+                "/etc/promptmill": str(ROOT / "ops/redis"),
+                "/etc/prometheus": str(ROOT / "ops/prometheus"),
+                "tsdb.path=/prometheus": f"tsdb.path={folder}/data",
+                "/data/": f"{folder}/data/",
+                "/tmp": str(folder / "tmp"),
+                **ports,
+            },
+        )
+
+    def text(self, text: object) -> str:
+        """`text` as compose would fill it in, and then as it must read here."""
+        theirs = re.compile("|".join(map(re.escape, self.replacements)))
+        return theirs.sub(lambda match: self.replacements[match[0]], as_compose_fills_it_in(text, {}))
+
+    def environment(self, service: str) -> dict[str, str]:
+        """What a service's processes find in their environment."""
+        from_file = dotenv_values(self.settings) if "env_file" in SERVICES[service] else {}
+        told = {**from_file, **SERVICES[service].get("environment", {})}
+        return {
+            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            **{name: self.text(value) for name, value in told.items()},
+        }
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """Words of a command, each as it must read here."""
+        return [self.text(word) for word in words]
+
+    def execute(self, service: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """What `docker compose exec SERVICE WORDS` does."""
+        return subprocess.run(
+            words,
+            env=self.environment(service),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=PATIENCE,
+        )
+
+    def is_healthy(self, service: str) -> bool:
+        """What the service's own health check says."""
+        kind, *words = SERVICES[service]["healthcheck"]["test"]
+        words = self.command(words)
+        return (
+            self.execute(service, *(["sh", "-c", *words] if kind == "CMD-SHELL" else words)).returncode == 0
+        )
+
+    def log(self, service: str) -> str:
+        """What the service has written so far."""
+        return (self.folder / f"{service}.log").read_text(encoding="utf-8", errors="replace")
+
+    @contextmanager
+    def running(self, service: str, *image_entry: str) -> "Iterator[subprocess.Popen[bytes]]":
+        """The service by its own command, behind what its image puts before it; killed at the end of the block."""
+        with (
+            (self.folder / f"{service}.log").open("wb") as log,
+            subprocess.Popen(
+                [*image_entry, *self.command(SERVICES[service]["command"])],
+                env=self.environment(service),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                process.kill()
