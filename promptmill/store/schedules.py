@@ -247,6 +247,15 @@ def failed(conn: Connection, run: RunRow, reason: str, try_after: datetime | Non
     )
 
 
+def run_at(conn: Connection, schedule_id: str, due_at: datetime) -> RunRow | None:
+    """The run of a due time; None where there is none."""
+    query = select(schedule_run).where(
+        schedule_run.c.schedule_id == schedule_id, schedule_run.c.due_at == due_at
+    )
+    row = conn.execute(query).mappings().first()
+    return None if row is None else _run_row(row)
+
+
 def runs_of(conn: Connection, schedule_id: str, limit: int = 3) -> Sequence[RunRow]:
     """The last runs of a schedule with their batches, the newest first."""
     query = (

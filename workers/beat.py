@@ -1,0 +1,222 @@
+"""Beat's scheduler: RedBeat, filled from the `schedule` table again and again.
+
+The one idea: it only wakes workers. What is owed they read from the table, so an entry in Redis that is lost, old or
+there twice is worth nothing more than time, and is made anew at the next look. While no worker lives nobody is woken,
+else the wake-ups of a weekend would lie in the queue on Monday.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from celery.schedules import BaseSchedule, schedstate
+from redbeat.decoder import (  # type: ignore[import-untyped]  # it ships no types
+    RedBeatJSONDecoder,
+    RedBeatJSONEncoder,
+)
+from redbeat.schedulers import (  # type: ignore[import-untyped]  # likewise
+    RedBeatScheduler,
+    RedBeatSchedulerEntry,
+    acquire_distributed_beat_lock,
+    get_redis,
+)
+from redis.exceptions import LockError, RedisError
+
+from promptmill import settings
+from promptmill.errors import PromptmillError, Unavailable
+from promptmill.logs import get_logger, scrub
+from promptmill.recurrence import ScheduleState, Timetable
+from promptmill.routes import ANSWER_QUEUE, RUN_DUE_TASK
+from promptmill.runtime import open_database
+from promptmill.store import schedules, workers
+from promptmill.store.database import Database, database_now
+from promptmill.store.schedules import ScheduleRow
+
+log = get_logger(__name__)
+
+LOOK_S: Final = 3.0
+"""Between two looks at the table, at least. With beat's longest sleep, of 2 s, a change is seen within 5 s."""
+AGAIN_S: Final = 1.0
+"""Until Redis is tried again."""
+_NAME: Final = "schedule:"
+_TYPE: Final = "promptmill.timetable"
+
+
+class DueTimes(BaseSchedule):
+    """A Timetable as Celery asks for one."""
+
+    def __init__(self, timetable: Timetable, **options: Any) -> None:
+        super().__init__(**options)
+        self.timetable = timetable
+
+    def is_due(self, last_run_at: datetime) -> schedstate:
+        """Whether there was a due time since, and the seconds to the next."""
+        now = datetime.now(UTC)
+        first, following = self.timetable.after(last_run_at), self.timetable.after(now)
+        rest = 0.0 if following is None else (following - now).total_seconds()
+        return schedstate(first is not None and first <= now, rest)
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta | None:  # type: ignore[override]  # the stubs know no end
+        """From the last time to the next due one: RedBeat adds the two."""
+        due = self.timetable.after(last_run_at)
+        return None if due is None else due - last_run_at
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DueTimes) and self.timetable == other.timetable
+
+    def __hash__(self) -> int:
+        return hash(self.timetable)
+
+
+class _Encoder(RedBeatJSONEncoder):  # type: ignore[misc]  # RedBeat has no types
+    def default(self, obj: Any) -> Any:
+        if not isinstance(obj, DueTimes):
+            return super().default(obj)
+        times = obj.timetable
+        return {
+            "__type__": _TYPE,
+            "cron": times.cron,
+            "every_s": times.every_s,
+            "timezone": times.timezone,
+            "starts_at": times.starts_at.isoformat(),
+        }
+
+
+class _Decoder(RedBeatJSONDecoder):  # type: ignore[misc]  # RedBeat has no types
+    def dict_to_object(self, d: dict[str, Any]) -> Any:
+        if d.get("__type__") != _TYPE:
+            return super().dict_to_object(d)
+        starts_at = datetime.fromisoformat(d["starts_at"])
+        times = Timetable(cron=d["cron"], every_s=d["every_s"], timezone=d["timezone"], starts_at=starts_at)
+        return DueTimes(times)
+
+
+class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # RedBeat has no types
+    """An entry whose schedule is one of ours; RedBeat names its own decoder and encoder."""
+
+    @staticmethod
+    def decode_definition(definition: str) -> Any:
+        """Read what `save` has written."""
+        return json.loads(definition, cls=_Decoder)
+
+    def save(self) -> "Entry":
+        """Write it, and when it was last due unless that is there."""
+        definition = {
+            "name": self.name,
+            "task": self.task,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "options": self.options,
+            "schedule": self.schedule,
+            "enabled": self.enabled,
+        }
+        meta = {"last_run_at": self.last_run_at}
+        with get_redis(self.app).pipeline() as pipe:
+            pipe.hset(self.key, "definition", json.dumps(definition, cls=_Encoder))
+            pipe.hsetnx(self.key, "meta", json.dumps(meta, cls=_Encoder))
+            pipe.zadd(self.app.redbeat_conf.schedule_key, {self.key: self.score})
+            pipe.execute()
+        return self
+
+
+class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
+    """The `beat_scheduler` of Promptmill."""
+
+    Entry = Entry
+
+    def __init__(self, *args: Any, lazy: bool = False, **options: Any) -> None:
+        self._resources = ExitStack()
+        self._database: Database | None = None
+        self._filled: Mapping[str, datetime] = {}
+        self._looked_at = float("-inf")
+        self._somebody_works = True
+        super().__init__(*args, lazy=lazy, **options)
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Wake whom it is time to wake; the seconds until the next call. Redis may be away, or have lost all."""
+        try:
+            if time.monotonic() - self._looked_at >= LOOK_S:
+                self._looked_at = time.monotonic()
+                self._fill()
+            return float(super().tick(*args, **options))
+        except (LockError, AttributeError) as error:
+            # RedBeat's lock is None where it could not be had, and then it says only that None has no such thing.
+            if isinstance(error, AttributeError) and self.lock is not None:
+                raise
+            log.warning("beat_lost_its_lock", error=type(error).__name__)
+            return self._lock_again()
+        except RedisError as error:
+            log.warning("beat_waits", error=type(error).__name__)
+            return AGAIN_S
+
+    def apply_async(self, entry: Any, *args: Any, **options: Any) -> Any:
+        """Send a wake-up, if there is anybody to hear it."""
+        if self._somebody_works:
+            return super().apply_async(entry, *args, **options)
+        self.reserve(entry)
+        return None
+
+    def close(self) -> None:
+        """Give the lock and the database back."""
+        with contextlib.suppress(RedisError):
+            super().close()
+        self._resources.close()
+
+    def _lock_again(self) -> float:
+        self._filled = {}
+        self.lock = None
+        with contextlib.suppress(RedisError):
+            acquire_distributed_beat_lock(_Holder(self))  # waits while another beat has it
+        return 0.0 if self.lock is not None else AGAIN_S
+
+    def _fill(self) -> None:
+        """Redis has an entry for every active schedule, and none besides."""
+        try:
+            rows = self._active()
+        except (Unavailable, PromptmillError) as error:
+            log.warning("beat_waits_for_the_database", error=type(error).__name__, why=scrub(str(error)))
+            return
+        there = self._there()
+        wanted = {_NAME + row.name: row for row in rows}
+        for name, row in wanted.items():
+            if name not in there or self._filled.get(name) != row.changed_at:
+                self._write(name, row, anew=name in there)
+        for name in there - wanted.keys():
+            self.Entry(name, app=self.app).delete()
+        self._filled = {name: row.changed_at for name, row in wanted.items()}
+
+    def _write(self, name: str, row: ScheduleRow, *, anew: bool) -> None:
+        due_times = DueTimes(row.timetable, app=self.app)
+        # Just before what is owed next, so that it is due then, also when that is over.
+        last = (row.next_due or row.changed_at) - timedelta(seconds=1)
+        entry = self.Entry(
+            name, RUN_DUE_TASK, due_times, args=[row.name], options={"queue": ANSWER_QUEUE},
+            last_run_at=last, app=self.app,
+        )  # fmt: skip
+        if anew:
+            entry.delete()
+        entry.save()
+
+    def _there(self) -> set[str]:
+        prefix = self.app.redbeat_conf.key_prefix
+        keys = get_redis(self.app).zrange(self.app.redbeat_conf.schedule_key, 0, -1)
+        names = (key.removeprefix(prefix) for key in keys)
+        return {name for name in names if name.startswith(_NAME)}
+
+    def _active(self) -> list[ScheduleRow]:
+        if self._database is None:
+            self._database = self._resources.enter_context(open_database(settings.load()))
+        with self._database.read() as conn:
+            self._somebody_works = workers.count_live(conn, database_now(conn)) > 0
+            return [row for row in schedules.list_all(conn) if row.state is ScheduleState.ACTIVE]
+
+
+class _Holder:
+    """What RedBeat's function for the lock looks at: the sender of a signal, of which it wants the scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
