@@ -67,9 +67,9 @@ task_send_sent_event = False  # doubles the cost of publishing and names every p
 worker_hijack_root_logger = False  # one log pipeline, see promptmill.logs
 worker_redirect_stdouts = False
 
-# Recurring batches: RedBeat keeps the schedule in Redis, and one of several beats holds the lock
-beat_scheduler = "redbeat.RedBeatScheduler"
-beat_max_loop_interval = 5  # seconds until a new schedule is seen
+# Recurring batches: RedBeat, filled from the table of schedules; one of several beats holds the lock in Redis
+beat_scheduler = "workers.beat:Scheduler"
+beat_max_loop_interval = 2  # seconds; with the 3 s between two looks at the table, a change is seen within 5
 redbeat_redis_url = _settings.redis_url
 redbeat_redis_options = {"retry_period": 60, "socket_connect_timeout": 5, "socket_keepalive": True}
 redbeat_key_prefix = _routes.KEY_PREFIX + "beat:"

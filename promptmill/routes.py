@@ -2,6 +2,7 @@
 
 APP_NAME = "promptmill"
 ANSWER_TASK = "promptmill.answer"
+RUN_DUE_TASK = "promptmill.run_due"
 ANSWER_QUEUE = "promptmill"
 
 KEY_PREFIX = "promptmill:"

@@ -33,6 +33,7 @@ class Leader:
     reaper: Reaper
     redis_url: str
     clock: Clock
+    wake_recurring: Callable[[], None] = lambda: None
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _swept_at: float = float("-inf")
@@ -67,6 +68,7 @@ class Leader:
         """One round; how many ids went out. A broker that is away must not keep lost work from being found."""
         if self.clock.monotonic() - self._swept_at >= SWEEP_S:
             self._swept_at = self.clock.monotonic()
+            self.wake_recurring()
             self._try(self.reaper.sweep)
         return self._try(self.dispatcher.fill_window)
 

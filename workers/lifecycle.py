@@ -37,6 +37,11 @@ def answer(job_id: str, dispatch: int) -> Awaitable[None]:
     return current().answer(job_id, dispatch)
 
 
+def wake_recurring() -> None:
+    """Have this process look at what schedules owe."""
+    current().recurring.wake()
+
+
 def current() -> WorkerProcess:
     """The worker process this code runs in.
 

@@ -21,7 +21,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from promptmill.broker import celery_app, is_redis, publish
+from promptmill.broker import celery_app, is_redis, nudge, publish
 from promptmill.claude.keys import configured_account
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.estimates import Estimator
@@ -46,6 +46,8 @@ from workers.pipeline import Pipeline
 from workers.put_right import Fault, PutRight
 from workers.reaper import Reaper
 from workers.reconciliation import Reconciliation
+from workers.recurring import RecurringRuns
+from workers.run_submission import RunSubmission
 from workers.statements import lock_jobs, size_of, store_statements
 from workers.timekeeping import DatabaseClock
 from workers.vitals import Vitals
@@ -87,6 +89,9 @@ class WorkerProcess:
             max_losses=runtime.settings.worker.max_losses,
             rng=random.Random(),  # noqa: S311  # jitter, not a secret
         )
+        self.recurring = RecurringRuns(
+            runtime, RunSubmission(runtime, self.clock), lambda: nudge(runtime.redis_url)
+        )
         self.leader = self._leader()
         self.pipeline: Pipeline | None = None
         self.watchdog: Watchdog | None = None
@@ -102,6 +107,7 @@ class WorkerProcess:
         self.writer.start()
         self.heartbeat.start()
         self.experiences.start()
+        self.recurring.start()
         self._say_idle_limits()
         log.info("worker_started", worker_id=self.id, endpoint=self.runtime.endpoint_name)
 
@@ -230,6 +236,7 @@ class WorkerProcess:
         if self.watchdog is not None:
             self.watchdog.stand_down()
         self.leader.step_down()
+        self.recurring.step_down()
         if self.pipeline is not None:
             pool.current_loop().call_soon_threadsafe(self.pipeline.drain)
 
@@ -240,6 +247,7 @@ class WorkerProcess:
                 return
             self._stopped = True
             self.leader.stop()
+            self.recurring.stop()
             self.experiences.stop()
             self.writer.stop()
             self.heartbeat.stop()
@@ -293,6 +301,7 @@ class WorkerProcess:
             reaper=self._reaper(),
             redis_url=runtime.redis_url,
             clock=self.clock,
+            wake_recurring=self.recurring.wake,
         )
 
     def _reaper(self) -> Reaper:

@@ -6,7 +6,7 @@ from celery import shared_task
 from celery.exceptions import Retry
 
 from promptmill.logs import get_logger
-from promptmill.routes import ANSWER_TASK
+from promptmill.routes import ANSWER_TASK, RUN_DUE_TASK
 from workers import lifecycle
 from workers.pool import AsyncTask
 from workers.verdicts import Deferred, Failed
@@ -46,3 +46,9 @@ async def answer(job_id: str, dispatch: int) -> None:
         raise verdict
     finally:
         del verdict  # it refers to this frame by its traceback
+
+
+@shared_task(name=RUN_DUE_TASK, base=AsyncTask, knows_request=False)
+async def run_due(schedule: str) -> None:  # noqa: ARG001  # shown in Flower; what is due is read from the table
+    """A due time of a schedule has come; the thread for these looks what there is to do."""
+    lifecycle.wake_recurring()
