@@ -42,6 +42,7 @@ result_serializer = "json"
 event_serializer = "json"
 task_ignore_result = True
 task_store_errors_even_if_ignored = False
+result_expires = None  # else beat sends a clean-up of results every night, which no worker takes
 timezone = "UTC"
 enable_utc = True
 

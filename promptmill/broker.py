@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from promptmill.errors import Unavailable
 from promptmill.logs import get_logger
 from promptmill.message import Ticket, written
-from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK, APP_NAME, NUDGE_CHANNEL, PUT_RIGHT
+from promptmill.routes import (
+    ANSWER_QUEUE,
+    ANSWER_TASK,
+    APP_NAME,
+    MESSAGES_REFUSED,
+    NUDGE_CHANNEL,
+    PUT_RIGHT,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,6 +32,7 @@ __all__ = [
     "celery_app",
     "is_redis",
     "limit_waiting",
+    "messages_refused",
     "nudge",
     "publish",
     "put_right",
@@ -202,11 +210,24 @@ def put_right(redis_url: str) -> dict[str, int]:
     Raises:
         Unavailable: Redis cannot say.
     """
+    return _counts(redis_url, PUT_RIGHT)
+
+
+def messages_refused(redis_url: str) -> dict[str, int]:
+    """How many messages workers refused since Redis was last empty, by reason (`workers.refusals`).
+
+    Raises:
+        Unavailable: Redis cannot say.
+    """
+    return _counts(redis_url, MESSAGES_REFUSED)
+
+
+def _counts(redis_url: str, key: str) -> dict[str, int]:
     from redis.exceptions import RedisError  # noqa: PLC0415  # see the module's docstring
 
     try:
         with _client(redis_url, timeout=NUDGE_PATIENCE_S) as client:
-            counts: dict[bytes, bytes] = client.hgetall(PUT_RIGHT)
+            counts: dict[bytes, bytes] = client.hgetall(key)
     except RedisError as error:
         raise Unavailable(f"the broker cannot be asked ({type(error).__name__})") from error
     return {what.decode(): int(count) for what, count in counts.items()}

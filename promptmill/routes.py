@@ -13,3 +13,6 @@ NUDGE_CHANNEL = KEY_PREFIX + "nudge"
 PUT_RIGHT = KEY_PREFIX + "put-right"  # a hash: what was found wrong and put right, and how often
 VITALS = KEY_PREFIX + "vitals:"  # + a worker's id: how late its event loop is, and its memory, for metrics
 COUNTERS = KEY_PREFIX + "counters"  # a hash: what counters of metrics were last, so that they never go back
+MESSAGES_REFUSED = (
+    KEY_PREFIX + "messages-refused"
+)  # a hash: messages that were none of ours, by reason, and how often

@@ -1,8 +1,9 @@
 """Celery's consumer, with these things changed: malformed messages do not stop it, it does not gossip, it is counted.
 
-Stock Celery refuses an unknown task or a foreign content type by itself. Other damage (a list entry that is
-no JSON, a header that is missing) raises through the event loop and ends the worker, or sends the message
-round for ever. Nothing that lies in the queue may do that.
+Stock Celery refuses an unknown task or a foreign content type by itself, and logs all that the message held. Other
+damage (a list entry that is no JSON, a header that is missing) raises through the event loop and ends the worker, or
+sends the message round for ever. Nothing that lies in the queue may do any of this: `workers.refusals` says what is
+refused, unread and counted.
 
 What it counts is for the watchdog, on another thread: whether the loop turns, and whether messages are taken.
 
@@ -23,6 +24,7 @@ from redis.exceptions import ResponseError
 
 from promptmill.logs import get_logger, scrub
 from promptmill.routes import ANSWER_QUEUE
+from workers.refusals import Refusal, fault_of, refused, unpack_nothing
 from workers.transport import AT_ONCE, MALFORMED
 
 log = get_logger(__name__)
@@ -54,6 +56,7 @@ class Consumer(CeleryConsumer):
     hub: Any
     app: Any
     blueprint: Any
+    strategies: Any
     event_dispatcher: Any
     pool: Any
     turns = 0
@@ -63,6 +66,7 @@ class Consumer(CeleryConsumer):
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         # Gossip and mingle tell workers of each other; ours meet in the database. Celery has no setting for them.
         kwargs["worker_options"] = {**(worker_options or {}), "without_gossip": True, "without_mingle": True}
+        unpack_nothing()
         super().__init__(*args, **kwargs)
         # Raised by the transport itself for an entry it cannot read: reconnect, as after any broken reply.
         self.connection_errors = (*self.connection_errors, *MALFORMED)
@@ -73,14 +77,34 @@ class Consumer(CeleryConsumer):
 
         def handle_or_refuse(message: Any) -> Any:
             self.taken += 1
+            fault = fault_of(message, self.strategies)
+            if fault is not None:
+                return self._refuse(message, fault)
             try:
                 return handle(message)
-            except MALFORMED as error:
+            except MALFORMED:
                 if message.acknowledged:
                     raise
-                return self.on_invalid_task(None, message, error)
+                return self._refuse(message, Refusal.UNREADABLE)
 
         return handle_or_refuse
+
+    def _refuse(self, message: Any, why: Refusal) -> None:
+        """Off the queue and counted; Celery's own ways would log what the message holds."""
+        refused.add(why)
+        message.reject_log_error(log, self.connection_errors)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ARG002  # Celery's signature
+        """Called for one that cannot be unpacked or decoded."""
+        self._refuse(message, Refusal.UNREADABLE)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002  # Celery's signature
+        """Called for one that Celery itself finds wrong."""
+        self._refuse(message, Refusal.UNREADABLE)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """Called for one that names no task."""
+        self._refuse(message, Refusal.UNREADABLE)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called with each connection; the loop's turns are counted from here on."""
@@ -129,6 +153,8 @@ class Consumer(CeleryConsumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Celery's clearing up; a Redis that is there and refuses (demoted, full) is not asked again at once."""
+        if isinstance(exc, MALFORMED):
+            refused.add(Refusal.UNREADABLE)  # by the stock transport, which has taken it off the queue
         with warnings.catch_warnings():
             # Each time it announces another default of a setting that celeryconfig sets.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)

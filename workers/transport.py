@@ -26,6 +26,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from promptmill import jsontext
 from promptmill.logs import get_logger
+from workers.refusals import LARGEST_ENTRY, Refusal, refused
 
 log = get_logger(__name__)
 stock: Any = kombu_redis  # the stubs know half of it
@@ -40,12 +41,16 @@ EVENTS: Final = event.EVENT_EXCHANGE_NAME  # type: ignore[attr-defined]  # missi
 PATIENCE_S: Final = 5.0
 """Seconds Redis may take to answer what the main thread waits for (all but the read that waits in Redis)."""
 
-MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError)
+MALFORMED: Final = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """What an entry raises that is no message."""
 
 
 class NoMessage(Exception):
     """An entry of the queue is none; what Celery does with a message raises anything else."""
+
+    def __init__(self, why: Refusal) -> None:
+        super().__init__(why.value)
+        self.why = why
 
 
 class Message(stock.virtual.Message):  # type: ignore[misc]  # see `stock`
@@ -55,7 +60,7 @@ class Message(stock.virtual.Message):  # type: ignore[misc]  # see `stock`
         try:
             super().__init__(payload, channel=channel, **options)
         except MALFORMED as error:
-            raise NoMessage(type(error).__name__) from error
+            raise NoMessage(Refusal.UNREADABLE) from error
 
 
 def _one() -> int:
@@ -131,6 +136,24 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
             self._flush_brpop_reauth()
         return True
 
+    def _receive_one(self, c: Any) -> bool:
+        """One broadcast: a control command, say. One that is no message would end the worker, or be logged in full."""
+        try:
+            response = c.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        payload = self._handle_message(c, response) if isinstance(response, list | tuple) else {}
+        if not bytes_to_str(payload.get("type", "")).endswith("message") or not payload["data"]:
+            return False
+        channel = bytes_to_str(payload["channel"])
+        exchange = channel.removeprefix(self.keyprefix_fanout).split("/", 1)[0]
+        try:
+            return bool(self._deliver_fanout_message(_parsed(payload["data"]), exchange))
+        except NoMessage as error:
+            refused.add(error.why)
+            return False
+
     def _parsed(self, **options: Any) -> Any:
         connection = self.client.connection
         try:
@@ -177,7 +200,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
                 try:
                     self.connection._deliver(_parsed(entry), queue)  # noqa: SLF001  # as kombu's own channel does
                 except NoMessage as error:
-                    log.warning("message_refused", error=str(error))
+                    refused.add(error.why)
         finally:
             self._give_back(entries[done:], key)
 
@@ -205,10 +228,12 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
 
 
 def _parsed(entry: bytes) -> Any:
+    if len(entry) > LARGEST_ENTRY:
+        raise NoMessage(Refusal.TOO_LARGE)
     try:
         return jsontext.read(entry)
     except MALFORMED as error:
-        raise NoMessage(type(error).__name__) from error
+        raise NoMessage(Refusal.UNREADABLE) from error
 
 
 class Transport(stock.Transport):  # type: ignore[misc]  # see `stock`

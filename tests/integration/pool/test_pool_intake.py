@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -56,6 +57,13 @@ def test_malformed_messages_are_refused_and_do_not_stop_the_worker(
             headers={"task": "pool_tasks.tell_request", "id": "7"},
             content_type="application/x-python-serialize",
         ),
+        _message(
+            headers={"task": "pool_tasks.tell_request", "id": "8", "compression": "application/x-gzip"},
+            body=zlib.compress(bytes(64 << 20), 9)[:40_000],
+        ),
+        _message(headers={"task": "pool_tasks.tell_request", "id": "9"}, body=b"[" * 30_000),
+        _message(headers={"task": "pool_tasks.tell_request", "id": "10"}, body=b" " * 200_000),
+        b'{"headers": ' + b"[" * 60_000,
     ]
     for message in unreadable + strange:
         worker.redis.lpush(worker.queue, message)
@@ -64,6 +72,21 @@ def test_malformed_messages_are_refused_and_do_not_stop_the_worker(
     wait_until(lambda: not worker.waiting())
     assert worker.alive
     assert len(worker.notes(subject)) == 1
+    assert "too" not in worker.log
+    assert "no json" not in worker.log
+
+
+def test_nothing_said_on_the_control_channel_stops_the_worker(
+    worker: Worker, subject: str, wait_until: Wait
+) -> None:
+    unreadable = (b"no json", b"[]", b"{}", b"[" * 60_000)
+    strange = [_message(headers={}, body=body) for body in (b"no json", b"[]", b'{"method": "no_such"}')]
+    pickled = _message(headers={}, content_type="application/x-python-serialize")
+    heard = [worker.redis.publish("/0.celery.pidbox", noise) for noise in (*unreadable, *strange, pickled)]
+    assert 0 not in heard
+    worker.send("tell_request", subject)
+    wait_until(lambda: worker.notes(subject), timeout=20)
+    assert worker.alive
 
 
 def test_a_lost_connection_repeats_nothing(worker: Worker, subject: str, wait_until: Wait) -> None:
