@@ -118,6 +118,7 @@ class NoUsableKey(PromptmillError):
         until: when the first account comes back; None when nobody knows, or none rests.
         since: when the first of the resting accounts was refused; None where none rests.
         asking: one call is on its way to find out whether an account still has to rest.
+        expecting: a key is being fetched, so that there may soon be one.
     """
 
     def __init__(
@@ -130,9 +131,11 @@ class NoUsableKey(PromptmillError):
         until: datetime | None = None,
         since: datetime | None = None,
         asking: bool = False,
+        expecting: bool = False,
     ) -> None:
         super().__init__(message)
         self.brief = brief or message
+        self.expecting = expecting
         self.since = since
         self.asking = asking
         self.resting = resting

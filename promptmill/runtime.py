@@ -18,7 +18,7 @@ from promptmill.store.database import Database
 if TYPE_CHECKING:
     from promptmill.claude.client import ClaudeClient
     from promptmill.claude.endpoints import Endpoint
-    from promptmill.claude.keys import Key, KeyRing
+    from promptmill.claude.keys import Key, KeyRing, KeySource
     from promptmill.limits import Ceilings, Pool, RedisLimiter
 
 SIMULATED = "simulated"
@@ -91,19 +91,29 @@ class Runtime:
         """What a batch remembers, and a worker compares."""
         return SIMULATED if self.endpoint.simulated else self.endpoint.url
 
+    def declared_keys(self) -> "tuple[KeySource, ...]":
+        """Where the keys come from, as the settings and the file of keys say now; a simulator needs none.
+
+        Raises:
+            ConfigurationError: the file of keys is wrong.
+        """
+        from promptmill.claude.keys import declared_keys, rehearsing  # noqa: PLC0415  # only workers call
+
+        claude = self.settings.claude
+        declared = declared_keys(claude.api_key, claude.keys_file, api_key_file=claude.api_key_file)
+        if not self.endpoint.simulated:
+            return declared
+        return tuple(
+            replace(each, account=rehearsing(each.account)) for each in declared or (_simulated_key(),)
+        )
+
     def read_keys(self) -> "tuple[Key, ...]":
-        """The keys as the settings and their files give them now; a simulator needs none.
+        """The keys that need not be fetched, as their files give them now.
 
         Raises:
             ConfigurationError: a key or a file of keys is wrong.
         """
-        from promptmill.claude.keys import load_keys, rehearsing  # noqa: PLC0415  # only workers call
-
-        claude = self.settings.claude
-        keys = load_keys(claude.read_api_key(), claude.keys_file)
-        if not self.endpoint.simulated:
-            return keys
-        return tuple(replace(key, account=rehearsing(key.account)) for key in keys or (_simulated_key(),))
+        return tuple(each.read() for each in self.declared_keys() if not each.kind.is_fetched)
 
     def keys(self) -> "KeyRing":
         """A ring of those keys.
@@ -172,9 +182,10 @@ class Runtime:
         return Catalogue(self.settings.models)
 
 
-def _simulated_key() -> "Key":
+def _simulated_key() -> "KeySource":
     from pydantic import SecretStr  # noqa: PLC0415  # only where a simulator is called
 
-    from promptmill.claude.keys import Key  # noqa: PLC0415  # likewise
+    from promptmill.claude.keys import DEFAULT, KeySource, SourceKind  # noqa: PLC0415  # likewise
 
-    return Key(label="simulated", secret=SecretStr("simulated"), account="default")
+    kind = SourceKind.VARIABLE
+    return KeySource(label="simulated", account=DEFAULT, kind=kind, secret=SecretStr("simulated"))

@@ -19,7 +19,7 @@ from promptmill.claude import failures
 from promptmill.claude.bounded import grown, read_answer, read_error
 from promptmill.claude.endpoints import REAL_API, clean_url
 from promptmill.claude.headers import Headers, read_headroom
-from promptmill.claude.keys import Key
+from promptmill.claude.keys import Header, Key
 from promptmill.claude.replies import MalformedAnswer, Reply, read_message, read_object, reply_of
 from promptmill.claude.stream import EventParser, MessageFold
 from promptmill.claude.transport import BROKEN, Connections, Content, Request, Response
@@ -36,6 +36,8 @@ STREAM_ABOVE = 21_333
 
 #: Seconds that the end of a stream is waited for after `message_stop`, so that its connection can be reused.
 _LINGER = 1.0
+
+OAUTH_BETA = "oauth-2025-04-20"
 
 _PAGE = 1000
 
@@ -177,15 +179,15 @@ class ClaudeClient:
         idle: float | None = None,
     ) -> Request:
         headers = {
-            "x-api-key": key.secret.get_secret_value(),
+            **_credential(key),
             "anthropic-version": self._api_version,
             "accept": "application/json",
             "user-agent": f"promptmill/{__version__}",
         }
+        if betas := _beta_names(body, key):
+            headers["anthropic-beta"] = betas
         if body is not None:
             headers["content-type"] = "application/json"
-            if body.get("betas"):
-                headers["anthropic-beta"] = _beta_header(body["betas"])
         # In the order of the body, because the order of a tool's schema decides a prompt-cache hit.
         content = None if body is None else Content(jsontext.written(_without(body, "betas")))
         return Request(method, self._url + path, headers, idle or self._timeouts.idle, content, query)
@@ -284,6 +286,19 @@ def _scrubbed(failure: ClaudeError, key: Key) -> ClaudeError:
     """A gateway may quote the key it refuses."""
     failure.args = (str(failure).replace(key.secret.get_secret_value(), "***"),)
     return failure
+
+
+def _credential(key: Key) -> dict[str, str]:
+    secret = key.secret.get_secret_value()
+    return {"authorization": f"Bearer {secret}"} if key.header is Header.BEARER else {"x-api-key": secret}
+
+
+def _beta_names(body: Body | None, key: Key) -> str:
+    """Those of the prompt; an access token wants its own beside them, as Anthropic's SDK sends it (claude-api.md, 1.5)."""
+    asked = _beta_header(body["betas"]) if body is not None and body.get("betas") else ""
+    if key.header is not Header.BEARER or not key.is_access_token or OAUTH_BETA in asked:
+        return asked
+    return f"{asked},{OAUTH_BETA}" if asked else OAUTH_BETA
 
 
 def _beta_header(betas: object) -> str:
