@@ -1,5 +1,6 @@
 """When a worker process begins and ends: Celery's signals, and how a task finds the process it runs in."""
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -61,6 +62,7 @@ def _set_up_logging(loglevel: int, **_: Any) -> None:
     """
     config = settings.load()
     logs.configure(level=config.log_level, style=config.log_format)
+    logs.catch_unhandled()
     if loglevel < logging.WARNING:
         logging.getLogger().setLevel(loglevel)
 
@@ -71,6 +73,7 @@ def _open(**_: Any) -> None:
     try:
         config = settings.load()
         logs.configure(level=config.log_level, style=config.log_format)
+        logs.catch_unhandled()
         runtime = _resources.enter_context(Runtime.open(config))
         _raise_file_limit(config.worker.concurrency)
         _process = WorkerProcess(runtime)
@@ -93,6 +96,7 @@ def _raise_file_limit(calls: int) -> None:
 
 @pool.on_loop_start
 async def _open_on_loop() -> None:
+    logs.catch_on_loop(asyncio.get_running_loop())
     await current().open_on_loop()
 
 

@@ -29,7 +29,7 @@ from promptmill.errors import (
 )
 from promptmill.estimates import Estimate, Estimator
 from promptmill.limits import Limiter, Permit, Pool
-from promptmill.logs import get_logger, where
+from promptmill.logs import concern, get_logger, where
 from promptmill.prompts import Prompt
 from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
@@ -95,6 +95,7 @@ class Pipeline:
             Deferred: the job went back to `pending` (shown as RETRY in Flower).
             Failed: the job has failed for good (shown as FAILURE).
         """
+        concern(job_id=job_id)
         job = await self.outcomes.load(job_id)
         if job is None or not _is_queued(job, dispatch):
             return
@@ -109,6 +110,7 @@ class Pipeline:
             await self._answer(job)
 
     async def _answer(self, job: LoadedJob) -> None:
+        concern(batch_id=job.batch_id)
         prompt = compose(job)
         await self.meet(job)
         estimate = self.estimator.estimate(prompt, family=family_of(job.batch_id, job.model_group))
@@ -117,6 +119,7 @@ class Pipeline:
         )
         lease = await self._begin(job, key, permit, estimate)
         if lease is not None:
+            concern(attempt=lease.number)
             begun = _Begun(job, lease, key, permit, estimate, self.outcomes.clock.now())
             await self._call(begun, prompt)
 
