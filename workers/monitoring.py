@@ -12,6 +12,11 @@ from typing import Any, Final
 
 from celery.app.events import Events as CeleryEvents
 from celery.events.dispatcher import EventDispatcher
+from celery.exceptions import Ignore
+from celery.worker.request import Request
+from celery.worker.state import task_ready
+
+from promptmill.states import JobState
 
 BUFFERED: Final = 2000
 """Events of tasks that wait; with one more they leave at once."""
@@ -47,6 +52,23 @@ class TaskEvents(EventDispatcher):
     def _channel(self) -> Any:
         """One of the batched transport has `listeners`; others do not count."""
         return getattr(self.producer, "channel", None)
+
+
+class Revoked(Ignore):
+    """A task's job was withdrawn before its call, which Celery has no exception for; the text is the job's state."""
+
+
+class JobRequest(Request):
+    """Celery's view of one job in a worker, which can also end as revoked by the job's own doing."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Called on the consumer's thread with the exception that a task ended with."""
+        if not isinstance(exc_info.exception, Revoked):
+            return super().on_failure(exc_info, send_failed_event, return_ok)
+        task_ready(self)
+        expired = str(exc_info.exception) == JobState.EXPIRED
+        self.send_event("task-revoked", terminated=False, signum=None, expired=expired)
+        return None
 
 
 class Events(CeleryEvents):

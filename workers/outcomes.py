@@ -32,14 +32,14 @@ from promptmill.retries import (
     decide,
     outcome_of,
 )
-from promptmill.states import Lane, PausedBy
+from promptmill.states import JobState, Lane, PausedBy
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.usage import Usage
 from workers.compose import compose
 from workers.holding import Held
-from workers.verdicts import Deferred, Failed
+from workers.verdicts import Failed, verdict_on
 from workers.writer import Write, Writer
 
 log = get_logger(__name__)
@@ -99,6 +99,7 @@ class Outcomes:
 
         Raises:
             Deferred: the answer was cut off, and the job will be asked again with more room.
+            Verdict: the answer came too late to be taken, and the job stands like this.
         """
         max_tokens = compose(job).max_tokens
         if asks_again(reply.stop_reason, max_tokens, job.options):
@@ -106,10 +107,11 @@ class Outcomes:
         completion = self._completion(job, lease, reply, SUCCEEDED)
         if not await self.writer.put(Write.COMPLETE, completion):
             log.warning("late_answer_not_taken", job_id=job.id, attempt=lease.number)
+            await self.tell(job, None, "its answer came too late")
 
     async def _ask_again(self, job: LoadedJob, lease: Lease, reply: Reply, max_tokens: int) -> NoReturn:
         kept = self._completion(job, lease, reply, TRUNCATED)
-        await self.writer.put(
+        became = await self.writer.put(
             Write.DEFER,
             Deferral(
                 job_id=job.id,
@@ -120,7 +122,20 @@ class Outcomes:
                 kept=kept,
             ),
         )
-        raise Deferred(f"cut off at {max_tokens} tokens, asked again with more room")
+        await self.tell(job, became, f"cut off at {max_tokens} tokens, asked again with more room")
+
+    async def tell(self, job: LoadedJob, became: JobState | None, why: str) -> NoReturn:
+        """Say how a job stands now, as the database has it; None where what was written no longer applied to it.
+
+        Raises:
+            Verdict: always.
+        """
+        if became is None:
+            found = await self.load(job.id)
+            if found is None:
+                raise Failed("there is no such job any more")
+            became, why = found.state, f"{found.state} by another hand"
+        raise verdict_on(became, why)
 
     def _completion(self, job: LoadedJob, lease: Lease, reply: Reply, outcome: str) -> Completion:
         return Completion(
@@ -164,9 +179,10 @@ class Outcomes:
         """Send a job that was not begun back to `pending`; never before `after` seconds.
 
         Raises:
-            Deferred: always, once it is committed.
+            Deferred: once it is committed.
+            Verdict: the job had ended meanwhile, like this.
         """
-        await self.writer.put(
+        became = await self.writer.put(
             Write.DEFER,
             Deferral(
                 job_id=job.id,
@@ -174,7 +190,7 @@ class Outcomes:
                 not_before=self.clock.now() + timedelta(seconds=after) if after > 0 else None,
             ),
         )
-        raise Deferred(why)
+        await self.tell(job, became, why)
 
     async def hand_back(self, job: LoadedJob, lease: Lease, *, sent: bool) -> None:
         """Send a job that was broken off from outside back to `pending`; once sent, what it cost is unknown."""
@@ -224,10 +240,10 @@ class Outcomes:
             Failed: always, once it is committed.
         """
         attempt = self._closed(lease, kind, usage=usage)
-        await self.writer.put(
+        became = await self.writer.put(
             Write.FAIL, Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=kind)
         )
-        raise Failed(kind)
+        await self.tell(job, became, kind)
 
     async def refuse(self, job: LoadedJob, error: PromptmillError, kind: str) -> NoReturn:
         """End a job that can never be begun.
@@ -235,8 +251,10 @@ class Outcomes:
         Raises:
             Failed: always, once it is committed.
         """
-        await self.writer.put(Write.FAIL, Failure(job_id=job.id, dispatch=job.dispatch, error_kind=kind))
-        raise Failed(str(error)) from error
+        became = await self.writer.put(
+            Write.FAIL, Failure(job_id=job.id, dispatch=job.dispatch, error_kind=kind)
+        )
+        await self.tell(job, became, str(error))
 
     async def follow(
         self, job: LoadedJob, lease: Lease, key: Key, failure: ClaudeError, *, sent_at: datetime
@@ -294,18 +312,19 @@ class Outcomes:
             error_kind=outcome_of(failure),
             not_before=self.clock.now() + timedelta(seconds=after) if after > 0 else None,
         )
-        await self.writer.put(Write.DEFER, deferral)
-        raise Deferred(f"{outcome_of(failure)}, again in {after:.1f} s")
+        became = await self.writer.put(Write.DEFER, deferral)
+        await self.tell(job, became, f"{outcome_of(failure)}, again in {after:.1f} s")
 
     async def _fail(
         self, job: LoadedJob, lease: Lease, attempt: ClosedAttempt, failure: ClaudeError
     ) -> NoReturn:
-        await self.writer.put(
+        became = await self.writer.put(
             Write.FAIL,
             Failure(job_id=job.id, token=lease.token, attempt=attempt, error_kind=outcome_of(failure)),
         )
         # The server's words stay in the attempt: a gateway may quote the prompt in them, and Flower shows this.
-        raise Failed(f"{failure.kind}, status {failure.status}, request {failure.request_id}") from None
+        why = f"{failure.kind}, status {failure.status}, request {failure.request_id}"
+        await self.tell(job, became, why)
 
     def _failed(self, lease: Lease, failure: ClaudeError) -> ClosedAttempt:
         """The attempt of a failed call. A refusal cost nothing; what an answer that broke off cost is unknown."""

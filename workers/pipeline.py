@@ -42,7 +42,7 @@ from workers.experience import family_of
 from workers.outcomes import Outcomes
 from workers.scouts import Scouts
 from workers.suspects import REST_S, Suspects
-from workers.verdicts import Deferred
+from workers.verdicts import Deferred, Failed, Verdict, verdict_on
 from workers.waiting import Waiting
 
 log = get_logger(__name__)
@@ -94,11 +94,14 @@ class Pipeline:
         Raises:
             Deferred: the job went back to `pending` (shown as RETRY in Flower).
             Failed: the job has failed for good (shown as FAILURE).
+            Verdict: it stands otherwise, by another hand than this call's.
         """
         concern(job_id=job_id)
         job = await self.outcomes.load(job_id)
-        if job is None or not _is_queued(job, dispatch):
-            return
+        if job is None:
+            raise Failed("there is no such job")
+        if not _is_queued(job, dispatch):
+            raise verdict_on(job.state, f"{job.state} since this was sent out")
         if self._draining or not self.serves(job):
             await self.outcomes.put_back(
                 job, after=0.0 if self._draining else OTHER_ENDPOINT_S, why="not for this worker now"
@@ -118,10 +121,11 @@ class Pipeline:
             job, Amounts(1, estimate.limited_input_tokens, estimate.output_tokens)
         )
         lease = await self._begin(job, key, permit, estimate)
-        if lease is not None:
-            concern(attempt=lease.number)
-            begun = _Begun(job, lease, key, permit, estimate, self.outcomes.clock.now())
-            await self._call(begun, prompt)
+        if lease is None:
+            await self.outcomes.tell(job, None, "not to be begun any more")
+        concern(attempt=lease.number)
+        begun = _Begun(job, lease, key, permit, estimate, self.outcomes.clock.now())
+        await self._call(begun, prompt)
 
     async def _begin(self, job: LoadedJob, key: Key, permit: Permit, estimate: Estimate) -> Lease | None:
         """The lease, or None for a job that is not ours; the permit is released where no call follows.
@@ -198,7 +202,7 @@ class Pipeline:
         self.accounts.keys.answered(begun.key.account, begun.sent_at)
         try:
             await self.outcomes.complete(begun.job, begun.lease, reply)
-        except Deferred:
+        except Verdict:
             raise
         except Exception as error:  # noqa: BLE001  # no error may leave a lease with a job nobody works on
             log.error("reply_not_stored", job_id=begun.job.id, **where(error))  # noqa: TRY400  # likewise

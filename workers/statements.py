@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from promptmill.clock import Clock
+from promptmill.states import JobState
 from promptmill.store import Connection, jobs, leases
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
@@ -31,13 +32,13 @@ def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
         kept = jobs.replied_by(connection, others) if others else set()
         return [value.job_id in accepted or value.attempt.attempt_id in kept for value in values]
 
-    def defer(connection: Connection, values: Sequence[Deferral]) -> list[bool]:
-        accepted = jobs.defer(connection, values, clock.now())
-        return [value.job_id in accepted for value in values]
+    def defer(connection: Connection, values: Sequence[Deferral]) -> list[JobState | None]:
+        became = jobs.defer(connection, values, clock.now())
+        return [became.get(value.job_id) for value in values]
 
-    def fail(connection: Connection, values: Sequence[Failure]) -> list[bool]:
-        accepted = jobs.fail(connection, values, clock.now())
-        return [value.job_id in accepted for value in values]
+    def fail(connection: Connection, values: Sequence[Failure]) -> list[JobState | None]:
+        became = jobs.fail(connection, values, clock.now())
+        return [became.get(value.job_id) for value in values]
 
     return {
         Write.LOAD: load,

@@ -3,13 +3,14 @@
 import traceback
 
 from celery import shared_task
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Retry
 
 from promptmill.logs import get_logger
 from promptmill.routes import ANSWER_TASK, RUN_DUE_TASK
 from workers import lifecycle
+from workers.monitoring import Revoked
 from workers.pool import AsyncTask
-from workers.verdicts import Deferred, Failed
+from workers.verdicts import Answered, Deferred, Elsewhere, Failed, Withdrawn
 
 log = get_logger(__name__)
 
@@ -21,7 +22,13 @@ class _PutBack(Retry):
         return f"Deferred({str(self)!r})"
 
 
-@shared_task(name=ANSWER_TASK, base=AsyncTask, throws=(Failed,), knows_request=False)
+@shared_task(
+    name=ANSWER_TASK,
+    base=AsyncTask,
+    throws=(Failed,),
+    knows_request=False,
+    Request="workers.monitoring:JobRequest",
+)
 async def answer(job_id: str, dispatch: int) -> None:
     """Answer one job.
 
@@ -36,6 +43,12 @@ async def answer(job_id: str, dispatch: int) -> None:
         verdict = _PutBack(str(deferred), exc=Deferred(str(deferred)))
     except Failed as failed:
         verdict = Failed(str(failed))
+    except Withdrawn as withdrawn:
+        verdict = Revoked(str(withdrawn))
+    except Elsewhere as elsewhere:
+        verdict = Ignore(str(elsewhere))
+    except Answered:
+        return
     except Exception as error:  # noqa: BLE001  # whatever it was, it ends this job and not the worker
         where = traceback.format_tb(error.__traceback__)
         log.error("job_broke", job_id=job_id, dispatch=dispatch, error=type(error).__name__, where=where)  # noqa: TRY400  # its text may quote a prompt

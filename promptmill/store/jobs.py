@@ -139,11 +139,8 @@ def unqueue(conn: Connection, dispatched: Iterable[tuple[str, int]], now: dateti
 
     In a batch that is being canceled such a job is canceled instead.
     """
-    return defer(
-        conn,
-        [Deferral(job_id=job_id, dispatch=number, not_before=None) for job_id, number in dispatched],
-        now,
-    )
+    back = [Deferral(job_id=job_id, dispatch=number, not_before=None) for job_id, number in dispatched]
+    return set(defer(conn, back, now))
 
 
 def lost_queued(

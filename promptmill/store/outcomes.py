@@ -119,22 +119,21 @@ def complete(conn: Connection, completions: Sequence[Completion], now: datetime)
     return {row.id for row in accepted}
 
 
-def fail(conn: Connection, failures: Sequence[Failure], now: datetime) -> set[str]:
-    """End jobs without an answer; the ids of the jobs that were."""
+def fail(conn: Connection, failures: Sequence[Failure], now: datetime) -> dict[str, JobState]:
+    """End jobs without an answer; the jobs that were, and how: one whose answer was kept succeeds with that."""
     tallies, _ = _record(conn, failures)
     given = ((*_report(each), each.state) for each in failures)
     found = _END.run(conn, _FAILURES.parameters(given, now=now)).all()
     for row in found:
         tallies[row.batch_id].end(row)
     add(conn, tallies, now)
-    return {row.id for row in found}
+    return {row.id: JobState(row.state) for row in found}
 
 
-def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set[str]:
-    """Send jobs back to `pending`; the ids of the jobs that went.
+def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> dict[str, JobState]:
+    """Send jobs back to `pending`; the jobs that went, and what they are now.
 
-    In a batch that is being canceled such a job ends instead, `canceled` or with what was kept, and its id is in
-    the answer too.
+    In a batch that is being canceled such a job ends instead, `canceled` or with what was kept.
     """
     tallies, closed = _record(conn, deferrals)
     _keep(
@@ -146,7 +145,7 @@ def defer(conn: Connection, deferrals: Sequence[Deferral], now: datetime) -> set
         if row.state != JobState.PENDING:
             tallies[row.batch_id].end(row)
     add(conn, tallies, now)
-    return {row.id for row in gone}
+    return {row.id: JobState(row.state) for row in gone}
 
 
 def _keep(conn: Connection, cut: Sequence[Completion], now: datetime) -> None:

@@ -156,11 +156,11 @@ class World:
 
     def defer(self, *leases_: Lease, after: float = 5) -> set[str]:
         with self.database.begin() as conn:
-            return jobs.defer(conn, [self.deferral(each, after=after) for each in leases_], self.now)
+            return set(jobs.defer(conn, [self.deferral(each, after=after) for each in leases_], self.now))
 
     def fail(self, *leases_: Lease) -> set[str]:
         with self.database.begin() as conn:
-            return jobs.fail(conn, [self.failure(each) for each in leases_], self.now)
+            return set(jobs.fail(conn, [self.failure(each) for each in leases_], self.now))
 
     def reap(self) -> Sequence[str]:
         with self.database.begin() as conn:

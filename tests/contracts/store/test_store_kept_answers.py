@@ -61,7 +61,7 @@ def too_large(world: Any, made: Any) -> None:
     [queued] = world.dispatch(made)
     with world.database.begin() as conn:
         failed = Failure(job_id=queued.job_id, dispatch=queued.dispatch, error_kind="request_too_large")
-        assert jobs.fail(conn, [failed], world.now) == {queued.job_id}
+        assert jobs.fail(conn, [failed], world.now) == {queued.job_id: JobState.SUCCEEDED}
 
 
 def deferred_in_a_canceled_batch(world: Any, made: Any) -> None:

@@ -87,8 +87,8 @@ def test_a_job_that_never_began_fails_by_its_dispatch_number(world: Any) -> None
     wrong = Failure(job_id=queued.job_id, dispatch=queued.dispatch + 1, error_kind="request_too_large")
     right = Failure(job_id=queued.job_id, dispatch=queued.dispatch, error_kind="request_too_large")
     with world.database.begin() as conn:
-        assert jobs.fail(conn, [wrong], world.now) == set()
-        assert jobs.fail(conn, [right], world.now) == {queued.job_id}
+        assert jobs.fail(conn, [wrong], world.now) == {}
+        assert jobs.fail(conn, [right], world.now) == {queued.job_id: JobState.ERRORED}
     assert world.row(made).attempts == 0
     world.assert_adds_up(made)
 
@@ -128,8 +128,8 @@ def test_a_job_that_waited_too_long_for_a_permit_is_deferred_without_an_attempt(
         job_id=queued.job_id, dispatch=queued.dispatch, not_before=world.now + timedelta(seconds=3)
     )
     with world.database.begin() as conn:
-        assert jobs.defer(conn, [later], world.now) == {queued.job_id}
-        assert jobs.defer(conn, [later], world.now) == set()
+        assert jobs.defer(conn, [later], world.now) == {queued.job_id: JobState.PENDING}
+        assert jobs.defer(conn, [later], world.now) == {}
     assert world.row(made).attempts == 0
     world.assert_adds_up(made)
 
@@ -188,8 +188,8 @@ def test_an_error_page_is_not_kept_whole(world: Any) -> None:
 def test_an_empty_group_writes_nothing(world: Any) -> None:
     with world.database.begin() as conn:
         assert jobs.complete(conn, [], world.now) == set()
-        assert jobs.fail(conn, [], world.now) == set()
-        assert jobs.defer(conn, [], world.now) == set()
+        assert jobs.fail(conn, [], world.now) == {}
+        assert jobs.defer(conn, [], world.now) == {}
 
 
 def test_long_answers_are_written_without_a_copy_of_them_all(world: Any) -> None:

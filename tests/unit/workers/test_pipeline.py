@@ -40,7 +40,7 @@ from workers.outcomes import Outcomes
 from workers.pipeline import RESETS_IN_A_ROW, Pipeline
 from workers.pool.bridge import Interrupts, await_here, run_in_greenlet
 from workers.scouts import Scouts
-from workers.verdicts import Deferred, Failed
+from workers.verdicts import Answered, Deferred, Elsewhere, Failed, Verdict, Withdrawn
 from workers.writer import Write
 
 GROUP = "claude-sonnet-5"
@@ -90,6 +90,7 @@ class Rows:
         self.broken: set[Write] = set()
         self.refuse = False
         self.stopped: Any = MISSING
+        self.became = {Write.DEFER: JobState.PENDING, Write.FAIL: JobState.ERRORED}
 
     async def put(self, kind: Write, value: Any) -> Any:
         self.reached[kind].set()
@@ -108,7 +109,7 @@ class Rows:
             return None
         if kind is Write.BEGIN:
             return Lease(job_id=value.job_id, token=1, attempt_id=value.attempt_id, number=1)
-        return True
+        return self.became.get(kind, True)
 
     def only(self, kind: Write) -> Any:
         [value] = [value for written, value in self.written if written is kind]
@@ -201,8 +202,42 @@ async def test_an_answer_is_stored_and_the_permit_settled(bench: Bench) -> None:
 
 
 async def test_a_stale_message_is_dropped_without_a_trace(bench: Bench) -> None:
-    await asyncio.create_task(bench.pipeline.answer("job", 99))
+    with pytest.raises(Elsewhere):
+        await asyncio.create_task(bench.pipeline.answer("job", 99))
     assert bench.rows.kinds() == [Write.LOAD]
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [
+        (JobState.PENDING, Deferred),
+        (JobState.RUNNING, Elsewhere),
+        (JobState.SUCCEEDED, Answered),
+        (JobState.ERRORED, Failed),
+        (JobState.CANCELED, Withdrawn),
+        (JobState.EXPIRED, Withdrawn),
+    ],
+)
+async def test_a_message_that_comes_too_late_ends_as_its_job_stands(
+    bench: Bench, state: JobState, verdict: type[Verdict]
+) -> None:
+    bench.rows.job = replace(JOB, state=state)
+    with pytest.raises(verdict):
+        await bench.start()
+
+
+async def test_a_failure_in_a_batch_that_is_being_canceled_ends_as_the_database_has_it(bench: Bench) -> None:
+    bench.claude.outcome = Overloaded("busy", status=529)
+    bench.rows.became[Write.DEFER] = JobState.CANCELED
+    with pytest.raises(Withdrawn, match="canceled"):
+        await bench.start()
+
+
+async def test_a_failure_after_an_answer_that_was_kept_is_a_success(bench: Bench) -> None:
+    bench.claude.outcome = PromptRejected("no", status=400)
+    bench.rows.became[Write.FAIL] = JobState.SUCCEEDED
+    with pytest.raises(Answered):
+        await bench.start()
 
 
 async def test_a_job_that_may_be_what_ends_processes_waits_until_it_can_run_alone(bench: Bench) -> None:
@@ -564,7 +599,8 @@ async def test_jobs_whose_batch_was_paused_leave_the_line_with_the_first_that_ma
         await asyncio.sleep(0)
     bench.rows.job = replace(JOB, state=JobState.PENDING)  # the batch was paused
     bench.rows.gates[Write.BEGIN].set()
-    await first
+    with pytest.raises(Deferred):
+        await first
     assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [Deferred] * 3
     assert not bench.claude.called.is_set()
     assert await bench.open_permits() == 0
@@ -601,9 +637,10 @@ async def test_those_who_wait_are_looked_up_once_however_many_are_refused_at_onc
     await bench.rows.reached[Write.LOOK].wait()
     await asyncio.create_task(bench.pipeline._call_off_stale("batch"))  # another that is refused meanwhile
     bench.rows.gates[Write.LOOK].set()
-    await first
+    with pytest.raises(Elsewhere):
+        await first
     assert bench.rows.of(Write.LOOK) == [("job", 1)] * 3
-    assert bench.rows.kinds().count(Write.LOAD) == 4
+    assert bench.rows.kinds().count(Write.LOAD) == 5
     await cancelled(waiting)
 
 
@@ -617,7 +654,8 @@ async def test_a_job_that_was_sent_out_anew_keeps_its_place_when_its_older_messa
     while len(bench.pipeline._waiting.of("batch")) < 2:  # noqa: ASYNC110  # no event tells it
         await asyncio.sleep(0)
     bench.rows.gates[Write.BEGIN].set()
-    await first
+    with pytest.raises(Elsewhere):
+        await first
     await asyncio.wait([old])
     assert isinstance(old.exception(), Deferred)
     assert not new.done()

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import asyncio, gc, sys, weakref
 from workers import lifecycle, tasks
-from workers.verdicts import Deferred, Failed
+from workers.verdicts import Deferred, Elsewhere, Failed, Withdrawn
 
 watched = []
 
@@ -19,7 +19,7 @@ class Prompt:
 async def answer(job_id, dispatch):
     prompt = Prompt()
     watched.append(weakref.ref(prompt))
-    raise {"Deferred": Deferred, "Failed": Failed, "KeyError": KeyError}[sys.argv[1]]("why")
+    raise {each.__name__: each for each in (Deferred, Elsewhere, Failed, KeyError, Withdrawn)}[sys.argv[1]]("why")
 
 lifecycle.answer = answer
 gc.disable()
@@ -32,7 +32,14 @@ print(type(kept).__name__, kept.__context__, watched[0]())
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"), [("Deferred", "_PutBack"), ("Failed", "Failed"), ("KeyError", "Failed")]
+    ("raised", "told"),
+    [
+        ("Deferred", "_PutBack"),
+        ("Failed", "Failed"),
+        ("KeyError", "Failed"),
+        ("Withdrawn", "Revoked"),
+        ("Elsewhere", "Ignore"),
+    ],
 )
 def test_what_celery_keeps_of_a_failed_job_does_not_keep_its_prompt(raised: str, told: str) -> None:
     ran = subprocess.run([sys.executable, "-c", SCRIPT, raised], capture_output=True, text=True, check=True)
