@@ -27,6 +27,9 @@ FACTS: Mapping[str, Any] = YAML(typ="safe").load(FILE.read_text(encoding="utf-8"
 SERVICES: Mapping[str, Any] = FACTS["services"]
 PORTS = {"flower": "5555", "dashboard": "8788", "simulator": "8787", "prometheus": "9090"}
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?}")
+OURS = frozenset(name for name, facts in SERVICES.items() if "build" in facts)
+INSIDE = os.environ.get("PROMPTMILL_TEST_IMAGE", "").split()
+"""Words that run a command in our image, `{folder}` being shared with it; none: our services run on this machine."""
 PATIENCE = 60.0  # seconds for a program to be healthy; several programs may share two cores
 
 
@@ -60,6 +63,8 @@ class Place:
         secrets = make_secrets(folder)
         for name in ("tmp", "data", "bin"):
             (folder / name).mkdir()
+        for shared in ("", "tmp", "data", "secrets") if INSIDE else ():
+            (folder / shared).chmod(0o777)  # the image's user is another
         if client := shutil.which("valkey-cli") or shutil.which("redis-cli"):
             (folder / "bin/valkey-cli").symlink_to(client)
         return cls(
@@ -90,14 +95,22 @@ class Place:
         return theirs.sub(lambda match: self.replacements[match[0]], as_compose_fills_it_in(text, {}))
 
     def environment(self, service: str) -> dict[str, str]:
-        """What a service's processes find in their environment."""
+        """What a service's processes find in their environment, beyond what their image says."""
         from_file = dotenv_values(self.settings) if "env_file" in SERVICES[service] else {}
         told = {**from_file, **SERVICES[service].get("environment", {})}
-        return {
-            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            **{name: self.text(value) for name, value in told.items()},
-        }
+        return {name: self.text(value) for name, value in told.items()}
+
+    def process(self, service: str, words: Sequence[str]) -> dict[str, Any]:
+        """What a process of a service is started with."""
+        told = self.environment(service)
+        path = f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        here = {"PATH": path, "HOME": str(self.folder)}
+        streams = {"cwd": self.folder, "stdin": subprocess.DEVNULL}
+        if not INSIDE or service not in OURS:
+            return {"args": words, "env": {**here, **told}, **streams}
+        into = [word.format(folder=self.folder) for word in INSIDE]
+        named = [f"{name}={value}" for name, value in told.items()]
+        return {"args": [*into, "env", *named, *words], "env": here, **streams}
 
     def command(self, words: Sequence[str]) -> list[str]:
         """Words of a command, each as it must read here."""
@@ -106,14 +119,7 @@ class Place:
     def execute(self, service: str, *words: str) -> subprocess.CompletedProcess[str]:
         """What `docker compose exec SERVICE WORDS` does."""
         return subprocess.run(
-            words,
-            env=self.environment(service),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=PATIENCE,
+            **self.process(service, words), capture_output=True, text=True, check=False, timeout=PATIENCE
         )
 
     def is_healthy(self, service: str) -> bool:
@@ -134,10 +140,7 @@ class Place:
         with (
             (self.folder / f"{service}.log").open("wb") as log,
             subprocess.Popen(
-                [*image_entry, *self.command(SERVICES[service]["command"])],
-                env=self.environment(service),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
+                **self.process(service, [*image_entry, *self.command(SERVICES[service]["command"])]),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             ) as process,

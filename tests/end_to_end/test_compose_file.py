@@ -11,10 +11,17 @@ from typing import Any
 import pytest
 
 from promptmill.settings import ClaudeSettings
-from tests.end_to_end.compose_place import FACTS, FILE, ROOT, SERVICES, as_compose_fills_it_in, make_secrets
+from tests.end_to_end.compose_place import (
+    FACTS,
+    FILE,
+    OURS,
+    ROOT,
+    SERVICES,
+    as_compose_fills_it_in,
+    make_secrets,
+)
 
 LONG_RUNNING = sorted(set(SERVICES) - {"migrate"})
-OURS = sorted(name for name, facts in SERVICES.items() if facts["image"].startswith("${MILL_IMAGE"))
 GIVEN = {
     "redis": {"redis_password"},
     "postgres": {"postgres_password"},
