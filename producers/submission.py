@@ -51,6 +51,7 @@ def submit(
     budget: str | float | Decimal | None = None,
     priority: str | float = "normal",
     tags: Mapping[str, str] | None = None,
+    notify: str | None = None,
     limit: int | None = None,
     skip_invalid: bool = False,
     new: bool = False,
@@ -81,6 +82,8 @@ def submit(
             For a batch that exists already it takes the place of the former one.
         priority: `high`, `normal`, `low`, or a weight: 10 gets ten times the share of 1.
         tags: notes on the batch.
+        notify: an https:// address that is told by a POST when the batch has ended or is paused by itself; see
+            docs/webhooks.md.
         limit: only the first so many rows.
         skip_invalid: leave out rows with faults instead of refusing all.
         new: make a second batch even if the same was submitted before.
@@ -108,6 +111,7 @@ def submit(
         budget=budget,
         priority=priority,
         tags=tags,
+        notify=notify,
         limit=limit,
         skip_invalid=skip_invalid,
         new=new,
@@ -134,6 +138,7 @@ def options_for(
     budget: str | float | Decimal | None = None,
     priority: str | float = "normal",
     tags: Mapping[str, str] | None = None,
+    notify: str | None = None,
     **same: Any,
 ) -> SubmitOptions:
     """The options of a submission, from the words people use; `same` are those that mean the same to both.
@@ -153,6 +158,7 @@ def options_for(
         budget_nanos=None if budget is None else budget_of(budget),
         priority=priority_of(priority),
         tags=tags or {},
+        notify_url=notify,
         extra=({} if schema is None else {PARSE: "json"}) | truncation_policy(ask_again_up_to),
         **same,
     )
@@ -167,9 +173,13 @@ def submit_with(
     progress: Progress | None = None,
 ) -> Submission:
     """Admit a source; `simulated` says who will answer, where the caller knows."""
+    if options.notify_url is not None:
+        from promptmill.webhooks import check_url  # noqa: PLC0415  # few ask for it
+
+        check_url(options.notify_url, settings.webhook.allowed)
     with Runtime.open(settings) as runtime:
         if simulated is None:
-            simulated = _will_be_simulated(runtime)
+            simulated = will_be_simulated(runtime)
         admission = admit(
             runtime.database,
             source,
@@ -204,7 +214,7 @@ def left_out(first: Sequence[InvalidInput], count: int) -> list[str]:
     return said
 
 
-def _will_be_simulated(runtime: Runtime) -> bool:
+def will_be_simulated(runtime: Runtime) -> bool:
     """Whether a simulator will answer: it is at ANTHROPIC_BASE_URL, or nothing is set and the workers call one."""
     if not needs_simulator(runtime.settings):
         return runtime.endpoint.simulated

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from promptmill.catalogue import Catalogue
-from promptmill.errors import ConfigurationError
+from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
 from promptmill.store.database import Database
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from promptmill.claude.endpoints import Endpoint
     from promptmill.claude.keys import Key, KeyRing, KeySource
     from promptmill.limits import Ceilings, Pool, RedisLimiter
+    from promptmill.webhooks import Secrets
 
 SIMULATED = "simulated"
 """The endpoint a batch remembers when a simulator answers it, at whatever address that runs."""
@@ -124,6 +125,21 @@ class Runtime:
         from promptmill.claude.keys import KeyRing  # noqa: PLC0415  # only workers call
 
         return KeyRing(self.read_keys())
+
+    def webhook_secrets(self) -> "Secrets":
+        """What notices are signed with.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is empty, or a secret is none.
+        """
+        from promptmill.webhooks import Secrets  # noqa: PLC0415  # only workers tell anybody
+
+        secret = self.settings.webhook.read_secret()
+        try:
+            return Secrets.read("" if secret is None else secret.get_secret_value())
+        except InvalidInput as error:
+            setting = "PROMPTMILL_WEBHOOK_SECRET"
+            raise ConfigurationError(f"{setting}: {error.why}", setting=setting) from None
 
     def client(self) -> "ClaudeClient":
         """A client for the running event loop; whoever asks closes it."""

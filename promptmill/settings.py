@@ -159,6 +159,35 @@ class DashboardSettings(_Group):
         return _given_or_read(self.token, self.token_file, "PROMPTMILL_DASHBOARD_TOKEN_FILE")
 
 
+class RetentionSettings(_Group):
+    """Days that a batch which has ended keeps what it holds; None = for ever."""
+
+    prompts_days: Annotated[float, Field(ge=0)] | None = None
+    answers_days: Annotated[float, Field(ge=0)] | None = None
+    everything_days: Annotated[float, Field(ge=0)] | None = None
+
+
+class WebhookSettings(_Group):
+    """How those are told who asked for it."""
+
+    secret: SecretStr | None = None
+    secret_file: Path | None = None
+    allow: str = ""  # inner hosts, `name` or `name:port`, between commas
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """The inner hosts that may be told."""
+        return frozenset(host.strip().lower() for host in self.allow.split(",") if host.strip())
+
+    def read_secret(self) -> SecretStr | None:
+        """What notices are signed with, from the variable or the file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is empty.
+        """
+        return _given_or_read(self.secret, self.secret_file, "PROMPTMILL_WEBHOOK_SECRET_FILE")
+
+
 class Settings(_Group):
     """Everything a process is told from outside."""
 
@@ -177,6 +206,8 @@ class Settings(_Group):
     claude: ClaudeSettings = ClaudeSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
+    retention: RetentionSettings = RetentionSettings()
+    webhook: WebhookSettings = WebhookSettings()
     dashboard: DashboardSettings = DashboardSettings()
     models: Mapping[str, Mapping[str, Any]] = {}
     prices: Mapping[str, Mapping[str, Any]] = {}
@@ -231,6 +262,12 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "worker.reconcile_s": ("PROMPTMILL_WORKER__RECONCILE_S",),
     "worker.transport": ("PROMPTMILL_WORKER__TRANSPORT",),
     "worker.pulse_file": ("PROMPTMILL_WORKER__PULSE_FILE",),
+    "retention.prompts_days": ("PROMPTMILL_RETENTION__PROMPTS_DAYS",),
+    "retention.answers_days": ("PROMPTMILL_RETENTION__ANSWERS_DAYS",),
+    "retention.everything_days": ("PROMPTMILL_RETENTION__EVERYTHING_DAYS",),
+    "webhook.secret": ("PROMPTMILL_WEBHOOK_SECRET",),
+    "webhook.secret_file": ("PROMPTMILL_WEBHOOK_SECRET_FILE",),
+    "webhook.allow": ("PROMPTMILL_WEBHOOK_ALLOW",),
     "dashboard.token": ("PROMPTMILL_DASHBOARD_TOKEN",),
     "dashboard.token_file": ("PROMPTMILL_DASHBOARD_TOKEN_FILE",),
 }

@@ -11,6 +11,7 @@ from promptmill.logs import get_logger, where
 from workers.dispatcher import Dispatcher
 from workers.leadership import Leadership
 from workers.reaper import Reaper
+from workers.upkeep import Upkeep
 
 log = get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Leader:
     leadership: Leadership
     dispatcher: Dispatcher
     reaper: Reaper
+    upkeep: Upkeep
     redis_url: str
     clock: Clock
     wake_recurring: Callable[[], None] = lambda: None
@@ -52,6 +54,7 @@ class Leader:
         self.step_down()
         if self._thread is not None:
             self._thread.join()
+        self.upkeep.stop()
 
     def _run(self) -> None:
         with Nudges(self.redis_url) as nudges:
@@ -69,6 +72,7 @@ class Leader:
         if self.clock.monotonic() - self._swept_at >= SWEEP_S:
             self._swept_at = self.clock.monotonic()
             self.wake_recurring()
+            self.upkeep.poke()
             self._try(self.reaper.sweep)
         return self._try(self.dispatcher.fill_window)
 

@@ -27,6 +27,7 @@ from promptmill.errors import PromptmillError, Unavailable
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
 from promptmill.logs import get_logger
+from promptmill.retention import Retention
 from promptmill.retries import RetryPolicy, after_loss
 from promptmill.runtime import Runtime
 from workers import pool
@@ -40,16 +41,19 @@ from workers.holding import pause_held
 from workers.leader import Leader
 from workers.leadership import Leadership
 from workers.limit_changes import LimitChanges
+from workers.notices import Herald
 from workers.outcomes import Outcomes
 from workers.permits import WatchedLimiter
 from workers.pipeline import Pipeline
-from workers.put_right import Fault, PutRight
+from workers.put_right import Fault, PutRight, RefusedMessages
 from workers.reaper import Reaper
 from workers.reconciliation import Reconciliation
 from workers.recurring import RecurringRuns
+from workers.refusals import refused
 from workers.run_submission import RunSubmission
 from workers.statements import lock_jobs, size_of, store_statements
 from workers.timekeeping import DatabaseClock
+from workers.upkeep import Upkeep
 from workers.vitals import Vitals
 from workers.watchdog import Judge, Signs, Watchdog
 from workers.writer import Writer
@@ -84,6 +88,7 @@ class WorkerProcess:
         self.limit_changes = LimitChanges()
         self.experiences = Experiences(runtime.database, self.clock)
         self.put_right = PutRight(self.redis)
+        self.refused_messages = RefusedMessages(self.redis, refused.take)
         self._after_loss = partial(
             after_loss,
             max_losses=runtime.settings.worker.max_losses,
@@ -130,6 +135,7 @@ class WorkerProcess:
             asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
             asyncio.create_task(_repeat(self._tell_on_hand, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._tell_vitals, worker.heartbeat_s)),
+            asyncio.create_task(_repeat(self._tell_refused, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._reconciliation().compare, worker.reconcile_s)),
         ]
 
@@ -139,6 +145,9 @@ class WorkerProcess:
         await asyncio.to_thread(
             self.hands.tell, self.id, InHand(at, self._handed_over() | frozenset(self.on_hand))
         )
+
+    async def _tell_refused(self) -> None:
+        await asyncio.to_thread(self.refused_messages.tell)
 
     async def _tell_vitals(self) -> None:
         await asyncio.to_thread(Vitals(self.redis, self.id, pool.worst_lag).tell)
@@ -251,6 +260,7 @@ class WorkerProcess:
             self.experiences.stop()
             self.writer.stop()
             self.heartbeat.stop()
+            self.refused_messages.tell()
             self.queue.close()
             self.watched_queue.close()
             self.redis.close()
@@ -299,10 +309,17 @@ class WorkerProcess:
             leadership=Leadership(self.redis, self.id, runtime.endpoint_name),
             dispatcher=dispatcher,
             reaper=self._reaper(),
+            upkeep=self._upkeep(),
             redis_url=runtime.redis_url,
             clock=self.clock,
             wake_recurring=self.recurring.wake,
         )
+
+    def _upkeep(self) -> Upkeep:
+        runtime, kept = self.runtime, self.runtime.settings.retention
+        herald = Herald(runtime.database, runtime.webhook_secrets(), runtime.settings.webhook.allowed)
+        days = Retention(kept.prompts_days, kept.answers_days, kept.everything_days)
+        return Upkeep(runtime.database, herald, days, self.clock)
 
     def _reaper(self) -> Reaper:
         worker = self.runtime.settings.worker

@@ -33,6 +33,7 @@ class Asked:
     budget: str | None
     priority: str
     tags: list[str] | None
+    notify: str | None = None
     limit: int | None
     skip_invalid: bool
     new: bool
@@ -63,6 +64,7 @@ def options_from(asked: Asked) -> "SubmitOptions":
             budget=asked.budget,
             priority=asked.priority,
             tags=tags_of(asked.tags),
+            notify=asked.notify,
             limit=asked.limit,
             skip_invalid=asked.skip_invalid,
             new=asked.new,

@@ -91,6 +91,14 @@ Priority = Annotated[
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="K=V", help="A note on the batch; may be repeated.")
 ]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        metavar="URL",
+        help="Tell this https:// address when the batch has ended, or is paused by itself.",
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Take only the first N prompts.")
 ]

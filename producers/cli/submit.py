@@ -36,6 +36,7 @@ def submit(
     budget: opt.Budget = None,
     priority: opt.Priority = "normal",
     tags: opt.Tags = None,
+    notify: opt.Notify = None,
     limit: opt.Limit = None,
     skip_invalid: opt.SkipInvalid = False,
     new: opt.New = False,
@@ -55,7 +56,7 @@ def submit(
     asked = Asked(
         model=model, name=name, max_tokens=max_tokens,
         ask_again_up_to=ask_again_up_to, system=system, template=template, columns=columns,
-        schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags,
+        schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags, notify=notify,
         limit=limit, skip_invalid=skip_invalid, new=new,
     )  # fmt: skip
     if dry_run:

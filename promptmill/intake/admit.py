@@ -22,7 +22,7 @@ from promptmill.intake.storing import store
 from promptmill.intake.survey import Progress, Survey, Surveyor
 from promptmill.pricing import PriceBook
 from promptmill.states import BatchState
-from promptmill.store import Connection, answered, batches, terms
+from promptmill.store import Connection, answered, batches, notices, terms
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
@@ -138,6 +138,9 @@ def admit(
         was = batch.budget_nanos
         if resumed and options.budget_nanos not in (None, was):
             batch = _with_budget(database, batch, options.budget_nanos, clock.now())
+        if resumed and options.notify_url is not None:
+            with database.begin() as conn:
+                notices.send_to(conn, batch.id, options.notify_url)
         if batch.state is BatchState.ADMITTING:
             for stored in store(database, batch.id, _new_jobs(spool.rows(), surveyor.shared), clock):
                 if progress:
@@ -185,6 +188,7 @@ def _new_batch(found: Survey, options: SubmitOptions, *, endpoint: str, simulate
         estimated_input_tokens=found.estimate.input_tokens,
         estimated_output_tokens=found.estimate.output_tokens,
         budget_nanos=options.budget_nanos,
+        notify_url=options.notify_url,
     )
 
 

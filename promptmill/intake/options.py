@@ -29,6 +29,7 @@ class SubmitOptions:
         deadline: when unfinished jobs expire; aware.
         budget_nanos: nano-dollars.
         priority: a weight.
+        notify_url: who is told when the batch ends or is paused by itself; checked by `webhooks.check_url`.
         given: variables that the template knows beside the fields of a row, which go first.
         extra: what workers must know, stored with the batch as it is.
         api_version: the `anthropic-version` that will be sent; it decides which parameters are refused.
@@ -49,6 +50,7 @@ class SubmitOptions:
     deadline: datetime | None = None
     budget_nanos: int | None = None
     priority: float = 1.0
+    notify_url: str | None = field(default=None, repr=False)
     tags: Mapping[str, str] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -18,6 +18,9 @@ from promptmill.store.tables import SERVED, batch
 from promptmill.store.tallies import Tallies, Tally, add
 from promptmill.store.waiting import call_back, end_waiting
 
+NOTICE_AGAIN: dict[str, Any] = {"notified_at": None, "notify_tries": 0, "notify_after": None}
+"""What a batch that changed its state owes those who are told of it; see `notices`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBatch:
@@ -34,6 +37,7 @@ class NewBatch:
         estimate_nanos, budget_nanos: nano-dollars.
         template: a name for what all its prompts have in common; batches with the same one learn from each other.
         estimated_input_tokens, estimated_output_tokens: what is expected of the whole batch, as far as known.
+        notify_url: who is told when it ends or is paused by itself.
     """
 
     name: str
@@ -52,6 +56,7 @@ class NewBatch:
     template: str | None = None
     estimated_input_tokens: int | None = None
     estimated_output_tokens: int | None = None
+    notify_url: str | None = field(default=None, repr=False)
     id: str = field(default_factory=lambda: new_id("batch"))
 
 
@@ -64,7 +69,8 @@ class BatchRow:
     `formula_tokens` is the sum of the jobs' input by formula, `formula_tokens_answered` that of the succeeded.
     `unknown_nanos` is what was set aside for attempts that closed without a known cost. A paused batch says who
     or what paused it, and from when it may go on by itself; `resumed_at` is when it last went on. `purged_at` is when
-    prompts or answers of it were last deleted.
+    prompts or answers of it were last deleted. `notify_…` says who is told of its end, `notified_at` when they were
+    told of the state it is in; the address may hold a secret.
     """
 
     id: str
@@ -109,6 +115,10 @@ class BatchRow:
     resume_at: datetime | None = None
     resumed_at: datetime | None = None
     purged_at: datetime | None = None
+    notify_url: str | None = field(default=None, repr=False)
+    notified_at: datetime | None = None
+    notify_tries: int = 0
+    notify_after: datetime | None = None
 
     @property
     def done(self) -> int:
@@ -128,7 +138,7 @@ def create(conn: Connection, new: NewBatch, now: datetime) -> BatchRow:
         InvalidInput: the name is taken.
     """
     values = {each.name: getattr(new, each.name) for each in fields(new)}
-    values |= dict.fromkeys(_COUNTERS, 0) | {"state": BatchState.ADMITTING, "created_at": now}
+    values |= dict.fromkeys(_COUNTERS, 0) | NOTICE_AGAIN | {"state": BatchState.ADMITTING, "created_at": now}
     try:
         with all_or_none(conn):
             conn.execute(insert(batch).values(values))
@@ -329,7 +339,7 @@ def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
 
 
 _HINTS = 5
-_NOT_PAUSED: dict[str, Any] = {"reason": None, "paused_by": None, "resume_at": None}
+_NOT_PAUSED: dict[str, Any] = {"reason": None, "paused_by": None, "resume_at": None, **NOTICE_AGAIN}
 _COUNTERS = (
     "total",
     "succeeded",

@@ -80,7 +80,9 @@ def retry(
         return 0
     if state is BatchState.ENDED:
         conn.execute(
-            update(batch).where(batch.c.id == batch_id).values(state=BatchState.ACTIVE, ended_at=None)
+            update(batch)
+            .where(batch.c.id == batch_id)
+            .values(state=BatchState.ACTIVE, ended_at=None, **batches.NOTICE_AGAIN)
         )
     add(conn, tallies, now)
     return retried

@@ -276,6 +276,7 @@ def _add(dialect: str) -> Update:
             reason=case((ends, null()), else_=batch.c.reason),
             paused_by=case((ends, null()), else_=batch.c.paused_by),
             resume_at=case((ends, null()), else_=batch.c.resume_at),
+            notified_at=case((ends, null()), else_=batch.c.notified_at),
         )
     )
 

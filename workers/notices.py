@@ -1,0 +1,109 @@
+"""Notices: those who asked are told that a batch ended or was paused by itself, at least once.
+
+The one idea: the database says what is owed and who sends it now; a notice says figures, never a prompt.
+"""
+
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from promptmill import jsontext, webhooks
+from promptmill.logs import get_logger
+from promptmill.pricing import usd
+from promptmill.states import BatchState
+from promptmill.store import notices
+from promptmill.store.batches import BatchRow
+from promptmill.store.database import Database, database_now
+from promptmill.store.notices import Notice
+from promptmill.webhooks import Delivery, Message, Secrets
+
+log = get_logger(__name__)
+
+_AT_ONCE = 4  # so that a receiver who does not answer holds up few others
+
+
+@dataclass(frozen=True, slots=True)
+class Herald:
+    """Sends what is owed.
+
+    Attributes:
+        allowed: inner hosts that may be told; see `webhooks.check_url`.
+        deliver: sends one message, given it and the time.
+    """
+
+    database: Database
+    secrets: Secrets
+    allowed: Collection[str] = ()
+    deliver: Callable[..., Delivery] = field(default=webhooks.deliver)
+
+    def tell(self) -> int:
+        """Send what is owed now; how much of it arrived.
+
+        Raises:
+            Unavailable: the database is away; what was sent may be sent again.
+        """
+        with self.database.read() as conn:
+            owed = notices.due(conn, database_now(conn))
+        if not owed:
+            return 0
+        with ThreadPoolExecutor(_AT_ONCE, "promptmill-notices") as pool:
+            return sum(pool.map(self._tell, owed))
+
+    def _tell(self, notice: Notice) -> bool:
+        with self.database.begin() as conn:
+            now = database_now(conn)
+            if not notices.claim(conn, notice, now):
+                return False
+        message = message_about(notice.batch, now)
+        delivery = self.deliver(message, secrets=self.secrets, allowed=self.allowed, now=now)
+        told = {"batch_id": notice.batch.id, "host": webhooks.host_of(message.url), "tries": notice.tries + 1}
+        if delivery.is_done:
+            log.info("notice_sent", **told)
+        elif notice.is_last:
+            log.error("notice_given_up", why=str(delivery), **told)
+        else:
+            log.warning("notice_failed", why=str(delivery), **told)
+        if delivery.is_done or notice.is_last:
+            with self.database.begin() as conn:
+                notices.settle(conn, notice, database_now(conn))
+        return delivery.is_done
+
+
+def message_about(row: BatchRow, now: datetime) -> Message:
+    """What is told of a batch as it stands; its id is the same for the same event."""
+    kind = f"batch.{row.state.value}"
+    at = row.ended_at if row.state is BatchState.ENDED else row.resumed_at or row.started_at or row.created_at
+    event = f"{row.id}.{row.state.value}.{int((at or now).timestamp() * 1_000_000)}"
+    body = {"type": kind, "timestamp": _stamp(now), "data": _figures(row)}
+    return Message(event, row.notify_url or "", jsontext.written(body))
+
+
+def _figures(row: BatchRow) -> dict[str, Any]:
+    """In the words of `status --json`."""
+    return {
+        "batch_id": row.id,
+        "name": row.name,
+        "state": row.state.value,
+        "reason": row.reason,
+        "paused_by": row.paused_by and row.paused_by.value,
+        "simulated": row.simulated,
+        "model": row.model,
+        "jobs": {
+            "total": row.total,
+            "succeeded": row.succeeded,
+            "errored": row.errored,
+            "canceled": row.canceled,
+            "expired": row.expired,
+        },
+        "cost_usd": usd(row.cost_nanos),
+        "attempts_of_unknown_cost": row.unpriced_attempts,
+        "budget_usd": usd(row.budget_nanos),
+        "created_at": _stamp(row.created_at),
+        "ended_at": _stamp(row.ended_at),
+    }
+
+
+def _stamp(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
