@@ -88,7 +88,8 @@ def _has_shape(arguments: Any, shape: tuple[type, ...]) -> bool:
 
 
 def _says_something(value: Any) -> bool:
-    return any(each is not None for each in value) if isinstance(value, list) else value is not None
+    """Celery itself writes nulls, and a 0 for the nesting of what was replaced."""
+    return any(value) if isinstance(value, list) else bool(value)
 
 
 class Refused:
