@@ -1,9 +1,11 @@
 """The stack that stays: what `up` runs until it is told to stop."""
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from producers.dashboard.access import Access
 from producers.running import Crew
 from producers.stack import Say, Stack, celery, local_stack
 from producers.wording import several
@@ -15,20 +17,27 @@ from promptmill.settings import Settings
 
 
 @contextmanager
-def standing_stack(settings: Settings, *, workers: int, flower_port: int, say: Say) -> Iterator[Stack]:
-    """Redis where none is set, workers, beat and Flower, for the length of the block.
+def standing_stack(
+    settings: Settings, *, workers: int, flower_port: int, dashboard_port: int, say: Say
+) -> Iterator[Stack]:
+    """Redis where none is set, workers, beat, Flower and the page, for the length of the block.
 
     Args:
         settings: as they were read.
         workers: how many worker processes.
         flower_port: where Flower listens on the loopback address; 0 starts none.
+        dashboard_port: where the page listens there; 0 starts none.
         say: told what runs where.
 
     Raises:
         ConfigurationError: a setting is wrong, a port is taken, or the database cannot be used.
     """
     if flower_port:
-        _check_port(flower_port)
+        _check_port(flower_port, "--flower-port", "Flower")
+    if dashboard_port:
+        _check_port(dashboard_port, "--dashboard-port", "page")
+        token = settings.dashboard.read_token()
+        Access(LOOPBACK, token.get_secret_value() if token else None)
     with open_database(settings):  # the tables are there before a worker asks for them
         pass
     with local_stack(settings, say) as stack:
@@ -36,6 +45,8 @@ def standing_stack(settings: Settings, *, workers: int, flower_port: int, say: S
         stack.start_other("beat", celery("beat", "--schedule", str(stack.settings.home / "beat-schedule")))
         if flower_port:
             _start_flower(stack, flower_port)
+        if dashboard_port:
+            _start_dashboard(stack, dashboard_port)
         say(f"{several(workers, 'worker process', 'worker processes')}, beat; logs in {stack.logs}")
         redis = "embedded" if settings.redis_url is None else scrub(settings.redis_url)
         say(f"database {scrub(stack.settings.effective_database_url)}, Redis {redis}")
@@ -43,16 +54,16 @@ def standing_stack(settings: Settings, *, workers: int, flower_port: int, say: S
         yield stack
 
 
-def _check_port(port: int) -> None:
-    """Flower would say the same in a traceback, after everything else has started."""
+def _check_port(port: int, option: str, what: str) -> None:
+    """They would say the same in their logs, after everything else has started."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             raise ConfigurationError(
-                f"--flower-port: {LOOPBACK}:{port} cannot be had ({error.strerror}); name another, or 0 for no Flower",
-                setting="--flower-port",
+                f"{option}: {LOOPBACK}:{port} cannot be had ({error.strerror}); name another, or 0 for no {what}",
+                setting=option,
             ) from error
 
 
@@ -60,3 +71,12 @@ def _start_flower(stack: Stack, port: int) -> None:
     command = celery("flower", f"--address={LOOPBACK}", f"--port={port}", "--purge_offline_workers=300")
     stack.start_other("flower", command)
     stack.say(f"Flower at http://{LOOPBACK}:{port}")
+
+
+def _start_dashboard(stack: Stack, port: int) -> None:
+    """The token goes to it alone."""
+    token = stack.settings.dashboard.read_token()
+    extra = {"PROMPTMILL_DASHBOARD_TOKEN": token.get_secret_value()} if token else {}
+    command = [sys.executable, "-P", "-m", "producers.cli", "dashboard", "--port", str(port)]
+    stack.start_other("dashboard", command, **extra)
+    stack.say(f"the page at http://{LOOPBACK}:{port}")

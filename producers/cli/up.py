@@ -19,8 +19,11 @@ def up(
     flower_port: Annotated[
         int, typer.Option("--flower-port", min=0, max=65535, help="Where Flower listens; 0 starts none.")
     ] = 5555,
+    dashboard_port: Annotated[
+        int, typer.Option("--dashboard-port", min=0, max=65535, help="Where the page listens; 0 starts none.")
+    ] = 8788,
 ) -> None:
-    """Run the local stack in the foreground: Redis if none is set, workers, beat, Flower. Ctrl-C drains it."""
+    """Run the local stack in the foreground: Redis if none is set, workers, beat, Flower, the page. Ctrl-C drains it."""
     from producers.standing import standing_stack  # noqa: PLC0415  # the database layer takes 0.5 s
     from promptmill import settings  # noqa: PLC0415  # likewise
 
@@ -29,7 +32,9 @@ def up(
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        with standing_stack(settings.load(), workers=workers, flower_port=flower_port, say=say) as stack:
+        found = settings.load()
+        ports = {"flower_port": flower_port, "dashboard_port": dashboard_port}
+        with standing_stack(found, workers=workers, say=say, **ports) as stack:
             while True:
                 stack.look_after()
                 time.sleep(_LOOK_EVERY_S)

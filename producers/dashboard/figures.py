@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from producers import limits_now, watch
 from producers.bottleneck import Bottleneck
-from producers.dashboard import beside, documents
+from producers.dashboard import documents
+from producers.dashboard.beside import Beside
 from producers.dashboard.history import History
 from producers.dashboard.moments import Moments
 from producers.limits_now import BacklogReader, LimitsNow
@@ -52,6 +53,7 @@ class Figures:
         self._resources = ExitStack()
         self._moments = Moments()
         self._history = History()
+        self._beside = Beside(settings)
         self._bottlenecks: dict[str, Bottleneck] = {}
         self._last: dict[str, Any] = documents.NOTHING
 
@@ -106,8 +108,8 @@ class Figures:
             "batches": [documents.batch_entry(row, moments.get(row.id)) for row in rows],
             "limits": documents.limits_entry(self.limits()),
             "workers": [documents.worker_entry(each) for each in alive],
-            "keys": beside.keys(self.settings),
-            "schedules": beside.schedules(self.settings),
+            "keys": None,
+            "schedules": self._beside.schedules(),
         }
 
     def _batch(self, name: str) -> Mapping[str, Any]:

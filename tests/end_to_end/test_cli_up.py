@@ -27,7 +27,7 @@ KEY = "sk-ant-the-key-that-no-monitor-may-show"
 
 @contextmanager
 def standing(cli: Any, *words: str, **extra: str) -> Iterator[subprocess.Popen[str]]:
-    running = cli.start("up", *words, **extra)
+    running = cli.start("up", "--dashboard-port", "0", *words, **extra)
     try:
         yield running
     finally:

@@ -56,7 +56,7 @@ def test_the_blocks_that_ask_running_workers_work_beside_them(
     assert asking
     environment = {**os.environ, **NO_LIMITS}
     with subprocess.Popen(
-        [sys.executable, "-m", "producers.cli", "up", "--flower-port", "0"],
+        [sys.executable, "-m", "producers.cli", "up", "--flower-port", "0", "--dashboard-port", "0"],
         cwd=tmp_path,
         env=environment,
         stderr=subprocess.PIPE,

@@ -68,7 +68,7 @@ function prediction(batch) {
   if (!found || !found.jobs) return null;
   const sides = [["as admitted", found.as_admitted], ["as learned", found.as_learned], ["actual", found.actual]];
   const rows = sides.filter(([, each]) => each).map(([name, each]) => ({ key: name, cells: [[name], [count(each.input_tokens)], [count(each.output_tokens)], [dollars(each.cost_usd, 4)]] }));
-  return section("Predicted and actual", table(`For the ${several(found.jobs, "answer")} so far`, ["", "Tokens in", "Tokens out", "Cost"], rows));
+  return section("Predicted and actual", table(`For the ${several(found.jobs, "answer")} so far`, ["Which", "Tokens in", "Tokens out", "Cost"], rows));
 }
 
 function facts(batch) {

@@ -60,7 +60,7 @@ function why(batch) {
 
 function pace(batch) {
   if (batch.state === "ended") return el("span", { class: "quiet" }, batch.ended_at ? `ended ${moment(batch.ended_at)}` : "");
-  return [answers(batch.answers_per_s), batch.eta_s === null ? null : el("span", { class: "under quiet" }, `${duration(batch.eta_s)} left`)];
+  return [batch.state === "active" || batch.answers_per_s ? answers(batch.answers_per_s) : "", batch.eta_s === null ? null : el("span", { class: "under quiet" }, `${duration(batch.eta_s)} left`)];
 }
 
 function limits(now) {
@@ -128,11 +128,18 @@ function keys(list) {
 function schedules(list) {
   if (!list.length) return section("Schedules", el("p", { class: "quiet" }, "There is no schedule; make one with: ", el("code", {}, "promptmill schedule add")));
   const rows = list.map((each) => ({ key: each.name, cells: [
-    [each.name, el("span", { class: "under quiet" }, each.rhythm)],
-    [each.state],
-    [each.next.length ? each.next.map((due) => el("span", { class: "line" }, moment(due))) : "none"],
-    [each.last.length ? each.last.map((run) => el("span", { class: "line" }, `${moment(run.due_at)} ${run.state} `, run.batch_id ? link(`/batch/${encodeURIComponent(run.batch_id)}`, run.batch) : null, run.cost_usd ? ` ${dollars(run.cost_usd)}` : "", run.reason ? `: ${run.reason}` : "")) : "none yet"],
-    [person.signed_in ? el("button", { onclick: () => act(`/api/schedules/${encodeURIComponent(each.name)}/run`) }, "Run now") : ""],
+    [each.name, el("span", { class: "under quiet" }, `${each.when}, ${each.timezone}`)],
+    [each.state, each.hint ? el("span", { class: "under wrong" }, each.hint) : null],
+    [each.next_due.length ? each.next_due.map((due) => el("span", { class: "line" }, moment(due))) : "never"],
+    [each.runs.length ? each.runs.map(oneRun) : "none yet"],
+    [person.signed_in ? el("button", { "aria-label": `Run ${each.name} now`, onclick: () => act(`/api/schedules/${encodeURIComponent(each.name)}/run`) }, "Run now") : null],
   ] }));
-  return section("Schedules", table("Recurring runs", ["Schedule", "State", "Next", "Last", ""], rows));
+  return section("Schedules", table("Recurring runs", ["Schedule", "State", "Next", "Last", person.signed_in ? "Now" : ""], rows));
+}
+
+function oneRun(run) {
+  const became = run.batch_state ? `${run.batch_state} ${count(run.jobs.succeeded)} of ${count(run.jobs.total)}` : run.state;
+  return el("span", { class: "line", key: run.due_at },
+    `${moment(run.due_at)} `, run.batch_id ? link(`/batch/${encodeURIComponent(run.batch_id)}`, became) : became,
+    run.cost_usd ? ` ${dollars(run.cost_usd)}` : "", run.reason ? el("span", { class: "under wrong" }, run.reason) : null);
 }
