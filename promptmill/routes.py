@@ -16,3 +16,10 @@ COUNTERS = KEY_PREFIX + "counters"  # a hash: what counters of metrics were last
 MESSAGES_REFUSED = (
     KEY_PREFIX + "messages-refused"
 )  # a hash: messages that were none of ours, by reason, and how often
+KEY_STATES = KEY_PREFIX + "keys:"  # + a worker's id: how its keys stand, by label
+KEYS_USED = KEY_PREFIX + "keys-used"  # a hash: when each key was last called with
+
+
+def key_field(account: str, label: str) -> str:
+    """What a key is called among those of `KEYS_USED`."""
+    return f"{account}\t{label}"

@@ -40,7 +40,7 @@ class Accounts:
 
     Args:
         keys: every key this process knows.
-        read_keys: reads them anew; a person may have replaced a file.
+        read_keys: reads them anew; a file may have been replaced a moment ago.
         peek: asks the limiter for the state of a pool.
         clock: says whose rest at a spend limit is over.
     """
@@ -56,7 +56,8 @@ class Accounts:
     def in_order(self, group: str, *, resumed_at: datetime | None = None) -> list[Key]:
         """A key of every account, for the next call of a model group: where it would begin first comes first.
 
-        `resumed_at` is when the batch of the call last went on: an account that rests since before is tried again.
+        `resumed_at` is when the batch of the call last went on: an account that rests since before is tried again, and
+        where no key is left, so are those refused before.
         One that rests without a date comes first now and then, for one call: see `KeyRing.probe`.
 
         Raises:
@@ -67,7 +68,7 @@ class Accounts:
             self.keys.resumed(resumed_at)
         probe = self.keys.probe(group, self.clock.now())
         try:
-            usable = self._usable(group)
+            usable = self._usable(group, resumed_at)
         except NoUsableKey:
             if probe is None:
                 raise
@@ -106,11 +107,13 @@ class Accounts:
                 raise state
         return states
 
-    def _usable(self, group: str) -> tuple[Key, ...]:
+    def _usable(self, group: str, resumed_at: datetime | None) -> tuple[Key, ...]:
         try:
             return self.keys.usable(group, now=self.clock.now())
         except NoUsableKey:
             self.keys.refresh(self.read_keys())
+            if resumed_at is not None:
+                self.keys.forgive(resumed_at)
             return self.keys.usable(group, now=self.clock.now())
 
     def _pools(self, group: str) -> list[Pool]:

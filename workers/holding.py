@@ -60,3 +60,15 @@ def pause_held(database: Database, held: Held, clock: Clock) -> datetime | None:
             if paused:
                 log.warning("batch_paused", batch_id=batch.id, by=held.by, until=held.resume_at)
     return None
+
+
+def resume_for_key(database: Database, endpoint: str) -> None:
+    """There is a new key: what calls this endpoint and was paused for want of one goes on.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    with database.begin() as connection:
+        resumed = batches.resume_held(connection, PausedBy.KEY, endpoint)
+    for batch_id in resumed:
+        log.warning("batch_resumed", batch_id=batch_id, why="there is a new key")

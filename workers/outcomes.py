@@ -6,6 +6,7 @@ cut stream had told of its usage is kept, but it is not the bill.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ log = get_logger(__name__)
 INTERRUPTED = "interrupted"
 NO_ROOM_REST_S = (2.0, 5.0)
 """How long a job rests for which a budget has no room while other calls may give some back."""
-WITHOUT_KEY_S = 15.0
+WITHOUT_KEY_S = 3.0
 """How long a job rests when there is no key to call with."""
 
 
@@ -205,7 +206,7 @@ class Outcomes:
         Raises:
             Deferred: always, once it is committed.
         """
-        if not none_left.asking:
+        if not none_left.asking and not none_left.expecting:
             await self._hold(job, none_left)
         # What a spend limit holds begins again with the batch, at once; a key may be with another worker.
         after = 0.0 if none_left.resting and not none_left.asking else WITHOUT_KEY_S
@@ -232,6 +233,14 @@ class Outcomes:
         else:
             if went_on is not None:
                 self.keys.resumed(went_on)
+            if held.by is PausedBy.KEY:
+                self._look_for_key(job)
+
+    def _look_for_key(self, job: LoadedJob) -> None:
+        """A key that came while the batch was being paused has let nothing go on yet."""
+        with contextlib.suppress(NoUsableKey):
+            self.keys.usable(job.model_group, now=self.clock.now())
+            self.keys.on_held_in_vain()
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
         """End a job whose answer was paid for and cannot be stored: asking again would only cost again.
@@ -273,7 +282,7 @@ class Outcomes:
             case Retry(after=after):
                 await self._defer(job, lease, attempt, failure, after=after)
             case SwapKey():
-                self._retire(key, job.model_group, failure)
+                self._retire(key, job.model_group, failure, sent_at)
                 await self._defer(job, lease, attempt, failure, after=0.0)
             case Hold(reason=reason, until=until):
                 none_left = self._rest(job, key, Rest(sent_at, until, scrub(reason)))
@@ -286,11 +295,13 @@ class Outcomes:
                 log.info("job_given_up", job_id=job.id, kind=failure.kind, request_id=failure.request_id)
                 await self._fail(job, lease, attempt, failure)
 
-    def _retire(self, key: Key, group: str, failure: ClaudeError) -> None:
+    def _retire(self, key: Key, group: str, failure: ClaudeError, sent_at: datetime) -> None:
         """401 retires the key, 403 the key for that model group."""
         everywhere = failure.status == HTTPStatus.UNAUTHORIZED or failure.error_type == "authentication_error"
-        self.keys.retire(key, None if everywhere else group, scrub(str(failure)))
-        log.error("key_retired", key=key.label, group=group, status=failure.status)
+        if self.keys.retire(key, None if everywhere else group, scrub(str(failure)), sent_at):
+            log.error("key_retired", key=key.label, group=group, status=failure.status)
+        else:
+            log.info("old_key_refused", key=key.label, status=failure.status)
 
     def _rest(self, job: LoadedJob, key: Key, rest: Rest) -> NoUsableKey | None:
         """The account rests, and another takes over; where there is none, the answer says why."""

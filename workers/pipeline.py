@@ -129,6 +129,7 @@ class Pipeline:
 
     async def _begin(self, job: LoadedJob, key: Key, permit: Permit, estimate: Estimate) -> Lease | None:
         """The lease, or None for a job that is not ours; the permit is released where no call follows.
+        self.accounts.keys.called(key, begun.sent_at)
 
         Raises:
             Deferred: the budget of the batch has no room, and the job went back.

@@ -37,7 +37,9 @@ from workers.dispatcher import Dispatcher
 from workers.experience import Experiences
 from workers.hands import Hands, InHand
 from workers.heartbeat import Heartbeat
-from workers.holding import pause_held
+from workers.holding import pause_held, resume_for_key
+from workers.key_report import KeyReport
+from workers.key_watch import KeyWatch
 from workers.leader import Leader
 from workers.leadership import Leadership
 from workers.limit_changes import LimitChanges
@@ -85,6 +87,7 @@ class WorkerProcess:
         self.hands = Hands(self.redis)
         self.keys = runtime.keys()
         self.heartbeat = self._heartbeat()
+        self.key_report = KeyReport(self.redis, self.id)
         self.limit_changes = LimitChanges()
         self.experiences = Experiences(runtime.database, self.clock)
         self.put_right = PutRight(self.redis)
@@ -118,7 +121,7 @@ class WorkerProcess:
 
     def _say_idle_limits(self) -> None:
         """A misspelt account would leave its limits without a word."""
-        accounts = {configured_account(key.account) for key in self.runtime.read_keys()}
+        accounts = {configured_account(key.account) for key in self.runtime.declared_keys()}
         if accounts and (idle := self.runtime.settings.limits.not_among(accounts)):
             log.warning("limits_of_no_account", entries=idle, accounts=sorted(accounts))
 
@@ -131,12 +134,15 @@ class WorkerProcess:
         self.client = self.runtime.client()
         self.pipeline = self._pipeline()
         self._repeating = [
+        self.key_watch = self._key_watch()
+        await self.key_watch.start()
             asyncio.create_task(_repeat(self.limiter.beat, LIMITER_BEAT_S)),
             asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
             asyncio.create_task(_repeat(self._tell_on_hand, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._tell_vitals, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._tell_refused, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._reconciliation().compare, worker.reconcile_s)),
+            asyncio.create_task(_repeat(self._tell_keys, worker.heartbeat_s)),
         ]
 
     async def _tell_on_hand(self) -> None:
@@ -148,6 +154,9 @@ class WorkerProcess:
 
     async def _tell_refused(self) -> None:
         await asyncio.to_thread(self.refused_messages.tell)
+    async def _tell_keys(self) -> None:
+        await asyncio.to_thread(self.key_report.tell, self.keys.states(self.clock.now()))
+
 
     async def _tell_vitals(self) -> None:
         await asyncio.to_thread(Vitals(self.redis, self.id, pool.worst_lag).tell)
@@ -169,7 +178,7 @@ class WorkerProcess:
             outcomes=outcomes,
             limiter=self.limiter,
             client=self.client,
-            accounts=Accounts(self.keys, self.runtime.read_keys, self.limiter.peek, self.clock),
+            accounts=Accounts(self.keys, self.key_watch.read_now, self.limiter.peek, self.clock),
             estimator=estimator,
             meet=self.experiences.meet,
             serves=lambda job: job.endpoint == self.runtime.endpoint_name,
@@ -233,6 +242,7 @@ class WorkerProcess:
         await self.client.aclose()
         await self.limiter.aclose()
         await asyncio.to_thread(self.stop)
+        await self.key_watch.stop()
 
     def drain(self) -> None:
         """Begin nothing more; what a second signal asks for is the pool's to do.
@@ -266,6 +276,7 @@ class WorkerProcess:
             self.redis.close()
 
     def _queue(self) -> BrokerQueue:
+            self.key_report.leave()
         elsewhere = self.runtime.settings.broker_url
         if elsewhere is None:
             return RedisQueue(self.redis)
@@ -276,6 +287,15 @@ class WorkerProcess:
         return Writer(
             self.runtime.database.begin,
             store_statements(self.id, self.clock),
+    def _key_watch(self) -> KeyWatch:
+        go_on = partial(resume_for_key, self.runtime.database, self.runtime.endpoint_name)
+        return KeyWatch(
+            ring=self.keys,
+            declared=self.runtime.declared_keys,
+            go_on=lambda: asyncio.to_thread(go_on),
+            clock=self.clock,
+        )
+
             prepare=lock_jobs,
             size=size_of,
             rows=worker.commit_rows,

@@ -5,6 +5,7 @@ GET  ledger      the book; `?detail=1` adds every prompt's count, every second, 
 GET  bills       what each call was billed, by the number at the end of its request id; `?after=N` leaves out the first N
 POST reset       full buckets, an empty book
 GET, POST limits the pools; a body {"rpm", "itpm", "otpm", "organization", "group"} changes limits
+POST keys        {"add": {organization: [keys]}, "revoke": [keys]}: keys that come and go, until the next reset
 POST scenario    another scenario, as the tables of its file in JSON; tenants and limits from the next reset on
 """
 
@@ -49,6 +50,8 @@ def answer_admin(  # noqa: PLR0911  # one return per endpoint: it reads as the t
         case "POST", "limits":
             _set_limits(simulation, _read(raw))
             return {"pools": _pools(simulation)}
+        case "POST", "keys":
+            return _change_keys(simulation, _read(raw))
         case "POST", "scenario":
             return _play(simulation, _read(raw))
     raise ApiProblem(404, f"{method} /_admin/{name}: no such endpoint")
@@ -113,6 +116,21 @@ def _set_limits(simulation: Simulation, body: dict[str, Any]) -> None:
         organization=body.get("organization"),
         group=body.get("group"),
     )
+
+
+def _change_keys(simulation: Simulation, body: dict[str, Any]) -> dict[str, Any]:
+    """Their number only: an answer that names keys ends up in a log."""
+    added, revoked = body.get("add", {}), body.get("revoke", [])
+    if set(body) - {"add", "revoke"} or not isinstance(added, dict) or not isinstance(revoked, list):
+        raise invalid('Input should be {"add": {organization: [keys]}, "revoke": [keys]}')
+    if any(not isinstance(keys, list) for keys in added.values()):
+        raise invalid("add: Input should be lists of keys by organization")
+    for organization, keys in added.items():
+        for key in keys:
+            simulation.organizations.add_key(str(key), organization)
+    for key in revoked:
+        simulation.organizations.revoke_key(str(key))
+    return {"added": sum(len(keys) for keys in added.values()), "revoked": len(revoked)}
 
 
 def _play(simulation: Simulation, tables: dict[str, Any]) -> dict[str, Any]:

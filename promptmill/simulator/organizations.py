@@ -49,6 +49,7 @@ class Organizations:
         self._config = config
         self._started = started
         self._names = {key: name for name, keys in config.organizations.items() for key in keys}
+        self._revoked: set[str] = set()
         self._by_key: dict[str, Organization] = {}
         self._by_name: dict[str, Organization] = {}
         self._overrides: dict[tuple[str | None, str | None], dict[str, float]] = {}
@@ -72,6 +73,8 @@ class Organizations:
             ApiProblem: 401, the key is not valid here.
         """
         found = self._by_key.get(key)
+        if key in self._revoked:
+            raise problems.wrong_key()
         if found is not None:
             return found
         name = self._names.get(key)
@@ -82,6 +85,16 @@ class Organizations:
         organization = self._by_name.setdefault(name, Organization(name))
         self._by_key[key] = organization
         return organization
+
+    def add_key(self, key: str, organization: str) -> None:
+        """From now on a key of an organization; also one that was revoked."""
+        self._revoked.discard(key)
+        self._by_key.pop(key, None)
+        self._names[key] = organization
+
+    def revoke_key(self, key: str) -> None:
+        """From now on it is refused; calls that have begun go on."""
+        self._revoked.add(key)
 
     def name_of(self, organization_id: str | None) -> str:
         """The name behind the id of a reply's header; empty when there is none."""

@@ -9,7 +9,7 @@ import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -74,6 +74,16 @@ class SimulatorHandle:
         """Put other limits per minute in force at once; 0 = no limit, None = as it is."""
         values = {"rpm": rpm, "itpm": itpm, "otpm": otpm, "organization": organization, "group": group}
         self._ask("POST", "limits", {name: value for name, value in values.items() if value is not None})
+
+    def change_keys(
+        self, *, add: Mapping[str, Sequence[str]] | None = None, revoke: Sequence[str] = ()
+    ) -> None:
+        """Keys that come, by organization, and keys that are refused from now on."""
+        self._ask(
+            "POST",
+            "keys",
+            {"add": {name: [*keys] for name, keys in (add or {}).items()}, "revoke": [*revoke]},
+        )
 
     def set_scenario(self, **tables: Any) -> None:
         """Replace the scenario: `set_scenario(fault=[{"kind": "overloaded", "nth": 1}])`; nothing = no faults.

@@ -323,6 +323,19 @@ def resume_due(conn: Connection, now: datetime) -> Sequence[str]:
     return due
 
 
+def resume_held(conn: Connection, by: PausedBy, endpoint: str) -> Sequence[str]:
+    """What `by` has paused at an endpoint goes on, because its reason is gone; the ids.
+
+    It does not count as having gone on by a person's word: what rests at a spend limit still does.
+    """
+    held = conn.scalars(_HELD, {"by": by, "endpoint": endpoint}).all()
+    if held:
+        conn.execute(
+            update(batch).where(batch.c.id.in_(held)).values(state=BatchState.ACTIVE, **_NOT_PAUSED)
+        )
+    return held
+
+
 def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
     """Cancel what has not begun; running jobs finish and are recorded, then the batch ends.
 
@@ -365,6 +378,13 @@ _DUE = (
     .order_by(batch.c.id)
     # One that is being written to is left to the next call.
     .with_for_update(key_share=True, skip_locked=True)
+)
+_HELD = (
+    select(batch.c.id)
+    .where(text(SERVED), batch.c.state == BatchState.PAUSED)
+    .where(batch.c.paused_by == bindparam("by"), batch.c.endpoint == bindparam("endpoint"))
+    .order_by(batch.c.id)
+    .with_for_update(key_share=True)
 )
 _SELECT = select(*(batch.c[each.name] for each in fields(BatchRow)))
 

@@ -50,11 +50,13 @@ class KeyRing:
 
     Attributes:
         on_refused: hears of each key that the API refused for everything.
+        on_held_in_vain: hears that something was paused for want of a key, and that there is one meanwhile.
         expecting: whether a key is about to come, so that nothing need be paused for want of one.
     """
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self.on_refused: Callable[[Key], None] = lambda _key: None
+        self.on_held_in_vain: Callable[[], None] = lambda: None
         self.expecting: Callable[[], bool] = lambda: False
         self._keys = tuple(keys)
         self._missing: tuple[Missing, ...] = ()
@@ -156,9 +158,10 @@ class KeyRing:
         self._went_on = max(at, self._went_on or at)
         self._wake(lambda _name, rest: rest.since <= at)
 
-    def refresh(self, keys: Iterable[Key], missing: Iterable[Missing] = ()) -> None:
-        """Replace the keys; what was refused stays refused only while its secret is the same."""
-        self._keys, self._missing = tuple(keys), tuple(missing)
+    def refresh(self, keys: Iterable[Key], missing: Iterable[Missing] | None = None) -> None:
+        """Replace the keys, and unless None those that cannot be had; what was refused stays so while its secret is the same."""
+        self._keys = tuple(keys)
+        self._missing = self._missing if missing is None else tuple(missing)
         if self._retired:
             self._retired = {place: why for place, why in self._retired.items() if place[0] in self._keys}
 

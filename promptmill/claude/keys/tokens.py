@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -73,64 +73,77 @@ def fetch_token(source: KeySource, clock: Clock) -> Token:
 
 @dataclass(slots=True)
 class TokenKeeper:
-    """The token of one source, and when it is fetched next.
+    """The token of one source, and when it is fetched next. It fetches nothing itself, and belongs to one thread.
 
     Attributes:
         key: what is used now; None before the first.
         why: why the last fetch failed; None when it went well.
-        fetching: one is on its way.
     """
 
     source: KeySource
     clock: Clock
     key: Key | None = None
     why: str | None = None
-    fetching: bool = False
     _due_at: datetime | None = None
+    _asked_at: datetime | None = None
     _obtained_at: datetime | None = None
-    _in_vain: int = field(default=0)
+    _in_vain: int = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether to fetch now."""
-        return not self.fetching and (self._due_at is None or self.clock.now() >= self._due_at)
+        """Whether to fetch now: its time has come, and no fetch is on its way."""
+        return self._asked_at is None and (self._due_at is None or self.clock.now() >= self._due_at)
 
     @property
     def is_awaited(self) -> bool:
         """Whether a token is on its way, or will be at once, so that it is worth waiting for."""
-        return self.fetching or self.is_due
+        return self.is_due or (self._asked_at is not None and not self._is_overdue)
 
-    def fetch(self) -> None:
-        """Fetch a token; blocks. What is known stays when it fails."""
-        try:
-            token = fetch_token(self.source, self.clock)
-        except Unavailable as error:
-            self.why = str(error)
-            self._due_at = self._later()
-        else:
-            self._take(token)
+    @property
+    def why_missing(self) -> str:
+        """For people, while there is no key."""
+        if self._is_overdue:
+            return f"the {self.source.kind} has not answered within {self.source.timeout_s:g} s"
+        return self.why or f"the {self.source.kind} has not answered yet"
 
-    def refused(self, key: Key) -> None:
-        """The API refused it: if it is still the one in use, another is fetched, soon but never in a tight loop."""
-        if key == self.key and self._obtained_at is not None and not self.fetching:
-            fresh = self.clock.now() - self._obtained_at < timedelta(seconds=AFTER_FAILURE_S)
-            self._due_at = self._later() if fresh else self.clock.now()
-            self.key = None
-            self.why = "the last one was refused"
+    def asked(self) -> None:
+        """A fetch is on its way; `took` or `failed` follows."""
+        self._asked_at = self.clock.now()
 
-    def _take(self, token: Token) -> None:
+    def took(self, token: Token) -> None:
+        """A fetch went well."""
         now = self.clock.now()
         if self.key is None or token.secret != self.key.secret:
             self._obtained_at = now
-        expires_at = token.expires_at
-        if expires_at is None:
+        if token.expires_at is None:
             self._due_at = now + timedelta(seconds=self.source.refresh_s)
         else:
-            life = expires_at - now
-            self._due_at = max(expires_at - min(AHEAD, life / 3), now + timedelta(seconds=SOONEST_S))
+            ahead = min(AHEAD, (token.expires_at - now) / 3)
+            self._due_at = max(token.expires_at - ahead, now + timedelta(seconds=SOONEST_S))
+        self.key = self.source.key_of(token.secret, token.expires_at, self._obtained_at)
+        self.why = self._asked_at = None
+
+    def failed(self, why: str) -> None:
+        """A fetch failed; what is known stays in use while it lives."""
+        self.why, self._asked_at = why, None
+        self._due_at = self._later()
+
+    def refused(self, key: Key) -> None:
+        """The API refused it: if it is still the one in use, another is fetched; at once unless it was fresh."""
+        if key != self.key or self._obtained_at is None:
+            return
+        lived = (self.clock.now() - self._obtained_at).total_seconds()
+        if lived > AFTER_FAILURE_S:
             self._in_vain = 0
-        self.key = self.source.key_of(token.secret, expires_at, self._obtained_at)
-        self.why = None
+            self._due_at = self.clock.now()
+        else:
+            self._due_at = self._later()
+        self.key, self.why = None, "the last one was refused"
+
+    @property
+    def _is_overdue(self) -> bool:
+        patience = timedelta(seconds=self.source.timeout_s + SOONEST_S)
+        return self._asked_at is not None and self.clock.now() > self._asked_at + patience
 
     def _later(self) -> datetime:
         pause = min(AFTER_FAILURE_S * 2**self._in_vain, LONGEST_S)
