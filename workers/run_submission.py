@@ -56,7 +56,7 @@ class RunSubmission:
         except Unavailable:
             raise
         except PromptmillError as error:
-            fail(database, schedule, run, error.why if isinstance(error, InvalidInput) else str(error))
+            fail(database, schedule, run, str(error))
         except Exception as error:  # noqa: BLE001  # whatever it was, the other runs must go on
             log.error("run_broke", schedule=schedule.name, **where(error))  # noqa: TRY400  # its text may quote a row
             fail(database, schedule, run, f"unexpected {type(error).__name__}, see the worker's log")

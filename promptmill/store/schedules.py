@@ -203,9 +203,16 @@ def still_goes_on(conn: Connection, schedule_id: str) -> datetime | None:
 
 
 def open_runs(conn: Connection, endpoint: str, now: datetime) -> Sequence[RunRow]:
-    """The runs of an endpoint's schedules that may be taken up now, the oldest first."""
+    """The runs of an endpoint's schedules that may be taken up now, the oldest first.
+
+    Of a paused schedule only those that a person asked for.
+    """
+    may_run = or_(schedule.c.state == ScheduleState.ACTIVE, schedule_run.c.manual)
     query = select(schedule_run).join(schedule).where(
-        text(f"schedule_run.{RUN_OPEN}"), schedule.c.endpoint == endpoint, schedule_run.c.try_after <= now
+        text(f"schedule_run.{RUN_OPEN}"),
+        schedule.c.endpoint == endpoint,
+        schedule_run.c.try_after <= now,
+        may_run,
     )  # fmt: skip
     return [_run_row(row) for row in conn.execute(query.order_by(schedule_run.c.due_at)).mappings()]
 

@@ -1,0 +1,330 @@
+"""Recurring batches: a file or prompts that are submitted again at every due time of a timetable.
+
+    from producers import schedules
+
+    schedules.add("nightly", "data-{{ date }}.jsonl", cron="0 2 * * *", timezone="Asia/Shanghai", model="claude-haiku-5-5")
+
+A schedule is a row in the database and holds nothing open; the workers submit its batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from producers.batches import tell_dispatcher
+from producers.submission import options_for, will_be_simulated
+from producers.terms import duration_of
+from promptmill.clock import SystemClock
+from promptmill.errors import InvalidInput
+from promptmill.intake.admit import survey
+from promptmill.intake.options import SubmitOptions
+from promptmill.intake.recurring import Occasion, Recurring
+from promptmill.intake.spool import Spool
+from promptmill.intake.survey import Surveyor
+from promptmill.recurrence import Due, Missed, Overlap, ScheduleState, Timetable
+from promptmill.runtime import SIMULATED, Runtime, open_database
+from promptmill.settings import Settings, load
+from promptmill.store import Connection, workers
+from promptmill.store import schedules as stored
+from promptmill.store.database import database_now
+from promptmill.store.schedules import NewSchedule, RunRow, ScheduleRow
+
+SHOWN = 3
+"""Due times to come, and runs that were."""
+LONGEST_NAME = 100
+MOST_PROMPTS = 1_000
+_TRIES_TO_RUN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule as it stands.
+
+    Attributes:
+        row: what was asked for.
+        next_due: the due times to come, the first of them perhaps over; none while it is paused.
+        runs: the last ones with their batches, the newest first.
+        hint: why nothing will run although something is due, and what to do; None where nothing is wrong.
+        note: what a person should know of what was just done.
+    """
+
+    row: ScheduleRow
+    next_due: tuple[datetime, ...]
+    runs: tuple[RunRow, ...] = ()
+    hint: str | None = None
+    note: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.row.name
+
+
+def add(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    cron: str | None = None,
+    every: str | timedelta | None = None,
+    timezone: str = "UTC",
+    missed: str = "latest",
+    overlap: str = "allow",
+    prompts: Sequence[str] = (),
+    batch_name: str | None = None,
+    deadline: str | timedelta | None = None,
+    settings: Settings | None = None,
+    **options: Any,
+) -> Schedule:
+    """Have a file, or prompts, submitted at every due time.
+
+    The path, the name of the batches, `system` and prompts may hold `{{ date }}`, `{{ due }}`, `{{ run }}` and
+    `{{ schedule }}`; `template` knows them beside the fields of a row. See docs/schedules.md.
+
+    Args:
+        name: of the schedule.
+        source: the path of a file, read by a worker when it is due; what is not absolute begins from this folder.
+        cron: five fields, in the zone; six with seconds in front.
+        every: `"15m"` or a timedelta; the first time is one interval from now.
+        timezone: such as `Asia/Shanghai`.
+        missed: `latest`, `all` or `skip`: what becomes of due times at which nothing ran.
+        overlap: `allow`, or `skip` a due time at which the former batch has not ended.
+        prompts: templates of prompts, in the place of a file.
+        batch_name: a template; by default the schedule's name and the due time.
+        deadline: how long after the due time calls are begun: `"6h"`, or a timedelta.
+        settings: read from the environment when None.
+        options: further ones of `submit`, without `name`, `new` and `deadline`.
+
+    Raises:
+        InvalidInput: a word has no meaning, a template is wrong, or the name is taken.
+    """
+    return add_with(
+        name,
+        timing(cron, every, timezone),
+        None if source is None else str(source),
+        options_for(name=batch_name, **options),
+        missed=missed,
+        overlap=overlap,
+        prompts=prompts,
+        deadline=deadline,
+        settings=settings or load(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When, in the words of a person."""
+
+    cron: str | None
+    every_s: int | None
+    timezone: str
+
+    def from_now(self, now: datetime) -> Timetable:
+        """Its due times from now on."""
+        starts_at = now.replace(microsecond=0)
+        return Timetable(cron=self.cron, every_s=self.every_s, timezone=self.timezone, starts_at=starts_at)
+
+
+def timing(cron: str | None, every: str | timedelta | None, timezone: str) -> Timing:
+    """What was asked for.
+
+    Raises:
+        InvalidInput: the interval is none of whole seconds.
+    """
+    if every is None:
+        return Timing(cron, None, timezone)
+    interval = duration_of(every, field="every") if isinstance(every, str) else every
+    if interval % timedelta(seconds=1):
+        raise InvalidInput("an interval is of whole seconds", field="every")
+    return Timing(cron, int(interval.total_seconds()), timezone)
+
+
+def add_with(
+    name: str,
+    when: Timing,
+    source: str | None,
+    options: SubmitOptions,
+    *,
+    missed: str,
+    overlap: str,
+    prompts: Sequence[str],
+    deadline: str | timedelta | None,
+    settings: Settings,
+) -> Schedule:
+    """The same with the options of intake; see `add`."""
+    _check_words(name, source, prompts)
+    recurring = Recurring(
+        source=source,
+        prompts=tuple(prompts),
+        folder=str(Path.cwd()),
+        options=options,
+        deadline_after=duration_of(deadline, field="deadline") if isinstance(deadline, str) else deadline,
+    )
+    if options.notify_url is not None:
+        from promptmill.webhooks import check_url  # noqa: PLC0415  # few schedules tell anybody
+
+        check_url(options.notify_url, settings.webhook.allowed)
+    with Runtime.open(settings) as runtime:
+        simulated = will_be_simulated(runtime)
+        with runtime.database.read() as conn:
+            now = database_now(conn)
+        timetable = when.from_now(now)
+        note = _check_first(recurring, name, timetable, runtime, simulated=simulated)
+        new = NewSchedule(
+            name=name,
+            timetable=timetable,
+            missed=_word(Missed, missed, "missed"),
+            overlap=_word(Overlap, overlap, "overlap"),
+            endpoint=SIMULATED if simulated else runtime.endpoint_name,
+            simulated=simulated,
+            next_due=timetable.after(now),
+            what=recurring.document(),
+        )
+        with runtime.database.begin() as conn:
+            row = stored.add(conn, new, now)
+        with runtime.database.read() as conn:
+            return _seen(conn, row, note=note)
+
+
+def overview(*, settings: Settings | None = None, runs: int = SHOWN) -> list[Schedule]:
+    """All schedules by name, each with its next due times and its last runs."""
+    with open_database(settings or load()) as database, database.read() as conn:
+        return [_seen(conn, row, runs) for row in stored.list_all(conn)]
+
+
+def schedule(name: str, *, settings: Settings | None = None, runs: int = SHOWN) -> Schedule:
+    """The schedule with that name or id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with open_database(settings or load()) as database, database.read() as conn:
+        return _seen(conn, stored.find(conn, name), runs)
+
+
+def remove(name: str, *, settings: Settings | None = None) -> None:
+    """Submit nothing more, and forget the schedule and what became of its due times. Its batches stay as they are.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with open_database(settings or load()) as database, database.begin() as conn:
+        stored.remove(conn, stored.find(conn, name).id)
+
+
+def pause(name: str, *, settings: Settings | None = None) -> Schedule:
+    """Submit nothing at due times from now on; batches that were submitted go on.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return _set(name, ScheduleState.PAUSED, settings)
+
+
+def resume(name: str, *, settings: Settings | None = None) -> Schedule:
+    """Go on with the next due time; those that passed meanwhile were not missed, they were not wanted.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return _set(name, ScheduleState.ACTIVE, settings)
+
+
+def run(name: str, *, settings: Settings | None = None) -> Schedule:
+    """Submit once more now, whether it is paused or not; a worker does it within about two seconds.
+
+    Raises:
+        NotFound: there is none.
+    """
+    settings = settings or load()
+    with open_database(settings) as database:
+        with database.begin() as conn:
+            row, now = stored.find(conn, name), database_now(conn)
+            second = now.replace(microsecond=0)
+            dues = (Due(second + timedelta(seconds=later)) for later in range(_TRIES_TO_RUN))
+            if not any(stored.record(conn, row.id, due, now, manual=True) for due in dues):
+                raise InvalidInput(f"{row.name} was told to run {_TRIES_TO_RUN} times this second")
+        tell_dispatcher(settings)
+        with database.read() as conn:
+            return _seen(conn, row)
+
+
+def _set(name: str, state: ScheduleState, settings: Settings | None) -> Schedule:
+    with open_database(settings or load()) as database, database.begin() as conn:
+        row, now = stored.find(conn, name), database_now(conn)
+        if row.state is not state:
+            stored.set_state(conn, row.id, state, row.timetable.after(now), now)
+        return _seen(conn, stored.find(conn, row.id))
+
+
+def _seen(conn: Connection, row: ScheduleRow, runs: int = SHOWN, *, note: str | None = None) -> Schedule:
+    to_come: tuple[datetime, ...] = ()
+    if row.state is ScheduleState.ACTIVE and row.next_due is not None:
+        to_come = (row.next_due, *islice(row.timetable.following(row.next_due), SHOWN - 1))
+    last = tuple(stored.runs_of(conn, row.id, runs))
+    return Schedule(row, to_come, last, _hint(conn, row), note)
+
+
+def _hint(conn: Connection, row: ScheduleRow) -> str | None:
+    """The word of a schedule is not enough: its batches are submitted by workers, of its own endpoint."""
+    alive = workers.live(conn, database_now(conn))
+    if any(worker.endpoint == row.endpoint for worker in alive):
+        return None
+    if not alive:
+        return "no worker runs, and workers submit its batches: start one with `promptmill up`"
+    whose = "the simulated Claude" if row.simulated else row.endpoint
+    return f"it was added for {whose}, and the workers that run call another"
+
+
+def _check_words(name: str, source: str | None, prompts: Sequence[str]) -> None:
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise InvalidInput(f"a name is 1 to {LONGEST_NAME} printable characters", field="name")
+    if (source is None) == (not prompts):
+        raise InvalidInput("give either a file or prompts", field="file")
+    if source == "-":
+        raise InvalidInput("nobody is there at the standard input when it is due; give a file", field="file")
+    if len(prompts) > MOST_PROMPTS:
+        raise InvalidInput(f"more than {MOST_PROMPTS:,} prompts belong into a file", field="prompt")
+
+
+def _check_first(
+    recurring: Recurring, name: str, timetable: Timetable, runtime: Runtime, *, simulated: bool
+) -> str | None:
+    """Refuse what could not go well at the first due time; what a person should know otherwise.
+
+    Raises:
+        InvalidInput: a template or an option is wrong, or two runs would have the same name.
+    """
+    first, second = (
+        Occasion(name, due.astimezone(timetable.zone))
+        for due in islice(timetable.following(timetable.starts_at), 2)
+    )
+    options, source = recurring.options_at(first), recurring.source_at(first)
+    if recurring.name_at(first) == recurring.name_at(second):
+        raise InvalidInput(
+            f"the batches of {first.due:%Y-%m-%d %H:%M:%S} and {second.due:%Y-%m-%d %H:%M:%S} would both be named "
+            f"{recurring.name_at(first)!r}: put {{{{ date }}}} or {{{{ run }}}} into the name",
+            field="name",
+        )
+    how: dict[str, Any] = {
+        "simulated": simulated,
+        "catalogue": runtime.catalogue,
+        "prices": runtime.prices,
+    }
+    if isinstance(source, list):
+        survey(source, options, clock=SystemClock(), **how)
+        return None
+    with Spool() as spool:  # the file may be large, or not there yet: only the options are looked at
+        Surveyor(options=options, spool=spool, today=first.due.date(), **how)
+    if Path(source).exists():
+        return None
+    return f"there is no {source} here now; a worker reads it when it is due, on its own machine"
+
+
+def _word(words: Any, value: str, field: str) -> Any:
+    try:
+        return words(value)
+    except ValueError:
+        raise InvalidInput(f"{value} is none of {', '.join(words)}", field=field) from None
