@@ -23,6 +23,7 @@ from producers.cli import (
     results,
     retry,
     run,
+    schedule,
     set_terms,
     simulate,
     status,
@@ -54,6 +55,7 @@ app.command(name="resume")(control.resume)
 app.command(name="cancel")(control.cancel)
 app.command(name="retry")(retry.retry)
 app.command(name="set")(set_terms.set_terms)
+app.add_typer(schedule.app, name="schedule")
 app.command(name="migrate")(migrate.migrate)
 app.command(name="purge")(purge.purge)
 app.command(name="dashboard")(dashboard.dashboard)

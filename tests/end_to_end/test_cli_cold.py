@@ -19,6 +19,7 @@ COMMANDS = (
     "status done", "list", "results done", "pause waiting", "resume paused", "cancel unwanted",
     "retry canceled --only canceled", "set waiting --budget 5", "audit done", "limits",
     "estimate rows.jsonl --model claude-haiku-5-5", "doctor",
+    "schedule add daily rows.jsonl --every 1d --model claude-haiku-5-5", "schedule list",
 )  # fmt: skip
 STRICT = {"PYTHONWARNINGS": "error"}
 AT_ONCE = 3
