@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from dotenv import dotenv_values
 from ruamel.yaml import YAML
 
@@ -84,6 +85,7 @@ class Place:
                 "/etc/prometheus": str(ROOT / "ops/prometheus"),
                 "tsdb.path=/prometheus": f"tsdb.path={folder}/data",
                 "/data/": f"{folder}/data/",
+                "/files": str(folder),
                 "/tmp": str(folder / "tmp"),
                 **ports,
             },
@@ -149,3 +151,11 @@ class Place:
                 yield process
             finally:
                 process.kill()
+
+
+def program_of(process: "subprocess.Popen[bytes]") -> psutil.Process:
+    """The service's own process: behind the words of INSIDE, which hand no signal on, it is the last one."""
+    found = psutil.Process(process.pid)
+    while INSIDE and (children := found.children()):
+        found = children[0]
+    return found

@@ -14,12 +14,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
-from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place
+from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place, program_of
 
 WaitUntil = Callable[..., None]
 Running = dict[str, subprocess.Popen[bytes]]
 Start = Callable[..., Running]
 
+SUBMIT = ["promptmill", "submit", "/files/prompts.jsonl", "--model", "claude-haiku-4-5", "--name", "greeting"]
 STACK = ["simulator", "worker", "beat", "flower", "dashboard"]
 """What runs in a rehearsal beside the two servers, in an order in which compose could start it."""
 
@@ -64,23 +65,14 @@ def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_sto
         redis = start_redis(stack, place, wait_until)
         running = start(stack, *STACK)
 
-        submitted = place.execute(
-            "worker",
-            "promptmill",
-            "submit",
-            "prompts.jsonl",
-            "--model",
-            "claude-haiku-4-5",
-            "--name",
-            "greeting",
-        )
+        submitted = place.execute("worker", *place.command(SUBMIT))
         assert submitted.returncode == 0, submitted.stderr
         results = ["promptmill", "results", "greeting"]
         wait_until(lambda: '"succeeded"' in place.execute("worker", *results).stdout, timeout=PATIENCE)
 
         assert passwords_in_environments(place, running) == {("flower", "flower_basic_auth")}
         for service, process in reversed(running.items()):
-            process.terminate()
+            program_of(process).terminate()
             assert process.wait(PATIENCE) == 0, place.log(service)
         redis.terminate()
         assert redis.wait(PATIENCE) == 0
@@ -91,7 +83,7 @@ def passwords_in_environments(place: Place, running: Running) -> set[tuple[str, 
     secrets = [file for file in (place.folder / "secrets").iterdir() if file.is_file()]
     found = {("flower", "flower_basic_auth")}  # its own way to be told
     for service, process in running.items():
-        looked_at = [Path(f"/proc/{process.pid}/{name}") for name in ("environ", "cmdline")]
+        looked_at = [Path(f"/proc/{program_of(process).pid}/{name}") for name in ("environ", "cmdline")]
         for file in filter(Path.exists, looked_at):
             found |= {
                 (service, each.name) for each in secrets if each.read_bytes().strip() in file.read_bytes()
