@@ -33,7 +33,7 @@ broker_transport_options = {
 if not _broker_is_redis:  # those above would mean nothing to RabbitMQ, say, or something else
     broker_transport_options = {}
 task_default_queue = _routes.ANSWER_QUEUE
-imports = ("workers.tasks", "workers.pulse")
+imports = ("workers.tasks", "workers.pulse", "workers.celery_lines")
 
 # What travels: ids as JSON. Nothing is unpickled, no result is stored: it is in the database.
 accept_content = ["json"]

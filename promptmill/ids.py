@@ -27,6 +27,17 @@ def new_ids(prefix: str, count: int) -> list[str]:
     return list(islice(_ascending(prefix), count))
 
 
+def time_of(made: str) -> int | None:
+    """When an id was made, in nanoseconds since 1970, to the millisecond; None for what is none of these ids."""
+    digits = made.rpartition("_")[2]
+    if len(digits) != _LENGTH or not set(digits) <= set(_ALPHABET):
+        return None
+    value = 0
+    for digit in digits:
+        value = value << 5 | _ALPHABET.index(digit)
+    return (value >> _RANDOM_BITS) * 1_000_000
+
+
 def _ascending(prefix: str) -> Iterator[str]:
     while True:
         head = new_id(prefix)[: -_COUNTED_BITS // 5]

@@ -63,7 +63,7 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
         stream: where lines go; standard error when None.
     """
     stream = stream or sys.stderr
-    console = style == "console" or (style == "auto" and stream.isatty())
+    console = not is_for_programs(style, stream)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -98,6 +98,11 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
     )
 
 
+def is_for_programs(style: str, stream: TextIO | None = None) -> bool:
+    """Whether lines of that style are JSON: asked for, or `auto` where there is no terminal."""
+    return style == "json" or (style != "console" and not (stream or sys.stderr).isatty())
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for a module; events are constant strings, data goes into fields.
 
@@ -121,7 +126,7 @@ def where(error: BaseException) -> dict[str, Any]:
 
 
 def catch_unhandled() -> None:
-    """Have errors that nobody handles logged like others, from threads, finalizers and at the end of the process."""
+    """Have warnings and errors that nobody handles logged like others: of threads, finalizers, the whole process."""
 
     def log_it(event: str, error: BaseException | None, **facts: Any) -> None:
         get_logger("promptmill.unhandled").critical(event, exc_info=error, **facts)
@@ -130,6 +135,7 @@ def catch_unhandled() -> None:
         if issubclass(kind, Exception):
             log_it("process_broke", error)
 
+    logging.captureWarnings(capture=True)
     sys.excepthook = of_process
     threading.excepthook = lambda told: (
         None

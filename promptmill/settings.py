@@ -203,6 +203,7 @@ class Settings(_Group):
     database_password_file: Path | None = None
     log_level: str = "WARNING"
     log_format: str = "auto"
+    tracing: Annotated[float, Field(ge=0, le=1)] = 0.0  # the share of jobs that is traced
     claude: ClaudeSettings = ClaudeSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -233,6 +234,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "database_password_file": ("PROMPTMILL_DATABASE_PASSWORD_FILE",),
     "log_level": ("PROMPTMILL_LOG_LEVEL",),
     "log_format": ("PROMPTMILL_LOG_FORMAT",),
+    "tracing": ("PROMPTMILL_TRACING",),
     "claude.api_key": ("ANTHROPIC_API_KEY", "CLAUDE_KEY"),
     "claude.api_key_file": ("ANTHROPIC_API_KEY_FILE",),
     "claude.keys_file": ("PROMPTMILL_KEYS_FILE",),

@@ -35,6 +35,7 @@ from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease, NoRoom
 from promptmill.store.ledger import LOST
+from promptmill.tracing import BEGUN, CLOSED, LOADED, PERMITTED, mark
 from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.compose import compose
@@ -114,16 +115,19 @@ class Pipeline:
 
     async def _answer(self, job: LoadedJob) -> None:
         concern(batch_id=job.batch_id)
+        mark(LOADED, batch_id=job.batch_id)
         prompt = compose(job)
         await self.meet(job)
         estimate = self.estimator.estimate(prompt, family=family_of(job.batch_id, job.model_group))
         key, permit = await self._permit(
             job, Amounts(1, estimate.limited_input_tokens, estimate.output_tokens)
         )
+        mark(PERMITTED, account=key.account, key=key.label)
         lease = await self._begin(job, key, permit, estimate)
         if lease is None:
             await self.outcomes.tell(job, None, "not to be begun any more")
         concern(attempt=lease.number)
+        mark(BEGUN, attempt=lease.number, model=prompt.model)
         begun = _Begun(job, lease, key, permit, estimate, self.outcomes.clock.now())
         await self._call(begun, prompt)
 
@@ -200,6 +204,7 @@ class Pipeline:
 
     async def _after_reply(self, begun: "_Begun", reply: Reply) -> None:
         """The answer is stored first: it is paid for, and all else can be made good."""
+        mark(CLOSED, usage=reply.usage, request_id=reply.request_id, stop_reason=reply.stop_reason)
         self.accounts.keys.answered(begun.key.account, begun.sent_at)
         try:
             await self.outcomes.complete(begun.job, begun.lease, reply)
@@ -218,12 +223,20 @@ class Pipeline:
 
     async def _after_failure(self, begun: "_Begun", failure: ClaudeError) -> NoReturn:
         """Stored first, as an answer is; then the limiter is told."""
+        mark(
+            CLOSED,
+            kind=failure.kind,
+            status=failure.status,
+            request_id=failure.request_id,
+            usage=failure.usage,
+        )
         try:
             await self.outcomes.follow(begun.job, begun.lease, begun.key, failure, sent_at=begun.sent_at)
         finally:
             await self._settle_failure(begun.permit, failure)
 
     async def _after_interruption(self, begun: "_Begun") -> None:
+        mark(CLOSED, kind="interrupted")
         try:
             await self.outcomes.hand_back(begun.job, begun.lease, sent=True)
         finally:

@@ -53,6 +53,7 @@ from workers.reconciliation import Reconciliation
 from workers.recurring import RecurringRuns
 from workers.refusals import refused
 from workers.run_submission import RunSubmission
+from workers.spans import Traces
 from workers.statements import lock_jobs, size_of, store_statements
 from workers.timekeeping import DatabaseClock
 from workers.upkeep import Upkeep
@@ -88,6 +89,7 @@ class WorkerProcess:
         self.keys = runtime.keys()
         self.heartbeat = self._heartbeat()
         self.key_report = KeyReport(self.redis, self.id)
+        self.traces = Traces.open(runtime.settings.tracing, worker_id=self.id)
         self.limit_changes = LimitChanges()
         self.experiences = Experiences(runtime.database, self.clock)
         self.put_right = PutRight(self.redis)
@@ -191,7 +193,8 @@ class WorkerProcess:
             raise RuntimeError("the worker's event loop has not been opened")
         self.on_hand[job_id] += 1
         try:
-            await self.pipeline.answer(job_id, dispatch)
+            answering = self.pipeline.answer(job_id, dispatch)
+            await (self.traces.follow(answering, job_id, dispatch) if self.traces else answering)
         finally:
             self.on_hand[job_id] -= 1
             if not self.on_hand[job_id]:
@@ -270,6 +273,8 @@ class WorkerProcess:
             self.experiences.stop()
             self.writer.stop()
             self.heartbeat.stop()
+            if self.traces is not None:
+                self.traces.close()
             self.refused_messages.tell()
             self.queue.close()
             self.watched_queue.close()
