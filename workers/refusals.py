@@ -14,7 +14,7 @@ from typing import Any, Final
 from kombu import compression
 
 from promptmill import jsontext
-from promptmill.routes import ANSWER_TASK
+from promptmill.routes import ANSWER_TASK, RUN_DUE_TASK
 
 LARGEST_ENTRY: Final = 64 * 1024
 """Bytes of an entry of the queue. Ours have about 800; Celery's own control messages do not come this way."""
@@ -22,7 +22,7 @@ LARGEST_BODY: Final = 32 * 1024
 """Characters of a message's body."""
 LONGEST_ID: Final = 200
 
-SHAPES: Final[Mapping[str, tuple[type, ...]]] = {ANSWER_TASK: (str, int)}
+SHAPES: Final[Mapping[str, tuple[type, ...]]] = {ANSWER_TASK: (str, int), RUN_DUE_TASK: (str,)}
 """The arguments of each task of ours, by its name; there are no others, and none by keyword."""
 
 _OF_CELERY: Final = "celery."
