@@ -1,0 +1,177 @@
+"""Keys are replaced while jobs run, and the old ones revoked: no job suffers, and nobody has to say anything."""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptmill.states import JobState
+from promptmill.testing import a_batch, simulated_claude
+
+Start = Callable[..., Any]
+Replace = Callable[[Path, str], None]
+pytestmark = pytest.mark.timeout(240)
+
+LATENCY_S = 0.4
+SLOTS = "5"
+
+
+def by_rename(path: Path, text: str) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def by_symlink(path: Path, text: str) -> None:
+    """As a mounted secret is replaced: the file is a link, and what it leads to another file."""
+    target = path.with_name(f"{path.name}.{time.monotonic_ns()}")
+    target.write_text(text)
+    link = path.with_suffix(".link")
+    link.symlink_to(target)
+    link.replace(path)
+
+
+def in_halves(path: Path, text: str) -> None:
+    """Whoever reads between the two finds a key that is none."""
+    path.write_text(text[: len(text) // 2])
+    time.sleep(0.3)
+    path.write_text(text)
+
+
+WAYS: tuple[Replace, ...] = (by_rename, in_place, by_symlink, in_halves)
+
+
+def names() -> Iterator[str]:
+    return (f"sk-ant-api03-CANARY-{number:04d}" for number in itertools.count())
+
+
+def rotate(claude: Any, place: Path, old: str, new: str, way: Replace, *, early: float = 0.0) -> None:
+    """The new key is valid and in its place, the old one revoked `early` seconds before that."""
+    claude.change_keys(add={"one": [new]}, revoke=[old] if early else [])
+    time.sleep(early)
+    way(place, new)
+    claude.change_keys(revoke=[old])
+
+
+def test_a_key_that_is_replaced_in_mid_run_is_picked_up_and_no_job_suffers(
+    start_mill: Start, sqlite_url: str, tmp_path: Path
+) -> None:
+    secrets, place = names(), tmp_path / "anthropic.key"
+    current = next(secrets)
+    by_rename(place, current)
+    with simulated_claude(
+        organizations={"one": [current]}, only_known_keys=True, first_token_s=LATENCY_S
+    ) as claude:
+        mill = start_mill(
+            sqlite_url,
+            claude,
+            ANTHROPIC_API_KEY_FILE=str(place),
+            PROMPTMILL_CONCURRENCY=SLOTS,
+        )
+        made = a_batch(mill.database, 100)
+        mill.start_worker()
+        for way, early in zip(WAYS, (0.0, 0.5, 0.0, 0.0), strict=True):
+            done = mill.status(made.id).jobs[JobState.SUCCEEDED]
+            mill.wait_until(
+                lambda done=done: mill.status(made.id).jobs[JobState.SUCCEEDED] >= done + 10, timeout=30
+            )
+            current, old = next(secrets), current
+            rotate(claude, place, old, current, way, early=early)
+        status = mill.wait_for_end(made.id)
+        answered = claude.ledger()["answered"]
+    assert status.jobs[JobState.SUCCEEDED] == 100
+    assert answered == {"1": 100}
+    assert set(status.failures) <= {"key_rejected"}
+    assert "CANARY" not in mill.logs()
+
+
+TOKENS = """
+import json, pathlib, sys, time
+place = pathlib.Path(sys.argv[1])
+token, ends = json.loads(place.read_text())
+print(json.dumps({"token": token, "expires_at": ends}))
+"""
+
+
+def issue(claude: Any, place: Path, token: str, seconds: float) -> None:
+    """As a secret store does: a token that lives for seconds."""
+    claude.change_keys(add={"one": [token]})
+    ends = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    by_rename(place, json.dumps([token, ends]))
+
+
+def test_short_lived_tokens_of_a_command_follow_each_other_without_a_refusal(
+    start_mill: Start, sqlite_url: str, tmp_path: Path
+) -> None:
+    store, script, keys = tmp_path / "store.json", tmp_path / "token.py", tmp_path / "keys.toml"
+    script.write_text(TOKENS)
+    command = json.dumps([sys.executable, "-S", str(script), str(store)])
+    keys.write_text(f'[[key]]\nlabel = "vault"\naccount = "research"\ncommand = {command}\n')
+    keys.chmod(0o600)
+    tokens = (f"sk-ant-oat01-CANARY-{number}" for number in itertools.count())
+    with simulated_claude(only_known_keys=True, first_token_s=LATENCY_S) as claude:
+        current = next(tokens)
+        issue(claude, store, current, 3.0)
+        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_CONCURRENCY=SLOTS)
+        made = a_batch(mill.database, 80)
+        mill.start_worker()
+        while mill.status(made.id).batch.state != "ended":
+            current, old = next(tokens), current
+            issued = time.monotonic()
+            issue(claude, store, current, 3.0)
+            over = issued + 2.6
+            mill.wait_until(
+                lambda over=over: time.monotonic() > over or mill.status(made.id).batch.state == "ended",
+                timeout=10,
+            )
+            claude.change_keys(revoke=[old])
+        status = mill.status(made.id)
+    assert status.jobs[JobState.SUCCEEDED] == 80
+    assert status.failures == {}
+    assert "CANARY" not in mill.logs()
+
+
+@pytest.mark.chaos
+def test_keys_rotated_every_five_seconds_under_load_cost_no_job(
+    start_mill: Start, postgres_first_url: str, tmp_path: Path
+) -> None:
+    secrets, place = names(), tmp_path / "anthropic.key"
+    current = next(secrets)
+    by_rename(place, current)
+    with simulated_claude(
+        organizations={"one": [current]}, only_known_keys=True, first_token_s=1.0, jitter=0.5
+    ) as claude:
+        mill = start_mill(
+            postgres_first_url,
+            claude,
+            ANTHROPIC_API_KEY_FILE=str(place),
+            PROMPTMILL_CONCURRENCY="200",
+            PROMPTMILL_RPM="6000",
+        )
+        made = a_batch(mill.database, 6000)
+        mill.start_worker()
+        mill.start_worker()
+        turn = 0
+        while mill.status(made.id).batch.state != "ended":
+            over = time.monotonic() + 5
+            mill.wait_until(lambda over=over: time.monotonic() > over, timeout=10)
+            current, old = next(secrets), current
+            rotate(claude, place, old, current, WAYS[turn % len(WAYS)], early=(turn % 3) * 0.5)
+            turn += 1
+        status = mill.status(made.id)
+        book = claude.ledger()
+    assert turn >= 10
+    assert status.jobs[JobState.SUCCEEDED] == 6000
+    assert book["answered"] == {"1": 6000}
+    assert set(status.failures) <= {"key_rejected"}
+    assert status.batch.cost_nanos == book["billed"]["cost_nanos"]
