@@ -87,8 +87,8 @@ class WorkerProcess:
         self.watched_queue = self._queue()  # for the watchdog's
         self.hands = Hands(self.redis)
         self.keys = runtime.keys()
-        self.heartbeat = self._heartbeat()
         self.key_report = KeyReport(self.redis, self.id)
+        self.heartbeat = self._heartbeat()
         self.traces = Traces.open(runtime.settings.tracing, worker_id=self.id)
         self.limit_changes = LimitChanges()
         self.experiences = Experiences(runtime.database, self.clock)
@@ -134,17 +134,17 @@ class WorkerProcess:
             self.runtime.redis_url, ceilings=self.runtime.ceilings_of, process=self.id
         )
         self.client = self.runtime.client()
-        self.pipeline = self._pipeline()
-        self._repeating = [
         self.key_watch = self._key_watch()
         await self.key_watch.start()
+        self.pipeline = self._pipeline()
+        self._repeating = [
             asyncio.create_task(_repeat(self.limiter.beat, LIMITER_BEAT_S)),
             asyncio.create_task(_repeat(self.pipeline.accounts.look, LOOK_S)),
             asyncio.create_task(_repeat(self._tell_on_hand, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._tell_vitals, worker.heartbeat_s)),
+            asyncio.create_task(_repeat(self._tell_keys, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._tell_refused, worker.heartbeat_s)),
             asyncio.create_task(_repeat(self._reconciliation().compare, worker.reconcile_s)),
-            asyncio.create_task(_repeat(self._tell_keys, worker.heartbeat_s)),
         ]
 
     async def _tell_on_hand(self) -> None:
@@ -154,11 +154,11 @@ class WorkerProcess:
             self.hands.tell, self.id, InHand(at, self._handed_over() | frozenset(self.on_hand))
         )
 
-    async def _tell_refused(self) -> None:
-        await asyncio.to_thread(self.refused_messages.tell)
     async def _tell_keys(self) -> None:
         await asyncio.to_thread(self.key_report.tell, self.keys.states(self.clock.now()))
 
+    async def _tell_refused(self) -> None:
+        await asyncio.to_thread(self.refused_messages.tell)
 
     async def _tell_vitals(self) -> None:
         await asyncio.to_thread(Vitals(self.redis, self.id, pool.worst_lag).tell)
@@ -242,10 +242,10 @@ class WorkerProcess:
         for task in self._repeating:
             task.cancel()
         await asyncio.gather(*self._repeating, return_exceptions=True)
+        await self.key_watch.stop()
         await self.client.aclose()
         await self.limiter.aclose()
         await asyncio.to_thread(self.stop)
-        await self.key_watch.stop()
 
     def drain(self) -> None:
         """Begin nothing more; what a second signal asks for is the pool's to do.
@@ -276,22 +276,17 @@ class WorkerProcess:
             if self.traces is not None:
                 self.traces.close()
             self.refused_messages.tell()
+            self.key_report.leave()
             self.queue.close()
             self.watched_queue.close()
             self.redis.close()
 
     def _queue(self) -> BrokerQueue:
-            self.key_report.leave()
         elsewhere = self.runtime.settings.broker_url
         if elsewhere is None:
             return RedisQueue(self.redis)
         return RedisQueue(_redis(elsewhere)) if is_redis(elsewhere) else ForeignQueue(self.app)
 
-    def _writer(self) -> Writer:
-        worker = self.runtime.settings.worker
-        return Writer(
-            self.runtime.database.begin,
-            store_statements(self.id, self.clock),
     def _key_watch(self) -> KeyWatch:
         go_on = partial(resume_for_key, self.runtime.database, self.runtime.endpoint_name)
         return KeyWatch(
@@ -301,6 +296,11 @@ class WorkerProcess:
             clock=self.clock,
         )
 
+    def _writer(self) -> Writer:
+        worker = self.runtime.settings.worker
+        return Writer(
+            self.runtime.database.begin,
+            store_statements(self.id, self.clock),
             prepare=lock_jobs,
             size=size_of,
             rows=worker.commit_rows,
