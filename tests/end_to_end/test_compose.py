@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
+from promptmill import settings
 from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place, program_of
 
 WaitUntil = Callable[..., None]
@@ -70,12 +71,22 @@ def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_sto
         results = ["promptmill", "results", "greeting"]
         wait_until(lambda: '"succeeded"' in place.execute("worker", *results).stdout, timeout=PATIENCE)
 
+        assert denied_by_redis(place) == 0
         assert passwords_in_environments(place, running) == {("flower", "flower_basic_auth")}
         for service, process in reversed(running.items()):
             program_of(process).terminate()
             assert process.wait(PATIENCE) == 0, place.log(service)
         redis.terminate()
         assert redis.wait(PATIENCE) == 0
+
+
+def denied_by_redis(place: Place) -> int:
+    """How often somebody with the right password was refused a command, a key or a channel."""
+    url = settings.load(environ=place.environment("beat"), folder=place.folder).redis_url
+    assert url is not None
+    with Redis.from_url(url) as client:
+        told = client.info("stats")
+    return sum(told[f"acl_access_denied_{what}"] for what in ("cmd", "key", "channel"))
 
 
 def passwords_in_environments(place: Place, running: Running) -> set[tuple[str, str]]:
