@@ -187,7 +187,8 @@ def record(conn: Connection, schedule_id: str, due_: Due, now: datetime, *, manu
         "ended_at": now if skipped else None,
     }
     into = sqlite_insert if conn.dialect.name == "sqlite" else postgres_insert
-    return conn.execute(into(schedule_run).values(values).on_conflict_do_nothing()).rowcount == 1
+    new = into(schedule_run).values(values).on_conflict_do_nothing().returning(schedule_run.c.due_at)
+    return conn.execute(new).first() is not None
 
 
 def still_goes_on(conn: Connection, schedule_id: str) -> datetime | None:
