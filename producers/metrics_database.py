@@ -14,7 +14,7 @@ from promptmill.states import TERMINAL_JOB_STATES, BatchState
 from promptmill.store import stats, totals, workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus
-from promptmill.store.totals import ModelTotals, Totals
+from promptmill.store.totals import ModelTotals, ScheduleTimes, Totals
 from promptmill.store.workers import WorkerRow
 
 Found = tuple[Metric, tuple[str, ...], float]
@@ -35,11 +35,12 @@ class Figures:
     served: Sequence[BatchStatus]
     calls: Mapping[str, Sequence[float]]
     workers: Sequence[WorkerRow]
+    schedules: Sequence[ScheduleTimes]
 
     @classmethod
     def nothing(cls) -> "Figures":
         """Of a database that nobody has made yet."""
-        return cls(Totals((), {}, {}, {}), (), {}, ())
+        return cls(Totals((), {}, {}, {}), (), {}, (), ())
 
 
 def figures(database: Database) -> Figures:
@@ -55,6 +56,7 @@ def figures(database: Database) -> Figures:
             served=[stats.status(connection, each, now) for each in totals.served(connection)],
             calls=totals.latest_calls(connection, now),
             workers=workers.live(connection, now),
+            schedules=totals.schedules(connection),
         )
 
 
@@ -82,6 +84,8 @@ def of_figures(figures: Figures, counters: Mapping[str, int] | None) -> Iterator
     for worker in figures.workers:
         yield metrics.SLOTS, (name_of(worker),), worker.slots
         yield metrics.CALLS, (name_of(worker),), worker.running
+    for schedule in figures.schedules:
+        yield from _of_schedule(schedule)
 
 
 def name_of(worker: WorkerRow) -> str:
@@ -121,6 +125,14 @@ def _of_batch(status: BatchStatus) -> Iterable[Found]:
         yield metrics.BATCH_BUDGET, (batch.name,), batch.budget_nanos / NANOS
     if batch.state is BatchState.PAUSED:
         yield metrics.BATCH_PAUSED, (batch.name, batch.paused_by or "person"), 1.0
+
+
+def _of_schedule(schedule: ScheduleTimes) -> Iterator[Found]:
+    if schedule.next_due is not None:
+        yield metrics.NEXT_DUE, (schedule.name,), schedule.next_due.timestamp()
+    if schedule.last_due is not None:
+        labels = (schedule.name, schedule.last_state or "")
+        yield metrics.LAST_DUE, labels, schedule.last_due.timestamp()
 
 
 def _labels(each: ModelTotals) -> tuple[str, str]:

@@ -221,6 +221,36 @@ MEMORY = Metric(
     "Memory that a worker holds.",
     ("worker",),
 )
+REFUSED = Metric(
+    "promptmill_messages_refused_total",
+    "messages",
+    "Messages in the queue that were none of ours, by reason, since Redis was last empty.",
+    ("reason",),
+)
+NEXT_DUE = Metric(
+    "promptmill_schedule_next_due_timestamp_seconds",
+    "seconds since 1970",
+    "When a schedule is due next; long past where nobody looks. No series while it is paused.",
+    ("schedule",),
+)
+LAST_DUE = Metric(
+    "promptmill_schedule_last_due_timestamp_seconds",
+    "seconds since 1970",
+    "The last due time of a schedule, and what became of it: waiting, submitted, failed or skipped.",
+    ("schedule", "state"),
+)
+KEYS = Metric(
+    "promptmill_keys",
+    "keys",
+    "Keys by how they stand, as the worker that thinks the worst of each says.",
+    ("account", "standing"),
+)
+KEY_EXPIRES = Metric(
+    "promptmill_key_expires_timestamp_seconds",
+    "seconds since 1970",
+    "When a key expires; no series where nobody said.",
+    ("account", "label"),
+)
 DATABASE_REACHABLE = Metric(
     "promptmill_database_reachable",
     "1 or 0",
@@ -248,6 +278,11 @@ RUNNING_METRICS = (
     CALLS,
     LOOP_LAG,
     MEMORY,
+    REFUSED,
+    NEXT_DUE,
+    LAST_DUE,
+    KEYS,
+    KEY_EXPIRES,
     DATABASE_REACHABLE,
     BUILD,
 )

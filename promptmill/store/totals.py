@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, select, text
+from sqlalchemy import Connection, RowMapping, and_, bindparam, case, func, select, text
 
+from promptmill.recurrence import ScheduleState
 from promptmill.states import TERMINAL_JOB_STATES, JobState
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.tables import OUT, SERVED, attempt, batch, batch_count, job
+from promptmill.store.tables import OUT, SERVED, attempt, batch, batch_count, job, schedule, schedule_run
 from promptmill.store.tallies import OUTCOME
 
 LATEST_CALLS: Final = 1_000
@@ -21,6 +22,7 @@ LATEST_CALLS: Final = 1_000
 LATEST_WITHIN: Final = timedelta(minutes=10)
 MOST_BATCHES: Final = 50
 """Served batches that have series of their own, the newest."""
+MOST_SCHEDULES: Final = 200
 
 _SUMMED = (
     *("total", "succeeded", "errored", "canceled", "expired"),
@@ -105,6 +107,21 @@ def latest_calls(conn: Connection, now: datetime) -> dict[str, list[float]]:
     return {group: sorted(seconds) for group, seconds in sorted(found.items())}
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleTimes:
+    """When a schedule is due next, None where it is never or paused; its last due time, and what became of it."""
+
+    name: str
+    next_due: datetime | None
+    last_due: datetime | None
+    last_state: str | None
+
+
+def schedules(conn: Connection) -> list[ScheduleTimes]:
+    """The schedules by name, MOST_SCHEDULES at most."""
+    return [ScheduleTimes(*row) for row in conn.execute(_SCHEDULES)]
+
+
 def _plain(row: RowMapping) -> dict[str, Any]:
     """Postgres gives a sum of 64-bit numbers as a Decimal."""
     return {name: int(value) if name in _SUMMED else value for name, value in row.items()}
@@ -132,3 +149,19 @@ _NEWEST = (
     .subquery()
 )
 _LATEST = select(_NEWEST).where(_NEWEST.c.closed_at.is_not(None))
+_RUNS = schedule_run.alias()
+_LAST_DUE = select(func.max(_RUNS.c.due_at)).where(_RUNS.c.schedule_id == schedule.c.id).scalar_subquery()
+_SCHEDULES = (
+    select(
+        schedule.c.name,
+        case((schedule.c.state == ScheduleState.ACTIVE, schedule.c.next_due)).label("next_due"),
+        schedule_run.c.due_at,
+        schedule_run.c.state,
+    )
+    .select_from(schedule)
+    .outerjoin(
+        schedule_run, and_(schedule_run.c.schedule_id == schedule.c.id, schedule_run.c.due_at == _LAST_DUE)
+    )
+    .order_by(schedule.c.name)
+    .limit(MOST_SCHEDULES)
+)

@@ -1,5 +1,6 @@
 """The metrics of an installation, as a scrape sees them, of either database and a real Redis."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from producers.metrics import MetricsReader, exposition
 from promptmill import settings
 from promptmill.metrics import METRICS
+from promptmill.routes import KEY_STATES, MESSAGES_REFUSED, VITALS
 from promptmill.settings import Settings
-from promptmill.store import batches
+from promptmill.store import batches, workers
 from promptmill.store.database import Database, database_now
 from promptmill.testing import a_batch
 
@@ -71,6 +74,32 @@ def test_counters_stay_when_the_batches_that_they_counted_are_gone(
     assert before["promptmill_jobs_ended_total", "canceled"] == 2
     assert after["promptmill_jobs_ended_total", "canceled"] == 2
     assert after["promptmill_jobs", "canceled"] == 0
+
+
+def test_what_workers_tell_in_redis_is_shown_while_they_live(config: Settings, database: Database) -> None:
+    new = workers.NewWorker(id="worker_1", host="here", pid=7, version="0", endpoint=None, slots=10)
+    with database.begin() as connection:
+        workers.register(connection, new, database_now(connection))
+    key = {
+        "account": "research",
+        "label": "main",
+        "standing": "refused",
+        "expires_at": "2026-12-01T00:00:00+00:00",
+    }
+    with Redis.from_url(config.redis_url or "") as redis:
+        redis.set(VITALS + "worker_1", json.dumps({"loop_lag_s": 0.25, "memory_bytes": 1024}))
+        redis.set(KEY_STATES + "worker_1", json.dumps([key]))
+        redis.set(KEY_STATES + "worker_2", json.dumps([{**key, "label": "of one that ended"}]))
+        redis.hincrby(MESSAGES_REFUSED, "another_task", 3)
+
+    found = series_of(exposition(config))
+
+    assert found["promptmill_worker_slots", "here/7"] == 10
+    assert found["promptmill_worker_loop_lag_seconds", "here/7"] == 0.25
+    assert found["promptmill_keys", "research", "refused"] == 1
+    assert found["promptmill_keys", "research", "usable"] == 0
+    assert found["promptmill_key_expires_timestamp_seconds", "research", "main"] == 1796083200
+    assert found["promptmill_messages_refused_total", "another_task"] == 3
 
 
 def test_labels_are_those_that_were_promised(config: Settings, database: Database) -> None:

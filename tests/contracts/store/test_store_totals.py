@@ -1,9 +1,11 @@
 """Figures over all batches come from kept counters, and are those of the batches."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
+from promptmill.recurrence import Due, Missed, Overlap, ScheduleState, Timetable
 from promptmill.states import JobState
-from promptmill.store import totals
+from promptmill.store import schedules, totals
 
 GROUP = "claude-sonnet-5"
 
@@ -81,3 +83,32 @@ def test_the_latest_calls_are_told_by_how_long_they_took(world: Any) -> None:
     with world.database.read() as conn:
         assert totals.latest_calls(conn, world.now) == {GROUP: [5.0, 7.0]}
         assert totals.latest_calls(conn, world.tick(700)) == {}
+
+
+def test_schedules_tell_their_next_and_last_due_time_and_none_while_paused(world: Any) -> None:
+    now = world.now
+    with world.database.begin() as conn:
+        nightly = schedules.add(conn, a_schedule("nightly", now), now)
+        idle = schedules.add(conn, a_schedule("idle", now), now)
+        schedules.set_state(conn, idle.id, ScheduleState.PAUSED, None, now)
+        for days in (2, 1):
+            schedules.record(conn, nightly.id, Due(now - timedelta(days=days)), now)
+
+    with world.database.read() as conn:
+        assert totals.schedules(conn) == [
+            totals.ScheduleTimes("idle", None, None, None),
+            totals.ScheduleTimes("nightly", now, now - timedelta(days=1), "waiting"),
+        ]
+
+
+def a_schedule(name: str, due: datetime) -> schedules.NewSchedule:
+    return schedules.NewSchedule(
+        name=name,
+        timetable=Timetable(every_s=86_400, starts_at=due),
+        missed=Missed.LATEST,
+        overlap=Overlap.ALLOW,
+        endpoint="simulated",
+        simulated=True,
+        next_due=due,
+        what={},
+    )
