@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from dotenv import dotenv_values
 from ruamel.yaml import YAML
 
+from promptmill.embedded.postgres import find_programs
 from promptmill.embedded.process import free_port
 from promptmill.embedded.redis import find_server
 
@@ -40,10 +42,10 @@ def as_compose_fills_it_in(text: object, values: Mapping[str, str]) -> str:
     return filled.replace("$$", "$")
 
 
-def make_secrets(folder: Path) -> Path:
-    """Secrets as a person makes them, below `folder`."""
+def make_secrets(folder: Path, **known: str) -> Path:
+    """Secrets as a person makes them, below `folder`; `known` is in the environment."""
     secrets = folder / "secrets"
-    environment = {"PATH": os.environ["PATH"], "MILL_SECRETS": str(secrets)}
+    environment = {"PATH": os.environ["PATH"], "MILL_SECRETS": str(secrets), **known}
     subprocess.run([ROOT / "ops/make-secrets"], env=environment, check=True, stdout=subprocess.DEVNULL)
     return secrets
 
@@ -66,6 +68,7 @@ class Place:
             (folder / name).mkdir()
         for shared in ("", "tmp", "data", "secrets") if INSIDE else ():
             (folder / shared).chmod(0o777)  # the image's user is another
+        (folder / "bin/pg_isready").symlink_to(find_programs() / "pg_isready")
         if client := shutil.which("valkey-cli") or shutil.which("redis-cli"):
             (folder / "bin/valkey-cli").symlink_to(client)
         return cls(
@@ -73,6 +76,7 @@ class Place:
             settings,
             {
                 "postgresql://promptmill@postgres:5432/promptmill": database_url,
+                "5432": str(urlsplit(database_url).port),
                 "redis:6379": f"127.0.0.1:{redis_port}",
                 "exec valkey-server": f"cd '{folder}/data'; exec '{find_server()}' "
                 f"--port {redis_port} --bind 127.0.0.1",

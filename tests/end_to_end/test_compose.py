@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
 from promptmill import settings
+from promptmill.embedded.process import free_port
 from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place, program_of
 
 WaitUntil = Callable[..., None]
@@ -127,6 +128,13 @@ def test_redis_forgets_nothing_evicts_nothing_and_lets_nobody_in_without_the_pas
             "save": "",
             "maxmemory-policy": "noeviction",
         }
+
+
+def test_postgres_is_healthy_when_it_takes_connections_at_its_address(place: Place, tmp_path: Path) -> None:
+    assert place.is_healthy("postgres")
+    nobody = f"postgresql://promptmill@127.0.0.1:{free_port()}/promptmill"
+    (tmp_path / "elsewhere").mkdir()
+    assert not Place.at(tmp_path / "elsewhere", nobody, place.settings).is_healthy("postgres")
 
 
 @pytest.mark.skipif(

@@ -105,6 +105,16 @@ def test_secrets_are_made_once_and_only_their_owner_can_get_at_them(tmp_path: Pa
     assert len(set(first.values())) == len(first)
 
 
+def test_a_key_takes_the_place_of_none(tmp_path: Path) -> None:
+    key = make_secrets(tmp_path) / "keys/anthropic_api_key"
+    assert key.read_text() == "replace-me\n"
+
+    make_secrets(tmp_path, ANTHROPIC_API_KEY="the-first")
+    make_secrets(tmp_path, ANTHROPIC_API_KEY="another")
+
+    assert key.read_text() == "the-first\n"
+
+
 @pytest.fixture(scope="module")
 def real() -> dict[str, Any]:
     """The services as the real compose understands the file."""
