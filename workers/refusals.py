@@ -27,7 +27,7 @@ SHAPES: Final[Mapping[str, tuple[type, ...]]] = {ANSWER_TASK: (str, int), RUN_DU
 
 _OF_CELERY: Final = "celery."
 """Tasks that every Celery program has: they map, chain and clean up. None of them is ever sent here."""
-_INSTRUCTIONS: Final = ("eta", "expires", "timelimit", "group", "chord", "replaced_task_nesting", "shadow")
+_INSTRUCTIONS: Final = ("eta", "expires", "timelimit", "group", "chord")
 """Headers by which a message would decide how a task runs; ours leave them out, and Celery writes them as null."""
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from promptmill.broker import celery_app
 from promptmill.message import Ticket, written
-from promptmill.routes import ANSWER_TASK
+from promptmill.routes import ANSWER_TASK, RUN_DUE_TASK
 from workers.refusals import LARGEST_BODY, Refusal, Refused, fault_of
 
-KNOWN = {ANSWER_TASK, "celery.map", "elsewhere.task"}
+KNOWN = {ANSWER_TASK, RUN_DUE_TASK, "celery.map", "elsewhere.task"}
 NOTHING_FOLLOWS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -42,8 +43,16 @@ def test_our_own_messages_are_taken() -> None:
     assert fault_of(message, KNOWN) is None
 
 
-def test_what_celery_itself_would_write_of_it_is_taken() -> None:
-    assert fault(headers={"eta": None, "expires": None, "timelimit": [None, None], "group": None}) is None
+def test_what_celery_itself_writes_is_taken() -> None:
+    app = celery_app("redis://127.0.0.1:1/0")
+    for name, args in ((ANSWER_TASK, ["job_1", 7]), (RUN_DUE_TASK, ["nightly"])):
+        written_by_celery = app.amqp.as_task_v2("id", name, args=args, kwargs={})
+        message = SimpleNamespace(
+            headers=written_by_celery.headers,
+            body=json.dumps(written_by_celery.body),
+            content_type="application/json",
+        )
+        assert fault_of(message, KNOWN) is None
 
 
 @pytest.mark.parametrize(
