@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from producers.batches import wait as wait
     from producers.failed import Failures as Failures
     from producers.forecast import estimate as estimate
+    from producers.keys import KeysNow as KeysNow
+    from producers.keys import list_keys as list_keys
     from producers.limits_forget import forget_limits as forget_limits
     from producers.limits_now import LimitsNow as LimitsNow
     from producers.limits_now import limits as limits
@@ -35,6 +37,7 @@ _HOMES = {
     "Batch": "producers.batches",
     "BatchStatus": "promptmill.store.stats",
     "Failures": "producers.failed",
+    "KeysNow": "producers.keys",
     "LimitsNow": "producers.limits_now",
     "Moment": "producers.watch",
     "Result": "producers.answers",
@@ -44,6 +47,7 @@ _HOMES = {
     "forget_limits": "producers.limits_forget",
     "limits": "producers.limits_now",
     "list_batches": "producers.batches",
+    "list_keys": "producers.keys",
     "probe_limits": "producers.limits_probe",
     "purge": "producers.purge",
     "results": "producers.batches",

@@ -14,7 +14,7 @@ from producers.forecast_time import Allowed, Duration, duration_of
 from producers.limits_reader import LimitsReader
 from producers.stack import needs_simulator
 from producers.submission import options_for
-from promptmill.claude.keys import load_keys, rehearsing
+from promptmill.claude.keys import declared_keys, rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.errors import ConfigurationError, ConnectionFailed, Unavailable
@@ -164,7 +164,7 @@ def _allowed(
     simulated: bool,
 ) -> dict[str, Allowed]:
     claude = settings.claude
-    keys = load_keys(claude.read_api_key(), claude.keys_file)
+    keys = declared_keys(claude.api_key, claude.keys_file, api_key_file=claude.api_key_file)
     accounts = sorted({key.account for key in keys}) or ["default"]
     return {
         group: Allowed(

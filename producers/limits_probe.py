@@ -154,9 +154,10 @@ def _account(settings: Settings, wanted: str | None) -> str:
     Raises:
         NotFound: no key belongs to it.
     """
-    from promptmill.claude.keys import load_keys  # noqa: PLC0415  # 0.4 s of imports
+    from promptmill.claude.keys import declared_keys  # noqa: PLC0415  # 0.4 s of imports
 
-    keys = load_keys(settings.claude.read_api_key(), settings.claude.keys_file)
+    claude = settings.claude
+    keys = declared_keys(claude.api_key, claude.keys_file, api_key_file=claude.api_key_file)
     accounts = list(dict.fromkeys(key.account for key in keys)) or [_DEFAULT_ACCOUNT]
     if wanted is None:
         return accounts[0]

@@ -16,7 +16,7 @@ COUNTERS = KEY_PREFIX + "counters"  # a hash: what counters of metrics were last
 MESSAGES_REFUSED = (
     KEY_PREFIX + "messages-refused"
 )  # a hash: messages that were none of ours, by reason, and how often
-KEY_STATES = KEY_PREFIX + "keys:"  # + a worker's id: how its keys stand, by label
+KEY_STATES = KEY_PREFIX + "keys"  # a hash: how the keys of each worker stand, by label, and when it said so
 KEYS_USED = KEY_PREFIX + "keys-used"  # a hash: when each key was last called with
 
 

@@ -5,7 +5,7 @@ The idea: only who calls learns whether a key works. By label and account, never
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +17,8 @@ from promptmill.claude.keys import KeyState
 from promptmill.logs import scrub
 from promptmill.routes import KEY_STATES, KEYS_USED, key_field
 
-KEPT_S: Final = 30
+FORGOTTEN_AFTER_S: Final = 86_400.0
+"""What a worker that is gone told last is left for so long; who reads looks at its age."""
 
 
 @dataclass(slots=True)
@@ -26,7 +27,8 @@ class KeyReport:
 
     redis: "Redis"
     worker_id: str
-    _used: dict[str, str] = field(default_factory=dict)
+    _used: Mapping[Any, Any] = field(default_factory=dict)
+    _tidied: bool = False
 
     def tell(self, states: Iterable[KeyState]) -> None:
         """As they stand now.
@@ -40,8 +42,12 @@ class KeyReport:
             for state in told
             if state.used_at is not None
         }
+        seconds, micros = self.redis.time()
+        at = seconds + micros / 1e6
+        self._tidy(at)
+        document = {"at": at, "keys": [_document(state) for state in told]}
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.set(KEY_STATES + self.worker_id, json.dumps([_document(state) for state in told]), ex=KEPT_S)
+            pipe.hset(KEY_STATES, self.worker_id, json.dumps(document))
             if used != self._used:
                 pipe.hset(KEYS_USED, mapping=used)
             pipe.execute()
@@ -50,7 +56,18 @@ class KeyReport:
     def leave(self) -> None:
         """The process ends; what it told is over."""
         with contextlib.suppress(RedisError):
-            self.redis.delete(KEY_STATES + self.worker_id)
+            self.redis.hdel(KEY_STATES, self.worker_id)
+
+    def _tidy(self, now: float) -> None:
+        """Once: a worker that was killed has left its words behind."""
+        if self._tidied:
+            return
+        self._tidied = True
+        told: Any = self.redis.hgetall(KEY_STATES)
+        if old := [
+            worker for worker, said in told.items() if json.loads(said)["at"] < now - FORGOTTEN_AFTER_S
+        ]:
+            self.redis.hdel(KEY_STATES, *old)
 
 
 def _document(state: KeyState) -> dict[str, Any]:

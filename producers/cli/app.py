@@ -16,6 +16,7 @@ from producers.cli import (
     doctor,
     estimate,
     faults,
+    keys,
     limits,
     lists,
     migrate,
@@ -61,6 +62,7 @@ app.command(name="purge")(purge.purge)
 app.command(name="dashboard")(dashboard.dashboard)
 app.command(name="simulate")(simulate.simulate)
 app.add_typer(limits.app, name="limits")
+app.command(name="keys")(keys.keys)
 app.command(name="doctor")(doctor.doctor)
 
 
