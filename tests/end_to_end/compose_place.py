@@ -85,6 +85,7 @@ class Place:
                 "0.0.0.0": "127.0.0.1",
                 "/run/secrets": str(secrets),
                 "/run/keys": str(secrets / "keys"),
+                "/run/encryption": str(secrets / "encryption"),
                 "/etc/promptmill": str(ROOT / "ops/redis"),
                 "/etc/prometheus": str(ROOT / "ops/prometheus"),
                 "tsdb.path=/prometheus": f"tsdb.path={folder}/data",

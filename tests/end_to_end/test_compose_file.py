@@ -63,9 +63,12 @@ def test_a_service_is_given_the_secrets_that_it_needs_and_no_other(service: str)
     assert set(SERVICES[service].get("secrets", [])) == GIVEN[service]
 
 
-def test_only_the_worker_is_given_the_keys() -> None:
-    with_keys = {name for name, facts in SERVICES.items() if "/keys" in str(facts.get("volumes"))}
-    assert with_keys == {"worker"}
+@pytest.mark.parametrize(
+    ("folder", "services"),
+    [("/run/keys", {"worker"}), ("/run/encryption", {"migrate", "worker", "beat", "dashboard"})],
+)
+def test_only_who_needs_it_sees_a_folder_of_secrets(folder: str, services: set[str]) -> None:
+    assert {name for name, facts in SERVICES.items() if folder in str(facts.get("volumes"))} == services
 
 
 def test_no_secret_can_be_put_into_an_environment() -> None:
