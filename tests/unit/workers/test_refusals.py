@@ -45,7 +45,7 @@ def test_our_own_messages_are_taken() -> None:
 
 def test_what_celery_itself_writes_is_taken() -> None:
     app = celery_app("redis://127.0.0.1:1/0")
-    for name, args in ((ANSWER_TASK, ["job_1", 7]), (RUN_DUE_TASK, ["nightly"])):
+    for name, args in ((ANSWER_TASK, ("job_1", 7)), (RUN_DUE_TASK, ("nightly",))):
         written_by_celery = app.amqp.as_task_v2("id", name, args=args, kwargs={})
         message = SimpleNamespace(
             headers=written_by_celery.headers,
