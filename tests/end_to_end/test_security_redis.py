@@ -11,7 +11,6 @@ from redis.exceptions import NoPermissionError, RedisError
 from promptmill.routes import ANSWER_QUEUE
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
-
 from tests.end_to_end.conftest import NO_LIMITS, Cli
 from tests.end_to_end.guarded import ROLES, GuardedRedis, Programs, free_port, guarded_redis
 
