@@ -12,6 +12,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
 from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK
+from promptmill.states import Lane
 
 _SHOWN_NAME_LENGTH: Final = 60
 
@@ -26,6 +27,7 @@ class Ticket:
         batch: the batch's name, for people who look at Flower.
         model: the model's name, likewise.
         attempt: which try this will be, from 1, likewise.
+        lane: how it travels, likewise; what goes by the queue is one call of its own.
     """
 
     job_id: str
@@ -33,9 +35,11 @@ class Ticket:
     batch: str
     model: str
     attempt: int
+    lane: Lane = Lane.REALTIME
 
     def __str__(self) -> str:
-        return f"{self.job_id} · batch {_shown(self.batch)} · {self.model} · attempt {self.attempt}"
+        """What Flower shows beside the id."""
+        return f"batch {_shown(self.batch)} · {self.model} · {self.lane} · attempt {self.attempt}"
 
 
 @lru_cache(maxsize=256)

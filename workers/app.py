@@ -1,5 +1,6 @@
 """What Celery is pointed at: `celery -A workers.app worker`, and likewise `beat` and `flower`."""
 
+import sys
 from typing import Any
 
 from celery.signals import celeryd_init
@@ -7,15 +8,30 @@ from celery.signals import celeryd_init
 from promptmill import settings
 from promptmill.broker import celery_app
 from promptmill.errors import ConfigurationError
+from promptmill.logs import scrub
+from promptmill.settings import Settings
 
-_settings = settings.load()
-_redis_url = _settings.redis_url
-if _redis_url is None:
-    raise ConfigurationError(
-        "PROMPTMILL_REDIS_URL: a worker started by hand must be told where Redis is "
-        "(`promptmill up` and `promptmill run` start one by themselves)",
-        setting="PROMPTMILL_REDIS_URL",
-    )
+
+def _told() -> tuple[Settings, str]:
+    found = settings.load()
+    if "flower" in sys.argv:
+        from workers import flower  # noqa: PLC0415  # a web server that no worker needs
+
+        flower.set_up(found.home)
+    if found.redis_url is None:
+        raise ConfigurationError(
+            "PROMPTMILL_REDIS_URL: a worker started by hand must be told where Redis is "
+            "(`promptmill up` and `promptmill run` start one by themselves)",
+            setting="PROMPTMILL_REDIS_URL",
+        )
+    return found, found.redis_url
+
+
+try:
+    _settings, _redis_url = _told()
+except ConfigurationError as error:
+    # Celery shows any other exception with the whole of its traceback.
+    raise SystemExit(f"promptmill: {scrub(str(error))}") from None
 
 app = celery_app(_redis_url, _settings.broker_url)
 

@@ -63,10 +63,11 @@ class JobRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Called on the consumer's thread with the exception that a task ended with."""
-        if not isinstance(exc_info.exception, Revoked):
+        ended_with = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it to be pickled
+        if not isinstance(ended_with, Revoked):
             return super().on_failure(exc_info, send_failed_event, return_ok)
         task_ready(self)
-        expired = str(exc_info.exception) == JobState.EXPIRED
+        expired = str(ended_with) == JobState.EXPIRED
         self.send_event("task-revoked", terminated=False, signum=None, expired=expired)
         return None
 

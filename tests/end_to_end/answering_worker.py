@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 
 import workers
-from workers.verdicts import Deferred, Failed
+from workers.verdicts import Deferred, Elsewhere, Failed, Withdrawn
 
 PROMPT = "a secret prompt that nobody may see"
 
@@ -24,6 +24,10 @@ async def answer(job_id: str, dispatch: int) -> None:
         raise Deferred("overloaded, again in 3.0 s") from cause
     if job_id == "job_failed":
         raise Failed("prompt_rejected: 400") from cause
+    if job_id == "job_canceled":
+        raise Withdrawn("canceled") from cause
+    if job_id == "job_elsewhere":
+        raise Elsewhere("running") from cause
     if job_id == "job_unexpected":
         raise cause
 

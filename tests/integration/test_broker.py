@@ -62,10 +62,10 @@ def test_a_message_carries_the_job_id_and_the_dispatch_number_as_json(app: Celer
     assert message["headers"]["id"] == "job_1"
 
 
-def test_people_read_job_batch_model_and_attempt(app: Celery, redis: Redis) -> None:
+def test_people_read_batch_model_lane_and_attempt(app: Celery, redis: Redis) -> None:
     publish(app, [_ticket()])
     headers = json.loads(redis.lindex(ANSWER_QUEUE, 0))["headers"]
-    assert headers["argsrepr"] == "job_1 · batch nightly · claude-sonnet-5 · attempt 2"
+    assert headers["argsrepr"] == "batch nightly · claude-sonnet-5 · realtime · attempt 2"
     assert headers["kwargsrepr"] == ""
     assert headers["retries"] == 1
 
