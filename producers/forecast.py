@@ -17,6 +17,7 @@ from producers.submission import options_for
 from promptmill.claude.keys import declared_keys, rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import DIMENSIONS, Dimension
+from promptmill.encryption import read_vault
 from promptmill.errors import ConfigurationError, ConnectionFailed, Unavailable
 from promptmill.intake.admit import experience_in, survey
 from promptmill.intake.faults import InvalidRows
@@ -123,7 +124,7 @@ def _database_if_any(settings: Settings, notices: list[str]) -> Iterator[Databas
     if scheme.startswith("sqlite") and not Path(path).exists():
         yield None
         return
-    database = Database.open(url)
+    database = Database.open(url, read_vault(settings.encryption_keys_file))
     try:
         try:
             database.check_schema()

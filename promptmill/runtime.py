@@ -10,6 +10,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from promptmill.catalogue import Catalogue
+from promptmill.encryption import read_vault
 from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
@@ -34,12 +35,12 @@ def open_database(settings: Settings) -> Iterator[Database]:
     server is shared, so there somebody decides when to run `promptmill migrate`.
 
     Raises:
-        ConfigurationError: a setting is wrong, nobody answers, a server's schema is of another version, or workers of an
-            older version run on a SQLite file.
+        ConfigurationError: a setting is wrong, nobody answers, a server's schema is of another version, workers of an
+            older version run on a SQLite file, or its texts are encrypted and no key opens them.
     """
     if settings.database_url is None:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database.open(settings.effective_database_url)
+    database = Database.open(settings.effective_database_url, read_vault(settings.encryption_keys_file))
     try:
         try:
             database.check_schema()
@@ -47,6 +48,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
             if database.dialect != "sqlite":
                 raise
             database.migrate()
+        database.check_keys()
         yield database
     finally:
         database.close()

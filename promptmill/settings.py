@@ -199,6 +199,7 @@ class Settings(_Group):
     broker_url_file: Path | None = None
     broker_password_file: Path | None = None
     database_url: str | None = None
+    encryption_keys_file: Path | None = None
     database_url_file: Path | None = None
     database_password_file: Path | None = None
     log_level: str = "WARNING"
@@ -232,6 +233,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "database_url": ("PROMPTMILL_DATABASE_URL", "DATABASE_URL"),
     "database_url_file": ("PROMPTMILL_DATABASE_URL_FILE",),
     "database_password_file": ("PROMPTMILL_DATABASE_PASSWORD_FILE",),
+    "encryption_keys_file": ("PROMPTMILL_ENCRYPTION_KEYS_FILE",),
     "log_level": ("PROMPTMILL_LOG_LEVEL",),
     "log_format": ("PROMPTMILL_LOG_FORMAT",),
     "tracing": ("PROMPTMILL_TRACING",),

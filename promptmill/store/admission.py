@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import repeat
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Dialect, select, update
 from sqlalchemy.exc import IntegrityError
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
@@ -17,6 +17,7 @@ from promptmill.store.columns import json_text, storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none, encoded, insert_rows
 from promptmill.store.rowsets import Rowset
+from promptmill.store.sealing import seal
 from promptmill.store.tables import batch, job, prompt
 
 
@@ -153,7 +154,7 @@ def _insert_both(conn: Connection, batch_id: str, rows: Sequence[NewJob], now: d
     ids = new_ids("job", len(rows))
     stamp = encoded(conn, job.c.changed_at, now)
     insert_rows(conn, job, _JOB_COLUMNS, map(_job_values, ids, rows, repeat(batch_id), repeat(stamp)))
-    insert_rows(conn, prompt, _PROMPT_COLUMNS, map(_prompt_values, ids, rows))
+    insert_rows(conn, prompt, _PROMPT_COLUMNS, map(_prompt_values, ids, rows, repeat(conn.dialect)))
 
 
 def _job_values(job_id: str, row: NewJob, batch_id: str, stamp: Any) -> tuple[Any, ...]:
@@ -174,9 +175,10 @@ def _job_values(job_id: str, row: NewJob, batch_id: str, stamp: Any) -> tuple[An
     )
 
 
-def _prompt_values(job_id: str, row: NewJob) -> tuple[Any, ...]:
+def _prompt_values(job_id: str, row: NewJob, dialect: Dialect) -> tuple[Any, ...]:
     """In the order of _PROMPT_COLUMNS."""
-    return job_id, row.fingerprint, _text(row.body), _text(row.source)
+    texts = (row.fingerprint, _text(row.body), _text(row.source))
+    return (job_id, *(seal(dialect, each) for each in texts))
 
 
 def _text(value: Mapping[str, Any] | str | None) -> str | None:

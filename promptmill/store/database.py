@@ -11,27 +11,31 @@ from datetime import UTC, datetime
 from sqlalchemy import URL, Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
+from promptmill.encryption import Vault
 from promptmill.errors import Unavailable
-from promptmill.store import engines, schema
+from promptmill.store import engines, schema, sealing
 
 
 class Database:
     """A small pool of connections to SQLite or Postgres; safe to share between threads."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, vault: Vault | None = None) -> None:
         self._url = url
         self._engine = engines.engine_for(url)
+        sealing.give_keys(self._engine, vault)
         self._writing = engines.writing(self._engine)
         self._reading = engines.reading(self._engine)
 
     @classmethod
-    def open(cls, url: str) -> "Database":
+    def open(cls, url: str, vault: Vault | None = None) -> "Database":
         """Connect to `sqlite:///path` or `postgresql://…`; the folder of a SQLite file is made.
+
+        With a vault, texts are sealed on their way in; without one, nothing is, and what is sealed cannot be read.
 
         Raises:
             ConfigurationError: the URL is wrong, the driver is missing, or nobody answers (within seconds).
         """
-        database = cls(engines.parse(url))
+        database = cls(engines.parse(url), vault)
         try:
             engines.reach(database._engine)
         except BaseException:
@@ -96,6 +100,11 @@ class Database:
                 connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 connection.close()
+
+    def check_keys(self) -> None:
+        """Raise ConfigurationError where the newest batch is encrypted and cannot be read."""
+        with self.read() as connection:
+            sealing.check_keys(connection)
 
     def close(self) -> None:
         """Close the pool; connections in use are closed when they come back."""

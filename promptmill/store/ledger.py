@@ -9,11 +9,13 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, Select, and_, case, func, not_, select, update
+from sqlalchemy import Connection, Dialect, Row, RowMapping, Select, and_, case, func, not_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from promptmill.store.columns import storable
 from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
+from promptmill.store.sealing import seal
 from promptmill.store.tables import attempt
 from promptmill.store.tallies import OUTCOME, STOP_REASON, Tallies, Tally, as_word
 from promptmill.usage import Usage
@@ -179,7 +181,7 @@ def _close_all(conn: Connection, how: Prepared, closed: Collection[ClosedAttempt
     """The attempts that were closed."""
     if not closed:
         return []
-    return how.run(conn, _CLOSED.parameters(_closed_values(each) for each in closed)).all()
+    return how.run(conn, _CLOSED.parameters(_closed_values(each, conn.dialect) for each in closed)).all()
 
 
 def _count(tally: Tally, was: str, reserved_nanos: int | None, closed: ClosedAttempt) -> None:
@@ -208,11 +210,11 @@ def count_stop_reason(tally: Tally, stop_reason: str | None) -> None:
         tally.words[STOP_REASON, str(as_word(stop_reason))] += 1
 
 
-def _closed_values(closed: ClosedAttempt) -> tuple[Any, ...]:
-    message = closed.error_message and closed.error_message[:_LONGEST_MESSAGE]
+def _closed_values(closed: ClosedAttempt, dialect: Dialect) -> tuple[Any, ...]:
+    message = closed.error_message and storable(closed.error_message[:_LONGEST_MESSAGE])
     return (
         closed.attempt_id,
-        message,
+        seal(dialect, message),
         *map(as_word, _words_of(closed)),
         *_facts_of(closed),
         *_usage_of(closed.usage or _NOTHING),

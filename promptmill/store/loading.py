@@ -19,6 +19,7 @@ from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.ledger import OPEN, SUCCEEDED
 from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
+from promptmill.store.sealing import unseal
 from promptmill.store.tables import attempt, batch, job, prompt
 
 
@@ -68,7 +69,10 @@ def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
     rows = _LOAD.run(conn, wanted).all()
     batches = batches_of(conn, {row.batch_id for row in rows})
     histories = _histories(conn, [row.id for row in rows if row.attempts])
-    return {row.id: _loaded(row, batches[row.batch_id], histories[row.id]) for row in rows}
+    return {
+        row.id: _loaded(row, unseal(conn.dialect, row.body) or "", batches[row.batch_id], histories[row.id])
+        for row in rows
+    }
 
 
 def batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[Any]]:
@@ -165,7 +169,7 @@ def _attempts(dialect: str) -> Select[Any]:
     )
 
 
-def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
+def _loaded(row: Row[Any], body: str, of: Row[Any], history: _History) -> LoadedJob:
     return LoadedJob(
         id=row.id,
         batch_id=row.batch_id,
@@ -177,7 +181,7 @@ def _loaded(row: Row[Any], of: Row[Any], history: _History) -> LoadedJob:
         token=row.token,
         attempts=row.attempts,
         model_group=row.model_group,
-        prompt=merge(of.shared, jsontext.read(row.body)),
+        prompt=merge(of.shared, jsontext.read(body)),
         lane=Lane(of.lane),
         endpoint=of.endpoint,
         simulated=of.simulated,

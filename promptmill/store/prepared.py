@@ -13,10 +13,14 @@ from sqlalchemy import Column, Connection, CursorResult, Dialect, Insert, Text, 
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.types import TypeEngine
 
+from promptmill.encryption import Vault
 from promptmill.store.columns import JsonText
 from promptmill.store.rowsets import Rowset
+from promptmill.store.sealing import vault_of
 
 Encoder = Callable[[Any], Any]
+_Place = tuple[str, Vault | None]
+"""A dialect, and the keys that its values are sealed with: encoders hold both."""
 # Characters. Up to here one JSON text is quicker for Postgres and costs us less than a message a row (measured with 5,
 # 20 and 100 rows); 100 MB of answers took 750 MB and four times as long as that, because all of it is escaped twice.
 _AT_ONCE = 64 * 1024
@@ -47,14 +51,15 @@ class Prepared:
 
     def __init__(self, build: Callable[[str], ClauseElement]) -> None:
         self._build = build
-        self._wordings: dict[str, _Wording] = {}
+        self._wordings: dict[_Place, _Wording] = {}
 
     def run(self, conn: Connection, given: Mapping[str, Any]) -> CursorResult[Any]:
         """Run it with these parameters; every one it has must be given, and none besides."""
-        wording = self._wordings.get(conn.dialect.name)
+        place = conn.dialect.name, vault_of(conn.dialect)
+        wording = self._wordings.get(place)
         if wording is None:
             wording = _worded(self._build(conn.dialect.name), conn.dialect, given)
-            self._wordings[conn.dialect.name] = wording
+            self._wordings[place] = wording
         return conn.exec_driver_sql(wording.sql, wording.values(given))
 
 
@@ -74,13 +79,14 @@ class PreparedInsert:
         self._rows = Rowset(*(column(each.name, _as_driven(each.type)) for each in columns))
         self._names = [each.name for each in columns]
         self._at_once = Prepared(self._from_rows)
-        self._one_by_one: dict[str, _Wording] = {}
+        self._one_by_one: dict[_Place, _Wording] = {}
 
     def run(self, conn: Connection, rows: Iterable[Sequence[Any]]) -> None:
         """Insert the rows."""
-        wording = self._one_by_one.get(conn.dialect.name)
+        place = conn.dialect.name, vault_of(conn.dialect)
+        wording = self._one_by_one.get(place)
         if wording is None:
-            wording = self._one_by_one[conn.dialect.name] = self._one_row(conn.dialect)
+            wording = self._one_by_one[place] = self._one_row(conn.dialect)
         places = [(self._names.index(name), encode) for name, encode in wording.encoders.items()]
         values = [_encoded(row, places) for row in rows]
         if wording.places is not None:

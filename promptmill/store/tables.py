@@ -15,6 +15,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from promptmill.store.columns import JsonText, PlainText, UTCDateTime
+from promptmill.store.sealing import KeyedWord, SealedJson, SealedText, SealedWord
 
 NAMES = {
     "pk": "%(table_name)s_pkey",
@@ -81,7 +82,7 @@ class Batch(Row, table=True):
     endpoint: str
     simulated: bool
     priority: float
-    content_hash: str | None
+    content_hash: str | None = Field(sa_type=SealedWord)
     deadline: datetime | None = Field(sa_type=UTCDateTime)
     total: int
     succeeded: int
@@ -104,8 +105,8 @@ class Batch(Row, table=True):
     ended_at: datetime | None = Field(sa_type=UTCDateTime)
     tags: Any = Field(sa_type=JsonText, nullable=False)
     options: Any = Field(sa_type=JsonText, nullable=False)
-    shared: Any = Field(sa_type=JsonText, nullable=False)
-    template: str | None
+    shared: Any = Field(sa_type=SealedJson, nullable=False)
+    template: str | None = Field(sa_type=KeyedWord)
     formula_tokens: int = Field(sa_type=BigInteger, sa_column_kwargs=_FROM_ZERO)
     formula_tokens_answered: int = Field(sa_type=BigInteger, sa_column_kwargs=_FROM_ZERO)
     estimated_input_tokens: int | None = Field(sa_type=BigInteger)
@@ -114,7 +115,7 @@ class Batch(Row, table=True):
     paused_by: str | None
     resume_at: datetime | None = Field(sa_type=UTCDateTime)
     resumed_at: datetime | None = Field(sa_type=UTCDateTime)
-    notify_url: str | None = Field(sa_type=PlainText)
+    notify_url: str | None = Field(sa_type=SealedText)
     notified_at: datetime | None = Field(sa_type=UTCDateTime)
     notify_tries: int = Field(sa_column_kwargs=_FROM_ZERO)
     notify_after: datetime | None = Field(sa_type=UTCDateTime)
@@ -185,9 +186,9 @@ class Prompt(Row, table=True):
     __tablename__ = "prompt"
 
     job_id: str = Field(primary_key=True, foreign_key="job.id", ondelete="CASCADE")
-    fingerprint: str
-    body: Any = Field(sa_type=JsonText, nullable=False)
-    source: Any = Field(sa_type=JsonText, nullable=True)
+    fingerprint: str = Field(sa_type=SealedWord)
+    body: Any = Field(sa_type=SealedJson, nullable=False)
+    source: Any = Field(sa_type=SealedJson, nullable=True)
 
 
 class Reply(Row, table=True):
@@ -201,9 +202,9 @@ class Reply(Row, table=True):
     model: str = Field(sa_type=PlainText)
     simulated: bool
     created_at: datetime = Field(sa_type=UTCDateTime)
-    text: str = Field(sa_type=PlainText)
-    parsed: Any = Field(sa_type=JsonText, nullable=True)
-    message: Any = Field(sa_type=JsonText, nullable=False)
+    text: str = Field(sa_type=SealedText)
+    parsed: Any = Field(sa_type=SealedJson, nullable=True)
+    message: Any = Field(sa_type=SealedJson, nullable=False)
 
 
 class Attempt(Row, table=True):
@@ -237,7 +238,7 @@ class Attempt(Row, table=True):
     status: int | None
     error_type: str | None = Field(sa_type=PlainText)
     error_code: str | None = Field(sa_type=PlainText)
-    error_message: str | None = Field(sa_type=PlainText)
+    error_message: str | None = Field(sa_type=SealedText)
     request_id: str | None = Field(sa_type=PlainText)
     stop_reason: str | None = Field(sa_type=PlainText)
     input_tokens: int
@@ -294,7 +295,7 @@ class Schedule(Row, table=True):
     next_due: datetime | None = Field(sa_type=UTCDateTime)
     created_at: datetime = Field(sa_type=UTCDateTime)
     changed_at: datetime = Field(sa_type=UTCDateTime)
-    what: Any = Field(sa_type=JsonText, nullable=False)
+    what: Any = Field(sa_type=SealedJson, nullable=False)
 
 
 class ScheduleRun(Row, table=True):

@@ -1,0 +1,134 @@
+"""Encryption at rest: texts are sealed on their way into the database and opened on their way out.
+
+The one idea: a sealed text says that it is one, so plain and sealed rows live in one column, keys can be replaced
+while work goes on, and with no key nothing costs anything. Fernet (AES-128-CBC with HMAC-SHA256) by `cryptography`.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from pathlib import Path
+
+from promptmill.errors import ConfigurationError
+
+SETTING = "PROMPTMILL_ENCRYPTION_KEYS_FILE"
+SEALED = "promptmill-sealed:"
+"""How a sealed text begins; what a person wrote so is written with PLAIN behind it."""
+PLAIN = "0:"
+FERNET = "1:"
+KEYED = "keyed:"
+"""How a word begins that is looked up: a hash under the first key, because a hash of a text can be guessed."""
+_KEYED_DIGITS = 32
+
+
+class Vault:
+    """Keys: the first seals, every one opens."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Take Fernet keys, the current one first.
+
+        Raises:
+            ValueError: there is none, or one is no key.
+        """
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415  # 30 ms that others need not take
+
+        fernets = [Fernet(key) for key in keys]
+        self._first, self._all = fernets[0], MultiFernet(fernets)
+        self._hash_key = hashlib.sha256(b"promptmill keyed words" + keys[0].encode()).digest()
+
+    def seal(self, text: str) -> str:
+        """The text under the first key."""
+        return SEALED + FERNET + self._first.encrypt(text.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """The text that was sealed.
+
+        Raises:
+            ConfigurationError: none of the keys opens it.
+        """
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415  # see above
+
+        try:
+            return self._all.decrypt(_token(sealed)).decode()
+        except InvalidToken:
+            raise _cannot("with another key than those in its file") from None
+
+    def is_current(self, sealed: str) -> bool:
+        """Whether the first key opens it."""
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415  # see above
+
+        try:
+            self._first.decrypt(_token(sealed))
+        except InvalidToken:
+            return False
+        return True
+
+    def keyed(self, word: str) -> str:
+        """A word to be looked up, as a hash that tells nothing to who has no key; one that is hashed stays so."""
+        if word.startswith(KEYED):
+            return word
+        return KEYED + hmac.new(self._hash_key, word.encode(), hashlib.sha256).hexdigest()[:_KEYED_DIGITS]
+
+
+def sealed(vault: Vault | None, text: str) -> str:
+    """A text as it is stored."""
+    if vault is not None:
+        return vault.seal(text)
+    return SEALED + PLAIN + text if text.startswith(SEALED) else text
+
+
+def opened(vault: Vault | None, stored: str) -> str:
+    """The text that was stored.
+
+    Raises:
+        ConfigurationError: it is sealed, and no key opens it.
+    """
+    if not stored.startswith(SEALED):
+        return stored
+    if stored.startswith(PLAIN, len(SEALED)):
+        return stored[len(SEALED) + len(PLAIN) :]
+    if vault is None:
+        raise _cannot("and no key is given")
+    return vault.open(stored)
+
+
+def read_vault(file: Path | None) -> Vault | None:
+    """The keys of a file, one a line, the current one first; empty lines and `#` are passed over. None for no file.
+
+    Raises:
+        ConfigurationError: it cannot be read, holds no key, or what is no key.
+    """
+    if file is None:
+        return None
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(f"{file} cannot be read ({type(error).__name__})") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise _wrong(f"{file} holds no key; make one with: promptmill encrypt --new-key")
+    try:
+        return Vault(keys)
+    except ValueError:
+        raise _wrong(
+            f"{file} holds a line that is no key; make one with: promptmill encrypt --new-key"
+        ) from None
+
+
+def new_key() -> str:
+    """A fresh key, of the system's randomness."""
+    from cryptography.fernet import Fernet  # noqa: PLC0415  # see above
+
+    return Fernet.generate_key().decode()
+
+
+def _token(sealed: str) -> bytes:
+    return sealed[len(SEALED) + len(FERNET) :].encode()
+
+
+def _wrong(why: str) -> ConfigurationError:
+    return ConfigurationError(f"{SETTING}: {why}", setting=SETTING)
+
+
+def _cannot(how: str) -> ConfigurationError:
+    return _wrong(f"the texts in this database are encrypted {how}")

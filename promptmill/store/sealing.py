@@ -1,0 +1,103 @@
+"""Sealing: which columns are encrypted at rest, where a database has keys.
+
+The one idea: the keys belong to a database's dialect, which SQLAlchemy hands to every column type. So whoever
+speaks to the columns needs to know nothing; the few statements that go around SQLAlchemy's types ask here.
+"""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Dialect, Engine, String, Text, func, select, type_coerce
+from sqlalchemy.types import TypeDecorator
+
+from promptmill.encryption import SEALED, Vault, opened, sealed
+from promptmill.store.columns import JsonText, PlainText
+
+_VAULTS: WeakKeyDictionary[Dialect, Vault] = WeakKeyDictionary()
+
+
+class SealedText(PlainText):
+    """Text that nobody reads without a key."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace what cannot be stored, and seal."""
+        return seal(dialect, super().process_bind_param(value, dialect))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Open."""
+        return unseal(dialect, value)
+
+
+class SealedWord(SealedText):
+    """The same for a column that was made for words."""
+
+    impl = String  # type: ignore[assignment]  # every one of SQLAlchemy's texts is a String
+    cache_ok = True
+
+
+class SealedJson(JsonText):
+    """A JSON value that nobody reads without a key."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """As text, sealed."""
+        return seal(dialect, super().process_bind_param(value, dialect))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Open and parse."""
+        return super().process_result_value(unseal(dialect, value), dialect)
+
+
+class KeyedWord(TypeDecorator[str]):
+    """A word that is looked up and never read: a hash under the key, where there is one."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Hash, once; what is hashed already is stored as it is."""
+        vault = vault_of(dialect)
+        return value if vault is None or value is None else vault.keyed(value)
+
+
+def give_keys(engine: Engine, vault: Vault | None) -> None:
+    """From now on what goes through this engine is sealed."""
+    if vault is not None:
+        _VAULTS[engine.dialect] = vault
+
+
+def vault_of(dialect: Dialect) -> Vault | None:
+    """The keys of a database; None where it has none."""
+    return _VAULTS.get(dialect) if _VAULTS else None
+
+
+def seal(dialect: Dialect, text: str | None) -> str | None:
+    """A text as it is stored in this database."""
+    return None if text is None else sealed(vault_of(dialect), text)
+
+
+def unseal(dialect: Dialect, stored: str | None) -> str | None:
+    """The text that was stored.
+
+    Raises:
+        ConfigurationError: no key opens it.
+    """
+    if stored is None or not stored.startswith(SEALED):
+        return stored
+    return opened(vault_of(dialect), stored)
+
+
+def check_keys(conn: Connection) -> None:
+    """Try the keys on the newest batch, so that a program with wrong ones writes nothing.
+
+    Raises:
+        ConfigurationError: it is sealed, and no key opens it.
+    """
+    from promptmill.store.tables import batch  # noqa: PLC0415  # whose columns are of the types above
+
+    stored = type_coerce(batch.c.shared, Text)
+    shown = stored if vault_of(conn.dialect) else func.substr(stored, 1, len(SEALED) + 1)
+    unseal(conn.dialect, conn.scalar(select(shown).order_by(batch.c.created_at.desc()).limit(1)))

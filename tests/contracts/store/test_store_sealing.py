@@ -1,0 +1,210 @@
+"""Encryption at rest, on both databases: what is written cannot be read without a key, and everything works as before."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from promptmill.encryption import SEALED, Vault, new_key, read_vault
+from promptmill.errors import ConfigurationError, InvalidInput
+from promptmill.states import JobState
+from promptmill.store import batches, failures, jobs, loading, notices, results
+from promptmill.store.database import Database
+from promptmill.store.tables import METADATA
+
+SECRETS = {
+    "system": "a system prompt of a kind", "prompt": "What is 1?", "source": "a row of a person", "print": "print of 1",
+    "answer": "an answer of a kind", "parsed": "parsed of a kind", "error": "an error that quotes", "hash": "hash of content",
+    "template": "print of a template", "url": "https://hooks.example.com/token",
+}  # fmt: skip
+KEY, OTHER = new_key(), new_key()
+
+
+@pytest.fixture
+def world_with(world_of: Any) -> Iterator[Callable[..., Any]]:
+    """`world_with(url, *keys)`: a world whose database has these keys."""
+    opened: list[Database] = []
+
+    def make(url: str, *keys: str) -> Any:
+        opened.append(Database.open(url, Vault(keys) if keys else None))
+        return type(world_of(url))(opened[-1])
+
+    yield make
+    for database in opened:
+        database.close()
+
+
+@pytest.fixture
+def sealed(world_with: Any, database_url: str) -> Any:
+    return world_with(database_url, KEY)
+
+
+def filled(world: Any, **changes: Any) -> Any:
+    """A batch with one job answered and one failed."""
+    shared = {"model": "m", "max_tokens": 9, "system": SECRETS["system"]}
+    made = world.admitting(
+        0,
+        shared=shared,
+        content_hash=SECRETS["hash"],
+        template=SECRETS["template"],
+        notify_url=SECRETS["url"],
+        **changes,
+    )
+    with world.database.begin() as conn:
+        rows = [world.new_job(seq, source={"text": SECRETS["source"]}) for seq in range(2)]
+        jobs.insert_many(conn, made.id, rows, world.now)
+        batches.seal(conn, made.id, world.now)
+    failed, answered = world.running(made)
+    with world.database.begin() as conn:
+        closed = world.closed(failed, "prompt_rejected", cost_nanos=0, error_message=SECRETS["error"])
+        failure = jobs.Failure(
+            job_id=failed.job_id, token=failed.token, error_kind="prompt_rejected", attempt=closed
+        )
+        jobs.fail(conn, [failure], world.now)
+        answer = world.completion(answered, SECRETS["answer"], parsed={"a": SECRETS["parsed"]})
+        jobs.complete(conn, [answer], world.now)
+    return world.row(made)
+
+
+def as_stored(world: Any) -> str:
+    with world.database.read() as conn:
+        return repr([conn.execute(text(f"SELECT * FROM {name}")).all() for name in METADATA.tables])
+
+
+def test_nothing_of_prompts_and_answers_is_readable_in_the_database(sealed: Any) -> None:
+    filled(sealed)
+    stored = as_stored(sealed)
+    assert {name for name, secret in SECRETS.items() if secret in stored} == set()
+    assert SEALED in stored
+
+
+def test_with_the_key_everything_is_as_it_was(sealed: Any) -> None:
+    made = filled(sealed)
+    sealed.assert_adds_up(made)
+    with sealed.database.read() as conn:
+        failed, answered = results.iterate(conn, made.id)
+        (loaded,) = loading.load(conn, [answered.job_id]).values()
+        (group,) = failures.groups(conn, made.id)
+        assert batches.shared_of(conn, made.id)["system"] == SECRETS["system"]
+        (owed,) = notices.due(conn, sealed.now)
+    assert (answered.text, answered.parsed, answered.source) == (
+        SECRETS["answer"], {"a": SECRETS["parsed"]}, {"text": SECRETS["source"]},
+    )  # fmt: skip
+    assert answered.message is not None
+    assert answered.message["content"][0]["text"] == SECRETS["answer"]
+    assert loaded.prompt.body["messages"][0]["content"] == "What is 1?"
+    assert failed.error is not None
+    assert failed.error.message == group.message == SECRETS["error"]
+    assert (made.content_hash, owed.batch.notify_url) == (SECRETS["hash"], SECRETS["url"])
+
+
+def test_a_submit_that_is_repeated_finds_its_jobs_by_their_sealed_fingerprints(sealed: Any) -> None:
+    made = sealed.admitting(3)
+    with sealed.database.begin() as conn:
+        again = [sealed.new_job(seq) for seq in range(3)]
+        assert jobs.insert_many(conn, made.id, again, sealed.now) == 0
+        with pytest.raises(InvalidInput, match="with another prompt"):
+            jobs.insert_many(conn, made.id, [sealed.new_job(1, fingerprint="other")], sealed.now)
+
+
+def test_a_template_is_looked_up_by_a_hash_under_the_key(sealed: Any) -> None:
+    filled(sealed)
+    with sealed.database.read() as conn:
+        (row,) = batches.list_recent(conn)
+    assert row.template is not None
+    assert row.template.startswith("keyed:")
+    vault = Vault([KEY])
+    assert vault.keyed(SECRETS["template"]) == row.template == vault.keyed(row.template)
+    assert Vault([OTHER]).keyed(SECRETS["template"]) != row.template
+
+
+def test_without_the_key_or_with_another_nothing_is_opened(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    made = filled(sealed)
+    for keys, why in (((), "and no key is given"), ((OTHER,), "with another key than those in its file")):
+        other = world_with(database_url, *keys)
+        with pytest.raises(ConfigurationError, match=why) as raised:
+            other.database.check_keys()
+        assert SEALED not in str(raised.value)
+        with other.database.read() as conn, pytest.raises(ConfigurationError, match=why):
+            list(results.iterate(conn, made.id))
+
+
+def test_keys_are_replaced_while_older_rows_stay_readable(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    made = filled(sealed)
+    newer = world_with(database_url, OTHER, KEY)
+    newer.database.check_keys()
+    second = filled(newer, name="second")
+    with newer.database.read() as conn:
+        texts = [
+            row.text
+            for each in (made, second)
+            for row in results.iterate(conn, each.id, [JobState.SUCCEEDED])
+        ]
+    assert texts == [SECRETS["answer"]] * 2
+    with pytest.raises(ConfigurationError):
+        sealed.database.check_keys()
+
+
+def test_rows_from_before_are_read_and_what_looks_sealed_is_taken_at_its_word(
+    world_with: Any, database_url: str
+) -> None:
+    plain = world_with(database_url)
+    made = plain.batch(1)
+    odd = f"{SEALED}1:not at all"
+    (lease,) = plain.running(made)
+    with plain.database.begin() as conn:
+        jobs.complete(conn, [plain.completion(lease, odd)], plain.now)
+    for keys in ((), (KEY,)):
+        world = world_with(database_url, *keys)
+        with world.database.read() as conn:
+            (row,) = results.iterate(conn, made.id)
+        assert (row.text, row.source) == (odd, {"line": 0})
+
+
+def test_text_of_every_kind_survives(sealed: Any) -> None:
+    made = sealed.batch(1)
+    (lease,) = sealed.running(made)
+    with sealed.database.begin() as conn:
+        jobs.complete(
+            conn,
+            [sealed.completion(lease, "\u4f60\u597d \U0001f600 \x00 \ud800", parsed={"x": "\x00\ud800"})],
+            sealed.now,
+        )
+    with sealed.database.read() as conn:
+        (row,) = results.iterate(conn, made.id)
+    assert row.text == "\u4f60\u597d \U0001f600 \ufffd \ufffd"
+    assert row.parsed == {"x": "\x00\ud800"}
+
+
+def test_two_databases_of_one_process_keep_their_keys_apart(
+    world_with: Any, sqlite_url: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(Path(sqlite_url.removeprefix("sqlite:///")).read_bytes())
+    one, other = world_with(sqlite_url, KEY), world_with(f"sqlite:///{copy}")
+    filled(one)
+    filled(other)
+    filled(one)
+    assert SECRETS["answer"] not in as_stored(one)
+    assert SECRETS["answer"] in as_stored(other)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "cannot be read"), ("", "holds no key"), ("# only words\n\n", "holds no key"), (f"{KEY}\nno key", "a line that is no key")],
+)  # fmt: skip
+def test_a_file_without_usable_keys_is_refused_without_being_quoted(
+    tmp_path: Path, content: str | None, why: str
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigurationError, match=why) as raised:
+        read_vault(file)
+    assert KEY not in str(raised.value)
