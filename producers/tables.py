@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 from producers.failed import failure_lines
 from producers.prediction import Prediction
@@ -12,9 +11,6 @@ from promptmill.pricing import usd
 from promptmill.states import BatchState, JobState
 from promptmill.store.batches import BatchRow
 from promptmill.store.purging import why_gone
-
-if TYPE_CHECKING:
-    from producers.doctor import Check, Value
 
 _SETTING_OF = {
     "requests": "PROMPTMILL_RPM",
@@ -117,21 +113,6 @@ def _prediction(prediction: Prediction) -> str:
     ]
     head = (several(prediction.jobs, "answer"), "TOKENS IN", "TOKENS OUT", "COST USD")
     return columns(head, rows, right=(1, 2, 3))
-
-
-def settings(values: "Sequence[Value]") -> str:
-    """The effective settings with their origins."""
-    return columns(("SETTING", "VALUE", "FROM"), [(each.name, each.value, each.origin) for each in values])
-
-
-def checks(checks: "Sequence[Check]") -> str:
-    """One line a check, and the advice under what is not well."""
-    lines = []
-    for check in checks:
-        lines.append(f"{check.verdict.value:<5} {check.name}: {check.found}")
-        if check.advice:
-            lines.append(f"      {'do: ' if check.verdict.value == 'wrong' else ''}{check.advice}")
-    return "\n".join(lines)
 
 
 def _attempts(moment: Moment) -> str:

@@ -6,6 +6,7 @@ RUN_DUE_TASK = "promptmill.run_due"
 ANSWER_QUEUE = "promptmill"
 
 KEY_PREFIX = "promptmill:"
+BEAT_LOCK = KEY_PREFIX + "beat::lock"  # whichever beat holds it starts the recurring batches
 DISPATCHER_LOCK = KEY_PREFIX + "dispatcher:lock:"  # + the endpoint it dispatches for
 DISPATCHER_VIRTUAL_TIMES = KEY_PREFIX + "dispatcher:virtual-times:"  # likewise
 IN_HAND = KEY_PREFIX + "in-hand:"  # + a worker's id: what it has taken, for the reaper

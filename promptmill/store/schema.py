@@ -109,6 +109,12 @@ def check(conn: Connection) -> None:
         )
 
 
+def pending(conn: Connection) -> list[str]:
+    """The revisions that a database with tables still lacks; none where it is newer than this program."""
+    current = _current(conn)
+    return [] if current is None else sorted(each for each in _known() if each > current)
+
+
 def _refuse_newer(conn: Connection) -> None:
     current = _current(conn)
     if current is not None and current not in _known():
