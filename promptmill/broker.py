@@ -170,10 +170,11 @@ def queued_ids(client: "Redis") -> set[str]:
 
 def _id_of(message: bytes) -> str | None:
     try:
-        job_id = json.loads(message)["headers"]["id"]
+        headers = json.loads(message)["headers"]
+        job_id, task = headers["id"], headers["task"]
     except (KeyError, TypeError, ValueError):
         return None  # not ours; a worker will refuse it
-    return job_id if isinstance(job_id, str) else None
+    return job_id if task == ANSWER_TASK and isinstance(job_id, str) else None
 
 
 def queue_length(client: "Redis") -> int:
