@@ -8,7 +8,7 @@ else the wake-ups of a weekend would lie in the queue on Monday.
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -29,12 +29,12 @@ from redis.exceptions import LockError, RedisError
 from promptmill import settings
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.logs import get_logger, scrub
-from promptmill.recurrence import ScheduleState, Timetable
+from promptmill.recurrence import Timetable
 from promptmill.routes import ANSWER_QUEUE, RUN_DUE_TASK
 from promptmill.runtime import open_database
 from promptmill.store import schedules, workers
 from promptmill.store.database import Database, database_now
-from promptmill.store.schedules import ScheduleRow
+from promptmill.store.schedules import Waking
 
 log = get_logger(__name__)
 
@@ -189,7 +189,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
             self.Entry(name, app=self.app).delete()
         self._filled = {name: row.changed_at for name, row in wanted.items()}
 
-    def _write(self, name: str, row: ScheduleRow, *, anew: bool) -> None:
+    def _write(self, name: str, row: Waking, *, anew: bool) -> None:
         due_times = DueTimes(row.timetable, app=self.app)
         # Just before what is owed next, so that it is due then, also when that is over.
         last = (row.next_due or row.changed_at) - timedelta(seconds=1)
@@ -207,12 +207,12 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
         names = (key.removeprefix(prefix) for key in keys)
         return {name for name in names if name.startswith(_NAME)}
 
-    def _active(self) -> list[ScheduleRow]:
+    def _active(self) -> Sequence[Waking]:
         if self._database is None:
             self._database = self._resources.enter_context(open_database(settings.load()))
         with self._database.read() as conn:
             self._somebody_works = workers.count_live(conn, database_now(conn)) > 0
-            return [row for row in schedules.list_all(conn) if row.state is ScheduleState.ACTIVE]
+            return schedules.wakings(conn)
 
 
 class _Holder:

@@ -73,6 +73,16 @@ class ScheduleRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waking:
+    """When to wake a worker for an active schedule; nothing of what it submits, which beat need not be able to read."""
+
+    name: str
+    timetable: Timetable
+    next_due: datetime | None
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """One due time and what became of it; the figures of its batch, where there is one.
 
@@ -140,6 +150,23 @@ def find(conn: Connection, name_or_id: str) -> ScheduleRow:
 def list_all(conn: Connection) -> Sequence[ScheduleRow]:
     """All schedules by name."""
     return [_schedule_row(row) for row in conn.execute(select(schedule).order_by(schedule.c.name)).mappings()]
+
+
+def wakings(conn: Connection) -> Sequence[Waking]:
+    """When to wake whom: of every active schedule."""
+    of = schedule.c
+    query = select(of.name, of.cron, of.every_s, of.timezone, of.starts_at, of.next_due, of.changed_at)
+    return [
+        Waking(
+            name=row.name,
+            timetable=Timetable(
+                cron=row.cron, every_s=row.every_s, timezone=row.timezone, starts_at=row.starts_at
+            ),
+            next_due=row.next_due,
+            changed_at=row.changed_at,
+        )
+        for row in conn.execute(query.where(text(SCHEDULED)))
+    ]
 
 
 def remove(conn: Connection, schedule_id: str) -> None:

@@ -101,3 +101,31 @@ def test_two_beats_and_two_workers_of_which_one_each_is_killed_make_each_due_tim
     assert runs[0].due_at == schedule.next_due
     assert len({run.batch_id for run in runs}) == len(runs) >= 7
     assert sum(prompts.values()) >= len(runs)
+
+
+@pytest.mark.chaos
+def test_a_killed_beat_is_replaced_by_the_other_and_meanwhile_nothing_is_more_than_seconds_late(
+    start_mill: Start, postgres_first_url: str
+) -> None:
+    with simulated_claude() as claude, ExitStack() as started:
+        mill = start_mill(postgres_first_url, claude)
+        redis = started.enter_context(Redis.from_url(mill.environment["PROMPTMILL_REDIS_URL"]))
+        schedule = add(mill)
+        first = started.enter_context(beating(mill, "first"))
+        mill.wait_until(lambda: redis.exists(LOCK), timeout=60)
+        held = redis.get(LOCK)
+        started.enter_context(beating(mill, "second"))
+        mill.start_worker()
+        mill.start_worker()
+        wait_for_more(mill, schedule, 5)
+        first.kill()
+        mill.wait_until(lambda: redis.get(LOCK) not in (None, held), timeout=60)
+        wait_for_more(mill, schedule, 10)
+        runs = done(mill, schedule)
+
+    assert [later.due_at - run.due_at for run, later in pairwise(runs)] == [timedelta(seconds=EVERY_S)] * (
+        len(runs) - 1
+    )
+    late = sorted((run.created_at - run.due_at).total_seconds() for run in runs[3:])
+    print(f"{len(late)} runs: median {late[len(late) // 2]:.2f} s late, worst {late[-1]:.2f} s")  # noqa: T201  # the figure
+    assert late[-1] < 5
