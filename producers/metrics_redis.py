@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 STANDINGS: Final = ("usable", "resting", "expired", "refused", "missing")
 """How a key may stand (`promptmill.claude.keys`), the worst last."""
 
+RENEWED: Final = ("command", "provider")
+"""Where short-lived tokens come from: they always expire soon, and are fetched again before they do."""
+
 
 def of_redis(redis: "Redis | None", settings: Settings, workers: Sequence[WorkerRow]) -> Iterator[Found]:
     """What can be asked; nothing while Redis is away."""
@@ -63,7 +66,7 @@ def _of_keys(reports: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[Found]:
     for each in (key for report in reports for key in report if key["standing"] in STANDINGS):
         place = (each["account"], each["label"])
         keys[place] = max(keys.get(place, STANDINGS[0]), each["standing"], key=STANDINGS.index)
-        if each.get("expires_at"):
+        if each.get("expires_at") and each["kind"] not in RENEWED:
             expiries[place] = each["expires_at"]
     counted = Counter((account, standing) for (account, _), standing in keys.items())
     for account in dict.fromkeys(account for account, _ in keys):

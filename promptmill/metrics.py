@@ -248,7 +248,7 @@ KEYS = Metric(
 KEY_EXPIRES = Metric(
     "promptmill_key_expires_timestamp_seconds",
     "seconds since 1970",
-    "When a key expires; no series where nobody said.",
+    "When a key expires; no series where nobody said, and of tokens that are fetched again by themselves.",
     ("account", "label"),
 )
 DATABASE_REACHABLE = Metric(

@@ -83,12 +83,14 @@ def test_what_workers_tell_in_redis_is_shown_while_they_live(config: Settings, d
     key = {
         "account": "research",
         "label": "main",
+        "kind": "file",
         "standing": "refused",
         "expires_at": "2026-12-01T00:00:00+00:00",
     }
+    token = {**key, "label": "token", "kind": "command", "standing": "usable"}
     with Redis.from_url(config.redis_url or "") as redis:
         redis.set(VITALS + "worker_1", json.dumps({"loop_lag_s": 0.25, "memory_bytes": 1024}))
-        redis.set(KEY_STATES + "worker_1", json.dumps([key]))
+        redis.set(KEY_STATES + "worker_1", json.dumps([key, token]))
         redis.set(KEY_STATES + "worker_2", json.dumps([{**key, "label": "of one that ended"}]))
         redis.hincrby(MESSAGES_REFUSED, "another_task", 3)
 
@@ -97,7 +99,8 @@ def test_what_workers_tell_in_redis_is_shown_while_they_live(config: Settings, d
     assert found["promptmill_worker_slots", "here/7"] == 10
     assert found["promptmill_worker_loop_lag_seconds", "here/7"] == 0.25
     assert found["promptmill_keys", "research", "refused"] == 1
-    assert found["promptmill_keys", "research", "usable"] == 0
+    assert found["promptmill_keys", "research", "usable"] == 1
+    assert ("promptmill_key_expires_timestamp_seconds", "research", "token") not in found
     assert found["promptmill_key_expires_timestamp_seconds", "research", "main"] == 1796083200
     assert found["promptmill_messages_refused_total", "another_task"] == 3
 
