@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from producers import schedules
+from producers.keys import list_keys
+from producers.keys_shown import keys_document
 from producers.schedules_shown import document, when
 from promptmill.settings import Settings
 
 KEEP_S = 5.0
-
-Documents = list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -20,23 +20,29 @@ class Beside:
 
     settings: Settings
     monotonic: Callable[[], float] = time.monotonic
-    _kept: dict[str, tuple[float, Documents]] = field(default_factory=dict)
+    _kept: dict[str, tuple[float, Any]] = field(default_factory=dict)
 
-    def schedules(self) -> Documents:
+    def keys(self) -> dict[str, Any]:
+        """What `promptmill keys --json` prints."""
+        found: dict[str, Any] = self._of("keys", lambda: keys_document(list_keys(settings=self.settings)))
+        return found
+
+    def schedules(self) -> list[dict[str, Any]]:
         """What `promptmill schedule list --json` prints, with the timetable in words.
 
         Raises:
             Unavailable: the database does not answer.
         """
-        return self._of("schedules", self._look_at_schedules)
+        found: list[dict[str, Any]] = self._of("schedules", self._look_at_schedules)
+        return found
 
-    def _look_at_schedules(self) -> Documents:
+    def _look_at_schedules(self) -> list[dict[str, Any]]:
         found = schedules.overview(settings=self.settings)
         return [{**document(each), "when": when(each.row)} for each in found]
 
-    def _of(self, what: str, look: Callable[[], Documents]) -> Documents:
+    def _of(self, what: str, look: Callable[[], Any]) -> Any:
         now = self.monotonic()
-        at, found = self._kept.get(what, (float("-inf"), []))
+        at, found = self._kept.get(what, (float("-inf"), None))
         if now - at >= KEEP_S:
             found = look()
             self._kept[what] = (now, found)

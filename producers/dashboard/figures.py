@@ -108,7 +108,7 @@ class Figures:
             "batches": [documents.batch_entry(row, moments.get(row.id)) for row in rows],
             "limits": documents.limits_entry(self.limits()),
             "workers": [documents.worker_entry(each) for each in alive],
-            "keys": None,
+            "keys": self._beside.keys(),
             "schedules": self._beside.schedules(),
         }
 

@@ -20,6 +20,8 @@ Exposition = Callable[[], bytes]
 EXPOSITION: web.AppKey[Exposition] = web.AppKey("exposition")
 
 MOST_STREAMS = 100
+AGAIN_MS = 1000
+"""After which a browser whose stream has broken asks for it again."""
 SLOWEST_S = 30.0
 """Seconds in which a page must have taken what it was sent."""
 
@@ -61,6 +63,7 @@ async def live(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     with suppress(ConnectionError, TimeoutError), _watching(feed, name):
         await response.prepare(request)
+        await response.write(b"retry: %d\n\n" % AGAIN_MS)
         await _Stream(response.write, name).send(feed, lambda: request.app[GATE].may_read(request))
     return response
 

@@ -117,12 +117,25 @@ function workers(list) {
   return section("Workers", table("Worker processes that live", ["Process", "In flight", "Calls", "Version", "Since"], rows));
 }
 
-function keys(list) {
-  if (!list.length) return section("Keys", el("p", { class: "quiet" }, "No worker has told of a key yet."));
-  const rows = list.map((each) => ({ key: `${each.account} ${each.label}`, cells: [
-    [each.label], [each.account], [each.state, each.why ? el("span", { class: "under" }, each.why) : null], [each.expires ? moment(each.expires) : "does not expire"], [each.last_used ? moment(each.last_used) : "not yet"],
+function keys(found) {
+  const notice = found.fault || (found.keys.length && !found.workers ? "No worker tells of its keys, so nobody knows whether they work." : null);
+  const rows = found.keys.map((each) => ({ key: `${each.account} ${each.label}`, cells: [
+    [each.label, el("span", { class: "under quiet" }, `${each.source}${each.simulated ? ", simulated" : ""}`)],
+    [each.account],
+    [el("span", { class: each.state === "usable" ? "state active" : "state paused" }, each.workers ? each.state : "not told"), keyReasons(each)],
+    [each.expires_at ? moment(each.expires_at) : "no end is known"],
+    [each.last_used_at ? moment(each.last_used_at) : "", each.workers ? el("span", { class: "under quiet" }, `${several(each.calls_lately, "call")} in 5 min`) : null],
   ] }));
-  return section("Keys", table("Keys by label; their values are nowhere", ["Label", "Account", "State", "Expires", "Last used"], rows));
+  return section("Keys",
+    notice ? el("p", { class: found.fault ? "wrong" : "quiet" }, notice) : null,
+    rows.length ? table("By label; their values are nowhere", ["Key", "Account", "State", "Ends", "Last used"], rows) : el("p", { class: "quiet" }, "No key is known: no worker tells of one, and none is set here."));
+}
+
+function keyReasons(each) {
+  const reasons = Object.entries(each.refused_for).map(([group, why]) => `not for ${group}: ${why}`);
+  if (each.why) reasons.unshift(`${each.until ? `until ${moment(each.until)}: ` : ""}${each.why}`);
+  if (each.usable_at && each.usable_at < each.workers) reasons.unshift(`usable at ${each.usable_at} of ${each.workers} workers`);
+  return reasons.map((reason) => el("span", { class: "under" }, reason));
 }
 
 function schedules(list) {

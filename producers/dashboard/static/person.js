@@ -52,6 +52,8 @@ export function ask(title, { fields = [], does, text = "", danger = false, onDo 
   } },
   el("h2", { id: "ask-title" }, title),
   text ? el("p", {}, text) : null,
+  // Who keeps the token in a password manager needs a name to keep it under.
+  fields.some((field) => field.type === "password") ? el("input", { type: "text", name: "username", value: "promptmill", autocomplete: "username", hidden: true }) : null,
   fields.map((field) => el("label", {}, field.label, " ", el("input", { name: field.name, type: field.type || "text", autocomplete: field.autocomplete || "off", required: true, value: field.value, inputmode: field.inputmode }))),
   el("p", { role: "alert", class: "wrong" }, error || ""),
   el("div", { class: "buttons" },
