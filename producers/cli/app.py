@@ -14,6 +14,7 @@ from producers.cli import (
     control,
     dashboard,
     doctor,
+    encrypt,
     estimate,
     faults,
     keys,
@@ -59,6 +60,7 @@ app.command(name="set")(set_terms.set_terms)
 app.add_typer(schedule.app, name="schedule")
 app.command(name="migrate")(migrate.migrate)
 app.command(name="purge")(purge.purge)
+app.command(name="encrypt")(encrypt.encrypt)
 app.command(name="dashboard")(dashboard.dashboard)
 app.command(name="simulate")(simulate.simulate)
 app.add_typer(limits.app, name="limits")

@@ -59,7 +59,7 @@ def begin(conn: Connection, batch_id: str, parts: frozenset[Part]) -> BatchRow:
         row = batches.get(conn, batch_id)
         raise InvalidTransition(f"{row.name} is {row.state}: only a batch that has ended can be purged")
     row = batches.get(conn, batch_id)
-    _keep_no_remains(conn)
+    keep_no_remains(conn)
     under_way = parts | frozenset(row.options.get(PURGING, ()))
     values: dict[str, Any] = {"options": {**row.options, PURGING: sorted(under_way)}}
     if parts & {Part.PROMPTS, Part.EVERYTHING}:
@@ -73,7 +73,7 @@ def empty_page(
     conn: Connection, batch_id: str, parts: frozenset[Part], first_seq: int, size: int
 ) -> int | None:
     """Delete the parts of the jobs from a place on; the place to go on from, None after the last."""
-    _keep_no_remains(conn)
+    keep_no_remains(conn)
     page = {"of_batch": batch_id, "first": first_seq, "last": first_seq + size - 1}
     for statement in _page_statements(conn.dialect.name, parts):
         conn.execute(statement, page)
@@ -85,7 +85,7 @@ def finish(conn: Connection, batch_id: str, parts: frozenset[Part], now: datetim
     """Say that the parts are gone; with everything the batch itself goes."""
     batches.lock(conn, batch_id)
     if Part.EVERYTHING in parts:
-        _keep_no_remains(conn)
+        keep_no_remains(conn)
         conn.execute(delete(batch_count).where(batch_count.c.batch_id == batch_id))
         conn.execute(delete(batch).where(batch.c.id == batch_id))
         return
@@ -102,7 +102,7 @@ def _words(parts: frozenset[Part]) -> str:
     return " and ".join(sorted(named, reverse=True))
 
 
-def _keep_no_remains(conn: Connection) -> None:
+def keep_no_remains(conn: Connection) -> None:
     """SQLite leaves deleted text in the file unless it is told to write zeros over it."""
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql("PRAGMA secure_delete = ON")

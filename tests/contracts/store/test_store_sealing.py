@@ -10,7 +10,7 @@ from sqlalchemy import text
 from promptmill.encryption import SEALED, Vault, new_key, read_vault
 from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.states import JobState
-from promptmill.store import batches, failures, jobs, loading, notices, results
+from promptmill.store import batches, failures, jobs, loading, notices, resealing, results
 from promptmill.store.database import Database
 from promptmill.store.tables import METADATA
 
@@ -70,7 +70,8 @@ def filled(world: Any, **changes: Any) -> Any:
 
 def as_stored(world: Any) -> str:
     with world.database.read() as conn:
-        return repr([conn.execute(text(f"SELECT * FROM {name}")).all() for name in METADATA.tables])
+        tables = [conn.execute(text(f"SELECT * FROM {name}")).all() for name in METADATA.tables]
+    return "".join(sorted(repr(row) for rows in tables for row in rows))
 
 
 def test_nothing_of_prompts_and_answers_is_readable_in_the_database(sealed: Any) -> None:
@@ -139,6 +140,7 @@ def test_keys_are_replaced_while_older_rows_stay_readable(
     made = filled(sealed)
     newer = world_with(database_url, OTHER, KEY)
     newer.database.check_keys()
+    newer.tick(5)
     second = filled(newer, name="second")
     with newer.database.read() as conn:
         texts = [
@@ -193,6 +195,54 @@ def test_two_databases_of_one_process_keep_their_keys_apart(
     filled(one)
     assert SECRETS["answer"] not in as_stored(one)
     assert SECRETS["answer"] in as_stored(other)
+
+
+def rewrite(world: Any, *, plain: bool = False) -> int:
+    changed = 0
+    for target in resealing.targets():
+        after: str | None = ""
+        while after is not None:
+            with world.database.begin() as conn:
+                after, some = resealing.page(conn, target, after, 2, plain=plain)
+            changed += some
+    return changed
+
+
+def test_what_was_stored_before_comes_under_the_key_and_is_readable_again_on_demand(
+    world_with: Any, database_url: str
+) -> None:
+    plain = world_with(database_url)
+    made = filled(plain)
+    before = as_stored(plain)
+    world = world_with(database_url, KEY)
+    assert rewrite(world) == 5  # the batch, two prompts, a reply, an attempt
+    assert rewrite(world) == 0
+    assert {name for name, secret in SECRETS.items() if secret in as_stored(world)} == set()
+    world.assert_adds_up(made)
+    assert rewrite(world, plain=True) == 5
+    keyed = Vault([KEY]).keyed(SECRETS["template"])
+    assert as_stored(world).replace(keyed, SECRETS["template"]) == before
+
+
+def test_after_a_replaced_key_the_old_one_is_needed_no_more(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    made = filled(sealed)
+    assert rewrite(world_with(database_url, OTHER, KEY)) == 5
+    newest = world_with(database_url, OTHER)
+    newest.database.check_keys()
+    with newest.database.read() as conn:
+        assert [row.text for row in results.iterate(conn, made.id)] == [None, SECRETS["answer"]]
+
+
+def test_every_column_that_holds_text_of_persons_is_sealed() -> None:
+    assert {(each.name, *each.columns) for each in resealing.targets()} == {
+        ("batch", "content_hash", "shared", "notify_url", "template"),
+        ("prompt", "fingerprint", "body", "source"),
+        ("reply", "text", "parsed", "message"),
+        ("attempt", "error_message"),
+        ("schedule", "what"),
+    }
 
 
 @pytest.mark.parametrize(
