@@ -38,8 +38,8 @@ class Ticket:
     lane: Lane = Lane.REALTIME
 
     def __str__(self) -> str:
-        """What Flower shows beside the id."""
-        return f"batch {_shown(self.batch)} · {self.model} · {self.lane} · attempt {self.attempt}"
+        """What Flower shows beside the id; its list cuts what is longer than some 45 characters."""
+        return f"attempt {self.attempt} · {_shown(self.batch)} · {self.model} · {self.lane}"
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from promptmill.errors import ConfigurationError
 from promptmill.secretfiles import full_address, read_secret
@@ -29,8 +29,14 @@ BROKERS = frozenset({
 """What an address of a broker may begin with: kombu's transports, which a test compares."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
 PerMinute = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
 
 class _Group(BaseModel):
@@ -202,8 +208,8 @@ class Settings(_Group):
     encryption_keys_file: Path | None = None
     database_url_file: Path | None = None
     database_password_file: Path | None = None
-    log_level: str = "WARNING"
-    log_format: str = "auto"
+    log_level: LogLevel = "WARNING"
+    log_format: Literal["auto", "console", "json"] = "auto"
     tracing: Annotated[float, Field(ge=0, le=1)] = 0.0  # the share of jobs that is traced
     claude: ClaudeSettings = ClaudeSettings()
     limits: LimitSettings = LimitSettings()

@@ -27,7 +27,7 @@ SAVE_EVERY_MS: Final = 60_000
 """So much a Flower that is killed forgets. Writing 50,000 tasks down takes it a second or two."""
 OFFLINE_FOR_S: Final = 300
 """After this a worker that is gone leaves the pages and the metrics: each start has a name of its own."""
-COLUMNS: Final = "uuid,state,args,received,started,runtime,worker"
+COLUMNS: Final = "uuid,state,args,received,runtime,worker"
 """Of the task list. Every task has the same name, so that is left out; `args` holds batch, model, lane and attempt."""
 PASSWORD_FILE: Final = "FLOWER_BASIC_AUTH_FILE"  # noqa: S105  # the name of a variable
 _NO_PASSWORD: Final = (

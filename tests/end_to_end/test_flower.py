@@ -115,7 +115,7 @@ ENDS = {
 def test_each_job_is_shown_under_its_id_with_batch_model_lane_and_attempt(flower: Flower) -> None:
     shown = flower.tasks()["job_answered"]
     assert shown["name"] == "promptmill.answer"
-    assert shown["args"] == "batch nightly · claude-sonnet-5 · realtime · attempt 2"
+    assert shown["args"] == "attempt 2 · nightly · claude-sonnet-5 · realtime"
     assert not shown["kwargs"]
 
 
@@ -125,13 +125,13 @@ def test_its_state_is_how_the_job_ended(flower: Flower) -> None:
 
 def test_the_list_shows_them_to_a_person(flower: Flower, browser: Browser) -> None:
     with browser.new_context(
-        http_credentials={"username": USER, "password": PASSWORD}, viewport={"width": 1280, "height": 640}
+        http_credentials={"username": USER, "password": PASSWORD}, viewport={"width": 1360, "height": 640}
     ) as context:
         page = context.new_page()
         page.goto(f"{flower.url}/tasks")
         page.get_by_text("job_answered").wait_for()
         row = page.locator("tr", has_text="job_answered")
-        assert "batch nightly · claude-sonnet-5 · realtime · attempt 2" in row.inner_text()
+        assert "attempt 2 · nightly · claude-sonnet-5 · realtime" in row.inner_text()
         assert "REVOKED" in page.locator("tr", has_text="job_canceled").inner_text()
         _picture(page, "flower-tasks.png")
         page.get_by_text("job_failed").click()
@@ -211,7 +211,7 @@ def test_what_it_knew_it_knows_after_a_restart_and_after_being_killed(
         with app.events.default_dispatcher() as events:
 
             def tell() -> bool:
-                events.send("task-received", uuid=name, name="promptmill.answer", args="batch b")
+                events.send("task-received", uuid=name, name="promptmill.answer", args="attempt 1")
                 return shows(one, name)
 
             wait_until(tell, timeout=30)

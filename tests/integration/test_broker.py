@@ -65,7 +65,7 @@ def test_a_message_carries_the_job_id_and_the_dispatch_number_as_json(app: Celer
 def test_people_read_batch_model_lane_and_attempt(app: Celery, redis: Redis) -> None:
     publish(app, [_ticket()])
     headers = json.loads(redis.lindex(ANSWER_QUEUE, 0))["headers"]
-    assert headers["argsrepr"] == "batch nightly · claude-sonnet-5 · realtime · attempt 2"
+    assert headers["argsrepr"] == "attempt 2 · nightly · claude-sonnet-5 · realtime"
     assert headers["kwargsrepr"] == ""
     assert headers["retries"] == 1
 

@@ -134,3 +134,13 @@ def test_every_broker_of_celery_is_taken(tmp_path: Path, url: str) -> None:
 
 def test_the_brokers_are_those_of_celery() -> None:
     assert set(TRANSPORT_ALIASES) <= BROKERS
+
+
+@pytest.mark.parametrize("variable", ["PROMPTMILL_LOG_LEVEL", "PROMPTMILL_LOG_FORMAT"])
+def test_a_level_or_format_of_logs_that_there_is_not_is_refused(variable: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=variable):
+        load(environ={variable: "loud"}, folder=tmp_path)
+
+
+def test_a_level_of_logs_may_be_written_small(tmp_path: Path) -> None:
+    assert load(environ={"PROMPTMILL_LOG_LEVEL": "debug"}, folder=tmp_path).log_level == "DEBUG"
