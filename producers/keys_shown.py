@@ -19,7 +19,7 @@ def keys_table(found: KeysNow, now: datetime) -> str:
     rows = [
         (
             key.label,
-            key.account + (" (simulated)" if key.simulated else ""),
+            key.account,
             key.source,
             _state(key),
             _ends(key, now),
@@ -79,6 +79,8 @@ def _reasons(key: KeyNow) -> list[str]:
 
 def _notices(found: KeysNow) -> list[str]:
     notices = [found.fault] if found.fault else []
+    if any(key.simulated for key in found.keys):
+        notices.append("a simulated Claude answers")
     if found.silence is not None and found.keys:
         notices.append(f"{NO_WORKER} ({found.silence})")
     elif found.keys and not found.workers:

@@ -7,10 +7,12 @@ because a file may lie on a network and a command may hang. What cannot be read 
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -74,7 +76,7 @@ class KeyWatch:
     _read: dict[str, Key] = field(default_factory=dict)
     _keepers: dict[KeySource, TokenKeeper] = field(default_factory=dict)
     _faults: Mapping[str, str] = field(default_factory=dict)
-    _shown: tuple[tuple[object, ...], ...] = ()
+    _shown: Mapping[str, Key] = field(default_factory=dict)
     _is_reading: bool = False
     _read_at: float = float("-inf")
     _owes_going_on: bool = False
@@ -87,12 +89,11 @@ class KeyWatch:
         self.ring.on_held_in_vain = self._held_in_vain
         self.ring.expecting = lambda: any(keeper.is_awaited for keeper in self._keepers.values())
         await self._read_files()
-        self._owes_going_on = (
-            False  # what was paused before this process began was not paused for want of these
-        )
         self._fetch_due()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FIRST_TOKENS_S)
+        # What was paused before this process began was not paused for want of these.
+        self._owes_going_on = False
         self._begin(self._run())
 
     async def stop(self) -> None:
@@ -117,7 +118,8 @@ class KeyWatch:
                 self._begin(self._read_files())
             self._fetch_due()
             if self._owes_going_on:
-                await self._go_on()
+                self._owes_going_on = False
+                self._begin(self._go_on())
 
     async def _read_files(self) -> None:
         self._is_reading = True
@@ -153,25 +155,33 @@ class KeyWatch:
         label = keeper.source.label
         try:
             token: Token = await apart(partial(fetch_token, keeper.source, self.clock))
-        except Unavailable as error:
+        except (Unavailable, RuntimeError) as error:  # or no thread could be started
+            level = logging.INFO if str(error) == keeper.why else logging.WARNING
+            log.log(level, "token_not_fetched", key=label, why=str(error), in_use=keeper.key is not None)
             keeper.failed(str(error))
-            log.warning("token_not_fetched", key=label, why=str(error), in_use=keeper.key is not None)
         else:
             keeper.took(token)
-            log.info("token_fetched", key=label, until=token.expires_at)
+            log.info("token_fetched", key=label, until=_text(token.expires_at))
         self._show()
 
     def _show(self) -> None:
-        """Tell the ring; a key that it has not had lets go on what was paused for want of one."""
+        """Tell the ring; a key where there was none to use lets go on what was paused for want of one."""
         keys = self._keys()
         self.ring.refresh(keys, self._missing())
-        shown = tuple((key, key.use_until) for key in keys)
-        if new := [key.label for key, _ in shown if (key, key.use_until) not in self._shown]:
-            if self._shown or self._faults:
-                log.warning("keys_changed", keys=new)
+        for key in keys:
+            before = self._shown.get(key.label)
+            if before is not None and (before, before.use_until) == (key, key.use_until):
+                continue
+            if key.kind.is_fetched and before is not None and not self._has_ended(before):
+                continue  # a token has followed another in time: nothing was paused for want of it
+            if before is not None and not key.kind.is_fetched:
+                log.warning("key_replaced", key=key.label, until=_text(key.expires_at))
             self._owes_going_on = True
             self._wake.set()
-        self._shown = shown
+        self._shown = {key.label: key for key in keys}
+
+    def _has_ended(self, key: Key) -> bool:
+        return key.use_until is not None and self.clock.now() >= key.use_until
 
     def _keys(self) -> list[Key]:
         found = (
@@ -212,17 +222,20 @@ class KeyWatch:
         self._wake.set()
 
     async def _go_on(self) -> None:
-        self._owes_going_on = False
         try:
             await self.go_on()
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001  # likewise
             self._owes_going_on = True
-            log.warning("batches_not_resumed", error=str(error))
+            log.warning("batches_not_resumed", error=type(error).__name__)
 
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def apart(act: Callable[[], T]) -> "asyncio.Future[T]":
