@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,6 +65,7 @@ def served(cli: Any, *words: str, **extra: str) -> Iterator[Served]:
         yield Served(address_of(process), database)
         process.terminate()
         assert process.wait(10) == 0, process.stderr.read()
+        assert "Warning" not in process.stderr.read()
     finally:
         process.kill()
         process.communicate()
@@ -77,7 +77,3 @@ def address_of(process: Any) -> str:
     found = re.search(r"http://\S+:\d+", said)
     assert found, said + process.stderr.read()
     return found[0]
-
-
-def files_of(page: Path) -> int:
-    return sum(len(file.read_bytes()) for file in page.iterdir())
