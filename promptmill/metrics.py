@@ -242,7 +242,7 @@ LAST_DUE = Metric(
 KEYS = Metric(
     "promptmill_keys",
     "keys",
-    "Keys by how they stand, as the worker that thinks the worst of each says.",
+    "Keys by how they stand, as `promptmill keys` shows them: usable, resting, expired, refused or missing.",
     ("account", "standing"),
 )
 KEY_EXPIRES = Metric(

@@ -86,12 +86,18 @@ def test_what_workers_tell_in_redis_is_shown_while_they_live(config: Settings, d
         "kind": "file",
         "standing": "refused",
         "expires_at": "2026-12-01T00:00:00+00:00",
+        "why": "refused with a 401",
+        "until": None,
+        "refused_for": {},
+        "calls": 0,
     }
     token = {**key, "label": "token", "kind": "command", "standing": "usable"}
     with Redis.from_url(config.redis_url or "") as redis:
         redis.set(VITALS + "worker_1", json.dumps({"loop_lag_s": 0.25, "memory_bytes": 1024}))
-        redis.set(KEY_STATES + "worker_1", json.dumps([key, token]))
-        redis.set(KEY_STATES + "worker_2", json.dumps([{**key, "label": "of one that ended"}]))
+        redis.hset(KEY_STATES, "worker_1", json.dumps({"at": 0, "keys": [key, token]}))
+        redis.hset(
+            KEY_STATES, "worker_2", json.dumps({"at": 0, "keys": [{**key, "label": "of one that ended"}]})
+        )
         redis.hincrby(MESSAGES_REFUSED, "another_task", 3)
 
     found = series_of(exposition(config))
