@@ -72,7 +72,7 @@ def test_people_read_batch_model_lane_and_attempt(app: Celery, redis: Redis) -> 
 
 def test_a_long_or_strange_batch_name_is_shown_in_one_short_line() -> None:
     shown = str(_ticket(batch="a\nb\x00" + "c" * 200))
-    assert "batch a b ccc" in shown
+    assert "· a b ccc" in shown
     assert shown.isprintable()
     assert len(shown) < 120
 
