@@ -59,10 +59,11 @@ class Place:
     replacements: Mapping[str, str]
 
     @classmethod
-    def at(cls, folder: Path, database_url: str, settings: Path) -> "Place":
-        """A place below `folder`, with secrets of its own and `database_url` as its Postgres."""
+    def at(cls, folder: Path, postgres_port: int, settings: Path) -> "Place":
+        """A place below `folder`, with secrets of its own and a Postgres at this port."""
         ports = {inside: str(free_port()) for inside in PORTS.values()}
         redis_port = free_port()
+        folder.mkdir()
         secrets = make_secrets(folder)
         for name in ("tmp", "data", "bin"):
             (folder / name).mkdir()
@@ -75,8 +76,8 @@ class Place:
             folder,
             settings,
             {
-                "postgresql://promptmill@postgres:5432/promptmill": database_url,
-                "5432": str(urlsplit(database_url).port),
+                "@postgres:5432": f"@127.0.0.1:{postgres_port}",
+                "5432": str(postgres_port),
                 "redis:6379": f"127.0.0.1:{redis_port}",
                 "exec valkey-server": f"cd '{folder}/data'; exec '{find_server()}' "
                 f"--port {redis_port} --bind 127.0.0.1",
@@ -87,19 +88,50 @@ class Place:
                 "/run/keys": str(secrets / "keys"),
                 "/run/encryption": str(secrets / "encryption"),
                 "/etc/promptmill": str(ROOT / "ops/redis"),
-                "/etc/prometheus": str(ROOT / "ops/prometheus"),
+                "/etc/prometheus": str(folder / "prometheus"),
+                "dashboard:": "127.0.0.1:",
                 "tsdb.path=/prometheus": f"tsdb.path={folder}/data",
-                "/data/": f"{folder}/data/",
+                "/data": f"{folder}/data",
                 "/files": str(folder),
                 "/tmp": str(folder / "tmp"),
                 **ports,
             },
         )
 
+    def set_up_postgres(self, server_url: str) -> None:
+        """What the image of Postgres does with a new volume: the database, then its scripts in their order."""
+        told = SERVICES["postgres"]
+        database = told["environment"]["POSTGRES_DB"]
+        psql = [
+            str(find_programs() / "psql"),
+            "--no-psqlrc",
+            "--quiet",
+            "--set",
+            "ON_ERROR_STOP=1",
+            "--dbname",
+        ]
+        subprocess.run([*psql, server_url, "--command", f"CREATE DATABASE {database}"], check=True)
+        for each in sorted(told["configs"], key=lambda config: str(config["target"])):
+            script = ROOT / FACTS["configs"][each["source"]]["file"]
+            inside = urlsplit(server_url)._replace(path=f"/{database}").geturl()
+            here = self.here(script.read_text(encoding="utf-8"))
+            subprocess.run([*psql, inside], input=here, text=True, check=True)
+
     def text(self, text: object) -> str:
         """`text` as compose would fill it in, and then as it must read here."""
+        return self.here(as_compose_fills_it_in(text, {}))
+
+    def here(self, text: str) -> str:
+        """`text` with this machine's addresses and paths in place of the containers'."""
         theirs = re.compile("|".join(map(re.escape, self.replacements)))
-        return theirs.sub(lambda match: self.replacements[match[0]], as_compose_fills_it_in(text, {}))
+        return theirs.sub(lambda match: self.replacements[match[0]], text)
+
+    def set_up_prometheus(self) -> None:
+        """Its files as they must read here, and a look at the page every second."""
+        (self.folder / "prometheus").mkdir()
+        for file in (ROOT / "ops/prometheus").iterdir():
+            text = self.here(file.read_text(encoding="utf-8")).replace("_interval: 15s", "_interval: 1s")
+            (self.folder / "prometheus" / file.name).write_text(text, encoding="utf-8")
 
     def environment(self, service: str) -> dict[str, str]:
         """What a service's processes find in their environment, beyond what their image says."""
@@ -128,6 +160,11 @@ class Place:
         return subprocess.run(
             **self.process(service, words), capture_output=True, text=True, check=False, timeout=PATIENCE
         )
+
+    def migrate(self) -> None:
+        """The service that brings the tables to this version, to its end."""
+        done = self.execute("migrate", *self.command(SERVICES["migrate"]["command"]))
+        assert done.returncode == 0, done.stderr
 
     def is_healthy(self, service: str) -> bool:
         """What the service's own health check says."""

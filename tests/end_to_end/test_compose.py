@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -15,6 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
 from promptmill import settings
+from promptmill.embedded import throwaway_postgres
 from promptmill.embedded.process import free_port
 from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place, program_of
 
@@ -28,15 +31,25 @@ STACK = ["simulator", "worker", "beat", "flower", "dashboard"]
 
 
 @pytest.fixture
-def place(postgres_url: str, tmp_path: Path) -> Place:
-    return Place.at(tmp_path, postgres_url, settings=ROOT / "ops/demo.env")
+def place(tmp_path: Path) -> Place:
+    """Without a Postgres."""
+    return Place.at(tmp_path / "place", free_port(), settings=ROOT / "ops/demo.env")
 
 
 @pytest.fixture
-def start(place: Place, wait_until: WaitUntil) -> Start:
-    """`start(stack, *services)`: services that were unhealthy before they ran and are healthy now."""
+def place_with_postgres(tmp_path: Path) -> Iterator[Place]:
+    """With one of its own, because roles are shared by all databases of a server."""
+    with throwaway_postgres() as url:
+        place = Place.at(tmp_path / "with_postgres", urlsplit(url).port or 0, settings=ROOT / "ops/demo.env")
+        place.set_up_postgres(url)
+        yield place
 
-    def start(stack: ExitStack, *services: str, entry: Sequence[str] = ()) -> Running:
+
+@pytest.fixture
+def start(wait_until: WaitUntil) -> Start:
+    """`start(stack, place, *services)`: services that were unhealthy before they ran and are healthy now."""
+
+    def start(stack: ExitStack, place: Place, *services: str, entry: Sequence[str] = ()) -> Running:
         assert not any(place.is_healthy(service) for service in services)
         running = {service: stack.enter_context(place.running(service, *entry)) for service in services}
         for service, process in running.items():
@@ -60,12 +73,14 @@ def start_redis(stack: ExitStack, place: Place, wait_until: WaitUntil) -> "subpr
 
 
 def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_stopped(
-    place: Place, start: Start, wait_until: WaitUntil
+    place_with_postgres: Place, start: Start, wait_until: WaitUntil
 ) -> None:
+    place = place_with_postgres
     (place.folder / "prompts.jsonl").write_text('{"prompt": "Say hello."}\n')
     with ExitStack() as stack:
         redis = start_redis(stack, place, wait_until)
-        running = start(stack, *STACK)
+        place.migrate()
+        running = start(stack, place, *STACK)
 
         submitted = place.execute("worker", *place.command(SUBMIT))
         assert submitted.returncode == 0, submitted.stderr
@@ -73,7 +88,7 @@ def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_sto
         wait_until(lambda: '"succeeded"' in place.execute("worker", *results).stdout, timeout=PATIENCE)
 
         assert denied_by_redis(place) == 0
-        assert passwords_in_environments(place, running) == {("flower", "flower_basic_auth")}
+        assert not passwords_in_environments(place, running)
         for service, process in reversed(running.items()):
             program_of(process).terminate()
             assert process.wait(PATIENCE) == 0, place.log(service)
@@ -93,7 +108,7 @@ def denied_by_redis(place: Place) -> int:
 def passwords_in_environments(place: Place, running: Running) -> set[tuple[str, str]]:
     """Which secret stands in which process's environment or command line, where the system lets us look."""
     secrets = [file for file in (place.folder / "secrets").iterdir() if file.is_file()]
-    found = {("flower", "flower_basic_auth")}  # its own way to be told
+    found = set()
     for service, process in running.items():
         looked_at = [Path(f"/proc/{program_of(process).pid}/{name}") for name in ("environ", "cmdline")]
         for file in filter(Path.exists, looked_at):
@@ -130,11 +145,13 @@ def test_redis_forgets_nothing_evicts_nothing_and_lets_nobody_in_without_the_pas
         }
 
 
-def test_postgres_is_healthy_when_it_takes_connections_at_its_address(place: Place, tmp_path: Path) -> None:
-    assert place.is_healthy("postgres")
-    nobody = f"postgresql://promptmill@127.0.0.1:{free_port()}/promptmill"
-    (tmp_path / "elsewhere").mkdir()
-    assert not Place.at(tmp_path / "elsewhere", nobody, place.settings).is_healthy("postgres")
+def test_postgres_is_healthy_when_it_takes_connections_and_knows_who_may_do_what(
+    place_with_postgres: Place, place: Place
+) -> None:
+    assert place_with_postgres.is_healthy("postgres")
+    assert not place.is_healthy("postgres")
+    done = place_with_postgres.execute("worker", *SERVICES["migrate"]["command"])
+    assert "permission denied" in done.stderr
 
 
 @pytest.mark.skipif(
@@ -142,20 +159,38 @@ def test_postgres_is_healthy_when_it_takes_connections_at_its_address(place: Pla
 )
 def test_redis_says_that_it_is_healthy_to_its_own_client(place: Place, start: Start) -> None:
     with ExitStack() as stack:
-        redis = start(stack, "redis")["redis"]
+        redis = start(stack, place, "redis")["redis"]
         redis.terminate()
         assert redis.wait(PATIENCE) == 0
 
 
 @pytest.mark.skipif(
-    not (shutil.which("prometheus") and shutil.which("wget") and (ROOT / "ops/prometheus").exists()),
-    reason="no prometheus, no wget, or no file for it, here",
+    not (shutil.which("prometheus") and shutil.which("wget")), reason="no prometheus, or no wget, here"
 )
-def test_prometheus_reads_its_file_and_asks_the_page_with_the_token(place: Place, start: Start) -> None:
+def test_prometheus_asks_the_page_with_its_token(
+    place_with_postgres: Place, start: Start, wait_until: WaitUntil
+) -> None:
+    place = place_with_postgres
+    place.set_up_prometheus()
+    targets = f"http://127.0.0.1:{place.replacements['9090']}/api/v1/targets"
     with ExitStack() as stack:
-        prometheus = start(stack, "prometheus", entry=["prometheus"])["prometheus"]
-        prometheus.terminate()
-        assert prometheus.wait(PATIENCE) == 0
+        start_redis(stack, place, wait_until)
+        place.migrate()
+        start(stack, place, "dashboard")
+        running = start(stack, place, "prometheus", entry=["prometheus"])
+        wait_until(lambda: '"health":"up"' in read(targets), timeout=PATIENCE)
+        running["prometheus"].terminate()
+        assert running["prometheus"].wait(PATIENCE) == 0
+
+
+def read(url: str) -> str:
+    """What is told there; nothing while it is not ready."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        return ""
 
 
 def test_a_worker_without_redis_is_not_healthy_for_long(place: Place) -> None:
@@ -165,12 +200,3 @@ def test_a_worker_without_redis_is_not_healthy_for_long(place: Place) -> None:
     two_minutes_ago = pulse.stat().st_mtime - 120
     os.utime(pulse, (two_minutes_ago, two_minutes_ago))
     assert not place.is_healthy("worker")
-
-
-def test_migrating_makes_the_tables_in_an_empty_database(place: Place, postgres_url: str) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
-        done = place.execute("migrate", *place.command(SERVICES["migrate"]["command"]))
-        assert done.returncode == 0, done.stderr
-        assert connection.execute("SELECT count(*) FROM job").fetchone() == (0,)

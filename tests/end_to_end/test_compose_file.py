@@ -24,12 +24,12 @@ from tests.end_to_end.compose_place import (
 LONG_RUNNING = sorted(set(SERVICES) - {"migrate"})
 GIVEN = {
     "redis": {"redis_password"},
-    "postgres": {"postgres_password"},
-    "migrate": {"redis_password", "postgres_password"},
-    "worker": {"redis_password", "postgres_password"},
-    "beat": {"redis_password", "postgres_password"},
+    "postgres": {"postgres_password", "postgres_owner_password", "postgres_app_password"},
+    "migrate": {"redis_password", "postgres_owner_password"},
+    "worker": {"redis_password", "postgres_app_password"},
+    "beat": {"redis_password", "postgres_app_password"},
     "flower": {"redis_password", "flower_basic_auth"},
-    "dashboard": {"redis_password", "postgres_password", "dashboard_token"},
+    "dashboard": {"redis_password", "postgres_app_password", "dashboard_token"},
     "simulator": set(),
     "prometheus": {"dashboard_token"},
     "grafana": {"grafana_password"},
