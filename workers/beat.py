@@ -28,6 +28,7 @@ from redis.exceptions import LockError, RedisError
 
 from promptmill import settings
 from promptmill.errors import PromptmillError, Unavailable
+from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.recurrence import Timetable
 from promptmill.routes import ANSWER_QUEUE, RUN_DUE_TASK
@@ -153,12 +154,26 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
             log.warning("beat_waits", error=type(error).__name__)
             return AGAIN_S
 
-    def apply_async(self, entry: Any, *args: Any, **options: Any) -> Any:
-        """Send a wake-up, if there is anybody to hear it."""
-        if self._somebody_works:
-            return super().apply_async(entry, *args, **options)
-        self.reserve(entry)
-        return None
+    def apply_async(self, entry: Any, producer: Any = None, **_: Any) -> None:
+        """Send a wake-up, if there is anybody to hear it.
+
+        Made here, because Celery's own would bring the time limits of the task along, and workers refuse a message that
+        gives instructions.
+        """
+        self.reserve(entry)  # first, so that one that cannot be sent is not sent for ever
+        if not self._somebody_works:
+            return
+        amqp = self.app.amqp
+        message = amqp.as_task_v2(new_id("wake"), entry.task, args=entry.args, kwargs={})
+        (producer or self.producer).publish(
+            message.body,
+            exchange="",
+            routing_key=ANSWER_QUEUE,
+            serializer="json",
+            headers=message.headers,
+            declare=[amqp.queues[ANSWER_QUEUE]],
+            **message.properties,
+        )
 
     def close(self) -> None:
         """Give the lock and the database back."""
@@ -194,7 +209,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
         # Just before what is owed next, so that it is due then, also when that is over.
         last = (row.next_due or row.changed_at) - timedelta(seconds=1)
         entry = self.Entry(
-            name, RUN_DUE_TASK, due_times, args=[row.name], options={"queue": ANSWER_QUEUE},
+            name, RUN_DUE_TASK, due_times, args=[row.name],
             last_run_at=last, app=self.app,
         )  # fmt: skip
         if anew:

@@ -1,8 +1,10 @@
 """Beat's scheduler with a real Redis: filled from the table, filled again, and silent while nobody listens."""
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from promptmill.store.schedules import NewSchedule, ScheduleRow
 from promptmill.store.workers import NewWorker
 from workers import beat
 from workers.beat import Scheduler
+from workers.refusals import fault_of
 
 ENTRIES = "promptmill:beat::schedule"
 
@@ -65,6 +68,7 @@ def world(clean_redis: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PROMPTMILL_DATABASE_URL", sqlite_url)
     monkeypatch.setenv("PROMPTMILL_REDIS_URL", clean_redis)
     app = celery_app(clean_redis)
+    app.loader.import_default_modules()  # as beat does: it knows the tasks
     scheduler = Scheduler(app, max_interval=2)
     beat.acquire_distributed_beat_lock(beat._Holder(scheduler))
     database = Database.open(sqlite_url)
@@ -84,6 +88,10 @@ def test_a_due_schedule_wakes_a_worker_by_its_name(world: World) -> None:
     [message] = world.messages
     assert message["headers"]["task"] == RUN_DUE_TASK
     assert message["headers"]["argsrepr"] == "['news']"
+    taken = SimpleNamespace(
+        headers=message["headers"], body=b64decode(message["body"]), content_type=message["content-type"]
+    )
+    assert fault_of(taken, {RUN_DUE_TASK}) is None
 
 
 def test_one_that_is_not_due_is_slept_for_as_long_as_a_change_may_take_to_be_seen(world: World) -> None:

@@ -101,6 +101,7 @@ def test_two_beats_and_two_workers_of_which_one_each_is_killed_make_each_due_tim
     assert runs[0].due_at == schedule.next_due
     assert len({run.batch_id for run in runs}) == len(runs) >= 7
     assert sum(prompts.values()) >= len(runs)
+    assert "messages_refused" not in mill.logs()
 
 
 @pytest.mark.chaos
@@ -129,3 +130,4 @@ def test_a_killed_beat_is_replaced_by_the_other_and_meanwhile_nothing_is_more_th
     late = sorted((run.created_at - run.due_at).total_seconds() for run in runs[3:])
     print(f"{len(late)} runs: median {late[len(late) // 2]:.2f} s late, worst {late[-1]:.2f} s")  # noqa: T201  # the figure
     assert late[-1] < 5
+    assert "messages_refused" not in mill.logs()
