@@ -24,6 +24,8 @@ from redis.exceptions import ResponseError
 
 from promptmill.logs import get_logger, scrub
 from promptmill.routes import ANSWER_QUEUE
+from promptmill.states import JobState
+from workers.monitoring import LOST_WORDS, event_of_lost
 from workers.refusals import Refusal, fault_of, refused, unpack_nothing
 from workers.transport import AT_ONCE, MALFORMED
 
@@ -182,6 +184,16 @@ class Consumer(CeleryConsumer):
             raise ConnectionResetError("no messages came")
 
         self.hub.call_soon(break_off)
+
+    def tell_of_lost(self, states: Mapping[str, JobState]) -> None:
+        """Let Flower know how the jobs of a dead process stand; from any thread. Their own worker cannot say it."""
+        self.hub.call_soon(self._tell_of_lost, states)
+
+    def _tell_of_lost(self, states: Mapping[str, JobState]) -> None:
+        if self.event_dispatcher is not None:
+            for job_id, state in states.items():
+                if (event := event_of_lost(state)) is not None:
+                    self.event_dispatcher.send(event, uuid=job_id, exception=LOST_WORDS)
 
     def _turn(self) -> None:
         self.turns += 1

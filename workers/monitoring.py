@@ -26,6 +26,20 @@ HEARD_FOR_S: Final = 5.0
 """How long a count of listeners is believed. It is renewed every 2 s; without that every event is sent."""
 
 
+LOST_WORDS: Final = "Lost('the process of its worker ended')"
+"""What Flower shows of a job whose worker died."""
+
+
+def event_of_lost(state: JobState) -> str | None:
+    """What to tell of a job that was taken back from a dead process; nothing of one that goes on by now."""
+    return {
+        JobState.PENDING: "task-retried",
+        JobState.ERRORED: "task-failed",
+        JobState.CANCELED: "task-revoked",
+        JobState.SUCCEEDED: "task-succeeded",  # with an answer that was kept
+    }.get(state)
+
+
 class TaskEvents(EventDispatcher):
     """Celery's dispatcher of events, in a worker."""
 

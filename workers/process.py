@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from promptmill.logs import get_logger
 from promptmill.retention import Retention
 from promptmill.retries import RetryPolicy, after_loss
 from promptmill.runtime import Runtime
+from promptmill.states import JobState
 from workers import pool
 from workers.accounts import Accounts, GroupLimits
 from workers.broker_queue import BrokerQueue, ForeignQueue, RedisQueue
@@ -107,6 +108,7 @@ class WorkerProcess:
         self.watchdog: Watchdog | None = None
         self.on_hand: Counter[str] = Counter()
         self._handed_over: Callable[[], frozenset[str]] = frozenset
+        self._tell_of_lost: Callable[[Mapping[str, JobState]], None] = lambda _states: None
         self._repeating: list[asyncio.Task[None]] = []
         self._draining = False
         self._stopping = threading.RLock()
@@ -204,6 +206,7 @@ class WorkerProcess:
         """Begin to watch that Celery's consumer takes messages."""
         worker = self.runtime.settings.worker
         self._handed_over = lambda: consumer.task_ids
+        self._tell_of_lost = consumer.tell_of_lost
         self.watchdog = Watchdog(
             judge=Judge(deaf_after=worker.deaf_after_s, hung_after=worker.hung_after_s),
             signs=lambda: self._signs(consumer),
@@ -357,6 +360,7 @@ class WorkerProcess:
             steady_for=self.heartbeat.steady_for,
             after_loss=self._after_loss,
             found=self.put_right.note,
+            lost=lambda states: self._tell_of_lost(states),  # noqa: PLW0108  # there is a consumer later
             settle_s=2 * worker.heartbeat_s,
             taken_for=worker.patience_s + worker.dead_after_s,
             dead_after=worker.dead_after_s,

@@ -11,6 +11,7 @@ from datetime import timedelta
 from promptmill.clock import Clock
 from promptmill.errors import Unavailable
 from promptmill.logs import get_logger
+from promptmill.states import JobState
 from promptmill.store import batches, jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
@@ -37,6 +38,10 @@ def _tell_nobody(_fault: Fault, _count: int) -> None:
     """For those who count nothing."""
 
 
+def _tell_no_monitor(_states: Mapping[str, JobState]) -> None:
+    """For those who are watched by nobody."""
+
+
 @dataclass(slots=True)
 class Reaper:
     """Looks for lost work.
@@ -51,6 +56,7 @@ class Reaper:
         dead_after: seconds without a heartbeat after which a process counts as dead.
         after_loss: what follows when a job's process is lost for the nth time.
         found: told what was put right, and how much of it.
+        lost: told how the jobs of dead processes stand now: nobody else says it.
         settle_s: seconds of steady heartbeats before an old one means anything.
     """
 
@@ -62,6 +68,7 @@ class Reaper:
     steady_for: Callable[[], float]
     after_loss: AfterLoss = store_workers.again_at_once
     found: Callable[[Fault, int], None] = _tell_nobody
+    lost: Callable[[Mapping[str, JobState]], None] = _tell_no_monitor
     taken_for: float = 25.0
     dead_after: float = 10.0
     settle_s: float = 6.0
@@ -100,9 +107,11 @@ class Reaper:
             if jumped(self.clock, now):
                 return 0  # every heartbeat is of another time
             reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after), self.after_loss)
+            states = jobs.states_of(connection, reaped) if reaped else {}
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped))
             self.found(Fault.DEAD_WORKER, len(reaped))
+            self.lost(states)
         return len(reaped)
 
     def _lost(self) -> list[tuple[str, int]]:

@@ -112,6 +112,14 @@ def select_pending(
     return [PendingJob(*tuple(row)) for row in sorted(rows, key=lambda row: row.seq)[:limit]]
 
 
+def states_of(conn: Connection, ids: Collection[str]) -> dict[str, JobState]:
+    """How these jobs stand; one that is not there any more is left out."""
+    found = select(job.c.id, job.c.state).where(_IDS.among(conn.dialect.name, job.c.id))
+    return {
+        row.id: JobState(row.state) for row in conn.execute(found, _IDS.parameters((each,) for each in ids))
+    }
+
+
 def queue(conn: Connection, ids: Collection[str], now: datetime) -> list[QueuedJob]:
     """`pending` becomes `queued` with the next dispatch number; only what this returns may be published.
 

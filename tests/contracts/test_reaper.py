@@ -1,6 +1,6 @@
 """The reaper on both databases: what nobody works on goes back to `pending`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from redis import Redis as RedisClient
 from promptmill.clock import SystemClock
 from promptmill.errors import Unavailable
 from promptmill.ids import new_id
+from promptmill.retries import GiveUp
 from promptmill.states import JobState
 from promptmill.store import jobs, leases, ledger, stats
 from promptmill.store import workers as store_workers
@@ -85,6 +86,17 @@ def test_the_jobs_of_a_dead_process_go_back_and_their_attempts_are_lost(
     with database.read() as connection:
         attempts = ledger.attempts_of(connection, batch_id=batch.id)
     assert {(attempt.outcome, attempt.cost_nanos) for attempt in attempts} == {(ledger.LOST, None)}
+
+
+def test_it_is_told_how_the_jobs_of_a_dead_process_stand(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    a_worker(database, "dead", ago=LONG_AGO)
+    (queued,) = queue_all(database, a_batch(database, 1).id)
+    begin_all(database, [queued], "dead")
+    told: list[Mapping[str, JobState]] = []
+    reap(lost=told.append, after_loss=lambda _losses: GiveUp("lost")).sweep()
+    assert told == [{queued.job_id: JobState.ERRORED}]
 
 
 def test_the_jobs_of_a_live_process_stay(database: Database, reap: Callable[..., Reaper]) -> None:

@@ -8,6 +8,8 @@ import pytest
 from celery import Celery
 
 from promptmill.broker import celery_app
+from promptmill.states import JobState
+from workers.consumer import Consumer
 from workers.monitoring import HEARD_FOR_S, TaskEvents
 from workers.transport import Listeners
 
@@ -58,3 +60,12 @@ def test_an_old_count_of_listeners_is_not_believed(events: TaskEvents) -> None:
     _heard(events, 0, ago=HEARD_FOR_S + 1)
     events.send("task-started", uuid="job_1")
     assert _buffered(events) == 1
+
+
+def test_jobs_of_a_dead_process_are_told_of_by_who_found_them(events: TaskEvents) -> None:
+    consumer = Consumer.__new__(Consumer)
+    consumer.event_dispatcher = events
+    states = (JobState.PENDING, JobState.ERRORED, JobState.QUEUED)
+    consumer._tell_of_lost({f"job_{state}": state for state in states})
+    told = [(each["type"], each["uuid"]) for each in events._group_buffer["task"]]
+    assert told == [("task-retried", "job_pending"), ("task-failed", "job_errored")]
