@@ -112,7 +112,8 @@ class KeyWatch:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
             self._wake.clear()
             if not self._is_reading:
                 self._begin(self._read_files())

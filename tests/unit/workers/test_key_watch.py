@@ -1,0 +1,232 @@
+"""The keys of a worker follow their files, commands and functions; the files are real ones."""
+
+import json
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from promptmill.claude.keys import Key, KeyRing, declared_keys
+from promptmill.clock import SystemClock
+from promptmill.errors import ConfigurationError, NoUsableKey
+from workers import key_watch
+from workers.key_watch import KeyWatch, apart
+
+GROUP = "claude-sonnet-5"
+Watch = Callable[[], Awaitable[KeyWatch]]
+Until = Callable[..., Awaitable[None]]
+
+
+class Place:
+    """A file of keys, and what was said to go on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "keys.toml"
+        self.gone_on = 0
+
+    def write(self, text: str) -> None:
+        beside = self.file.with_suffix(".new")
+        beside.write_text(text)
+        beside.chmod(0o600)
+        beside.replace(self.file)
+
+    def key(self, secret: str, label: str = "main") -> None:
+        self.write(f'[[key]]\nlabel = "{label}"\nkey = "{secret}"\n')
+
+    def command(self, code: str, **fields: Any) -> None:
+        more = "".join(f"{name} = {value}\n" for name, value in fields.items())
+        self.write(
+            f'[[key]]\nlabel = "vault"\ncommand = {json.dumps([sys.executable, "-S", "-c", code])}\n{more}'
+        )
+
+    async def go_on(self) -> None:
+        self.gone_on += 1
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_watch, "LOOK_S", 0.05)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+async def watch(place: Place) -> AsyncIterator[Watch]:
+    started: list[KeyWatch] = []
+
+    async def start() -> KeyWatch:
+        watch = KeyWatch(KeyRing(()), lambda: declared_keys(None, place.file), place.go_on, SystemClock())
+        started.append(watch)
+        await watch.start()
+        return watch
+
+    yield start
+    for each in started:
+        await each.stop()
+
+
+@pytest.fixture
+def until(wait_until: Callable[..., None]) -> Until:
+    async def wait(condition: Callable[[], object]) -> None:
+        await apart(lambda: wait_until(condition, timeout=10))
+
+    return wait
+
+
+def secret(watch: KeyWatch) -> str | None:
+    try:
+        return watch.ring.usable(GROUP, now=watch.clock.now())[0].secret.get_secret_value()
+    except NoUsableKey:
+        return None
+
+
+async def test_a_replaced_key_is_used_and_what_was_paused_goes_on(
+    place: Place, watch: Watch, until: Until
+) -> None:
+    place.key("one")
+    watching = await watch()
+    assert (secret(watching), place.gone_on) == ("one", 0)
+    place.key("two")
+    await until(lambda: secret(watching) == "two" and place.gone_on == 1)
+
+
+async def test_a_file_that_cannot_be_read_changes_nothing(place: Place, watch: Watch, until: Until) -> None:
+    place.key("one")
+    watching = await watch()
+    for text in ("", "[[key", '[[key]]\nlabel = "main"\nfile = "nowhere"\n'):
+        place.write(text)
+        await until(lambda: watching._faults)
+        assert secret(watching) == "one"
+        place.key("one")
+        await until(lambda: not watching._faults)
+    assert place.gone_on == 0
+
+
+async def test_a_key_that_is_taken_out_is_used_no_more(place: Place, watch: Watch, until: Until) -> None:
+    place.key("one", "first")
+    watching = await watch()
+    place.key("two", "second")
+    await until(lambda: [state.label for state in watching.ring.states(watching.clock.now())] == ["second"])
+
+
+async def test_a_refusal_has_the_files_read_at_once(
+    place: Place, watch: Watch, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_watch, "LOOK_S", 60)
+    place.key("one")
+    watching = await watch()
+    place.key("two")
+    (old,) = watching.ring.usable(GROUP)
+    watching.ring.retire(old, None, "401")
+    await until(lambda: secret(watching) == "two")
+
+
+async def test_a_job_without_a_key_reads_the_files_itself(
+    place: Place, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_watch, "LOOK_S", 60)
+    monkeypatch.setattr(key_watch, "READ_AGAIN_S", 0)
+    place.key("one")
+    watching = await watch()
+    place.key("two")
+    assert [key.secret.get_secret_value() for key in watching.read_now()] == ["two"]
+
+
+async def test_the_first_token_is_there_when_the_worker_begins(place: Place, watch: Watch) -> None:
+    place.command("print('token-1')")
+    assert secret(await watch()) == "token-1"
+
+
+async def test_tokens_follow_each_other_before_they_end_and_nothing_is_resumed_for_it(
+    place: Place, watch: Watch, until: Until, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    place.command(
+        f"import json, pathlib; p = pathlib.Path({str(count)!r}); n = len(p.read_text()) + 1 if p.exists() else 1; "
+        "p.write_text('x' * n); print(json.dumps({'token': f'token-{n}', 'expires_in': 1.5}))"
+    )
+    watching = await watch()
+    seen: set[str | None] = set()
+    await until(lambda: seen.add(secret(watching)) or {"token-1", "token-2", "token-3"} <= seen)
+    assert None not in seen
+    assert place.gone_on == 0
+
+
+async def test_a_refused_token_is_fetched_anew_and_what_was_paused_goes_on(
+    place: Place, watch: Watch, until: Until, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("promptmill.claude.keys.tokens.AFTER_FAILURE_S", 0.1)
+    source = tmp_path / "token"
+    source.write_text("one")
+    place.command(f"print(open({str(source)!r}).read())")
+    watching = await watch()
+    (old,) = watching.ring.usable(GROUP)
+    source.write_text("two")
+    watching.ring.retire(old, None, "401")
+    assert secret(watching) is None
+    await until(lambda: secret(watching) == "two" and place.gone_on == 1)
+
+
+async def test_a_command_that_hangs_holds_up_neither_the_others_nor_the_files(
+    place: Place, watch: Watch, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_watch, "FIRST_TOKENS_S", 0.1)
+    command = json.dumps([sys.executable, "-S", "-c", "import time; time.sleep(5)"])
+    slow = f'[[key]]\nlabel = "slow"\ncommand = {command}\ntimeout_s = 0.8\n'
+    place.write(slow + '[[key]]\nlabel = "main"\nkey = "one"\n')
+    watching = await watch()
+    assert secret(watching) == "one"
+    assert watching.ring.expecting()
+    place.write(slow + '[[key]]\nlabel = "main"\nkey = "two"\n')
+    await until(lambda: secret(watching) == "two")
+    await until(lambda: not watching.ring.expecting())
+    states = {state.label: state.why for state in watching.ring.states(watching.clock.now())}
+    assert states["slow"] == "the command took longer than 0.8 s"
+
+
+async def test_a_pause_that_came_after_the_key_is_lifted(place: Place, watch: Watch, until: Until) -> None:
+    place.key("one")
+    watching = await watch()
+    watching.ring.on_held_in_vain()
+    await until(lambda: place.gone_on == 1)
+
+
+async def test_while_the_database_is_away_going_on_is_tried_again(place: Place, until: Until) -> None:
+    tries: list[int] = []
+
+    async def away() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError
+
+    place.key("one")
+    watching = KeyWatch(KeyRing(()), lambda: declared_keys(None, place.file), away, SystemClock())
+    await watching.start()
+    try:
+        place.key("two")
+        await until(lambda: len(tries) == 3)
+    finally:
+        await watching.stop()
+
+
+async def test_an_endless_wait_for_a_file_holds_up_nothing() -> None:
+    release = threading.Event()
+
+    def hanging() -> Any:
+        release.wait(10)
+        raise ConfigurationError("gone", setting="X")
+
+    kept = Key("main", SecretStr("one"), "default")
+    watching = KeyWatch(KeyRing([kept]), hanging, lambda: apart(lambda: None), SystemClock())
+    watching._begin(watching._read_files())
+    await apart(lambda: None)
+    assert watching.ring.usable(GROUP) == (kept,)
+    release.set()
+    await watching.stop()
