@@ -39,6 +39,7 @@ __all__ = [
     "queue_length",
     "queued_ids",
     "reach",
+    "with_tls_meant",
 ]
 
 log = get_logger(__name__)
@@ -58,6 +59,17 @@ def is_redis(broker_url: str) -> bool:
     return broker_url.partition("://")[0] in ("redis", "rediss")
 
 
+def with_tls_meant(broker_url: str) -> str:
+    """The address, such that kombu speaks TLS where it says so, and checks whom it speaks to.
+
+    For `rediss://` without a word on certificates kombu connects in the clear, and sends the password so.
+    """
+    scheme, separator, rest = broker_url.partition("://")
+    if scheme != "rediss" or "ssl_cert_reqs=" in rest.partition("?")[2]:
+        return broker_url
+    return f"{scheme}{separator}{rest}{'&' if '?' in rest else '?'}ssl_cert_reqs=required"
+
+
 def celery_app(redis_url: str, broker_url: str | None = None) -> "Celery":
     """The Celery app, with the settings of the top-level module `celeryconfig`; Redis is its broker unless another is named.
 
@@ -74,7 +86,7 @@ def celery_app(redis_url: str, broker_url: str | None = None) -> "Celery":
         fixups=[],
         events="workers.monitoring:Events",  # loaded where events are sent or read
     )
-    app.conf.update(broker_url=broker_url or redis_url, redbeat_redis_url=redis_url)
+    app.conf.update(broker_url=with_tls_meant(broker_url or redis_url), redbeat_redis_url=redis_url)
     return app
 
 
@@ -198,7 +210,7 @@ def reach(broker_url: str, *, patience_s: float) -> None:
     # Of kombu's timeouts Redis has its own: else one that says nothing is waited for without end.
     options = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), patience_s)
     with Connection(
-        broker_url,
+        with_tls_meant(broker_url),
         connect_timeout=patience_s,
         transport_options=options if is_redis(broker_url) else {},
     ) as connection:
