@@ -343,5 +343,24 @@ def test_the_thread_takes_up_what_it_is_woken_for(world: World, wait_until: Call
         worker.stop()
 
 
+def test_a_worker_that_ends_ends_its_process_and_leaves_the_run_to_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(recurring, "SMALL_BYTES", 10)
+    monkeypatch.setattr(recurring, "_PROGRAM", "import time; time.sleep(60)")
+    file = world.folder / "large.jsonl"
+    file.write_text(json.dumps({"prompt": "a"}) + "\n")
+    schedule, worker = world.add(what=Recurring(source=str(file), options=OPTIONS)), world.worker()
+    worker.start()
+    worker.wake()
+    wait_until(lambda: [run.tries for run in world.runs(schedule)] == [1])
+
+    worker.stop()
+
+    [run] = world.runs(schedule)
+    assert run.state is RunState.WAITING
+    assert run.try_after is not None
+
+
 def _die(*_: Any) -> None:
     raise KeyboardInterrupt
