@@ -19,14 +19,25 @@ class InvalidRows(InvalidInput):
 
     def __init__(self, faults: Sequence[InvalidInput], count: int, *, not_done: str = "submitted") -> None:
         first = faults[0]
-        lines = [str(fault) for fault in faults]
-        if count > len(lines):
-            lines.append(f"… and {count - len(lines)} more")
+        lines = _folded(faults)
+        if count > len(faults):
+            lines.append(f"… and {count - len(faults)} more")
         found = "1 fault" if count == 1 else f"{count} faults"
         super().__init__("\n  ".join([f"{found}, so nothing was {not_done}:", *lines]))
         self.file, self.line, self.field = first.file, first.line, first.field
         self.faults = tuple(faults)
         self.count = count
+
+
+def _folded(faults: Sequence[InvalidInput]) -> list[str]:
+    """One line for faults that differ by their line alone: what was forgotten for all is said once."""
+    alike: dict[tuple[object, ...], list[InvalidInput]] = {}
+    for fault in faults:
+        alike.setdefault((fault.file, fault.field, fault.why), []).append(fault)
+    return [
+        str(first) + (f" (and {len(others)} more, the last in line {others[-1].line})" if others else "")
+        for first, *others in alike.values()
+    ]
 
 
 class Faults:

@@ -13,7 +13,7 @@ import pytest
 from promptmill.clock import ManualClock
 from promptmill.errors import InvalidInput
 from promptmill.intake.admit import survey
-from promptmill.intake.faults import InvalidRows
+from promptmill.intake.faults import Faults, InvalidRows
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.survey import Survey
 from promptmill.states import Lane
@@ -335,3 +335,17 @@ def test_no_text_of_a_prompt_is_in_a_fault(write: Callable[..., Path]) -> None:
         },
     ]
     assert secret not in str(fault_of(write(*lines)))
+
+
+def test_what_is_missing_everywhere_is_said_once() -> None:
+    faults = Faults("rows.jsonl")
+    for line in range(1, 31):
+        faults.add(InvalidInput("missing", field="model" if line != 3 else "prompt"), line)
+    with pytest.raises(InvalidRows) as refusal:
+        faults.raise_if_any()
+    assert str(refusal.value).splitlines() == [
+        "30 faults, so nothing was submitted:",
+        "  rows.jsonl, line 1, field model: missing (and 18 more, the last in line 20)",
+        "  rows.jsonl, line 3, field prompt: missing",
+        "  … and 10 more",
+    ]
