@@ -80,7 +80,7 @@ def find(
     """What `purge` would delete; arguments and errors as there."""
     wanted = parts_of(what)
     if (of is None) == (older_than is None):
-        raise InvalidInput("name a batch, or say --older-than 30d")
+        raise InvalidInput("name a batch, or say --older-than 30d instead")
     age = duration_of(older_than, field="older-than") if isinstance(older_than, str) else older_than
     with open_database(settings) as database, database.read() as connection:
         if age is None:

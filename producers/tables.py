@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Collection, Sequence
+from urllib.parse import urlsplit
 
 from producers.failed import failure_lines
 from producers.prediction import Prediction
@@ -70,6 +71,8 @@ def status(moment: Moment) -> str:
         facts["resting"] = resting(moment.resting)
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
         facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
+    if batch.notify_url:
+        facts["notice"] = _notice(batch)
     if why := why_gone(batch):
         facts["purged"] = why
     if moment.what_to_do:
@@ -80,6 +83,16 @@ def status(moment: Moment) -> str:
     if moment.prediction and moment.prediction.jobs:
         lines += ["", _prediction(moment.prediction)]
     return "\n".join(lines)
+
+
+def _notice(batch: BatchRow) -> str:
+    """Only the host: the rest of the address may be a secret."""
+    host = urlsplit(batch.notify_url or "").hostname
+    if batch.notified_at:
+        return f"{host} was told at {batch.notified_at:%Y-%m-%d %H:%M:%SZ}"
+    if batch.notify_tries and batch.notify_after:
+        return f"{host}: {several(batch.notify_tries, 'try', 'tries')} so far, the next at {batch.notify_after:%H:%M:%SZ}"
+    return f"{host} is told when it has ended or is paused by itself"
 
 
 def _state(batch: BatchRow) -> str:

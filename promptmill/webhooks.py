@@ -187,7 +187,7 @@ def _parts(url: str) -> tuple[SplitResult, int]:
 
 
 def _wrong(why: str) -> InvalidInput:
-    return InvalidInput(f"the address of a webhook {why}", field="notify")
+    return InvalidInput(f"the address of a webhook {why}")
 
 
 def _is_allowed(host: str, port: int, allowed: Collection[str]) -> bool:

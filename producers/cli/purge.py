@@ -20,7 +20,7 @@ _MANY_JOBS = 100_000
 
 def purge(
     batch: Annotated[
-        str | None, typer.Argument(metavar="[BATCH]", help="Name or id of a batch that has ended.")
+        str | None, typer.Argument(metavar="BATCH", help="Name or id of a batch that has ended.")
     ] = None,
     *,
     older_than: Annotated[
@@ -56,8 +56,8 @@ def purge(
         hint = f"--{error.field}" if error.field else None
         raise typer.BadParameter(error.why, param_hint=hint) from error
     to_do = [each for each in found if each.parts]
-    if not as_json or not (dry_run or yes):
-        _show(found, would="would go" if dry_run else "goes")
+    if not as_json or not (dry_run or yes):  # whoever is asked must see what about
+        _show(found, verb="would go" if dry_run else "go")
     if to_do and not dry_run:
         if not (yes or _agrees()):
             raise typer.Exit(1)
@@ -88,7 +88,7 @@ class _Progress:
             say(f"{row.name}: {jobs:,} of {row.total:,} jobs")
 
 
-def _show(found: "Sequence[Purge]", *, would: str) -> None:
+def _show(found: "Sequence[Purge]", *, verb: str) -> None:
     from producers.wording import several  # noqa: PLC0415  # the database layer takes 0.5 s
     from promptmill.store.purging import Part  # noqa: PLC0415  # likewise
 
@@ -101,7 +101,7 @@ def _show(found: "Sequence[Purge]", *, would: str) -> None:
             continue
         what = " and ".join(sorted(each.parts, reverse=True))
         what = "everything, with the record of its cost," if Part.EVERYTHING in each.parts else what
-        say(f"{row.name}: {what} of {several(row.total, 'job')} {would}")
+        say(f"{row.name}: {what} of {several(row.total, 'job')} {verb}")
     if len(found) > _MOST_SHOWN:
         say(f"and of {len(found) - _MOST_SHOWN:,} more batches")
 

@@ -68,7 +68,7 @@ def test_status_is_the_documented_document(cli: Any) -> None:
     assert list(status) == [
         "batch_id", "name", "state", "simulated", "reason", "lane", "jobs", "usage", "cost_usd", "estimate_usd",
         "projected_usd", "predicted", "budget_usd", "reserved_usd", "unknown_usd", "attempts", "failures",
-        "errors", "not_whole", "created_at", "started_at", "ended_at", "elapsed_s", "eta_s",
+        "errors", "not_whole", "created_at", "started_at", "ended_at", "purged_at", "notify", "elapsed_s", "eta_s",
         "bound_by",
     ]  # fmt: skip
     assert status["state"] == "active"
