@@ -85,8 +85,6 @@ class Place:
                 "simulator:": "127.0.0.1:",
                 "0.0.0.0": "127.0.0.1",
                 "/run/secrets": str(secrets),
-                "/run/keys": str(secrets / "keys"),
-                "/run/encryption": str(secrets / "encryption"),
                 "/etc/promptmill": str(ROOT / "ops/redis"),
                 "/etc/prometheus": str(folder / "prometheus"),
                 "dashboard:": "127.0.0.1:",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from promptmill.settings import ClaudeSettings
 from tests.end_to_end.compose_place import (
@@ -65,7 +66,10 @@ def test_a_service_is_given_the_secrets_that_it_needs_and_no_other(service: str)
 
 @pytest.mark.parametrize(
     ("folder", "services"),
-    [("/run/keys", {"worker"}), ("/run/encryption", {"migrate", "worker", "beat", "dashboard"})],
+    [
+        ("/run/secrets/keys", {"worker"}),
+        ("/run/secrets/encryption", {"migrate", "worker", "beat", "dashboard"}),
+    ],
 )
 def test_only_who_needs_it_sees_a_folder_of_secrets(folder: str, services: set[str]) -> None:
     assert {name for name, facts in SERVICES.items() if folder in str(facts.get("volumes"))} == services
@@ -89,6 +93,14 @@ def test_a_rehearsal_calls_the_simulator_of_this_file() -> None:
     )
     assert SERVICES[address]["profiles"] == ["demo"]
     assert SERVICES[address]["command"][-1] == port.strip()
+
+
+def test_grafana_finds_its_dashboards_and_prometheus() -> None:
+    read = YAML(typ="safe").load
+    (provider,) = read(ROOT / "ops/grafana/provisioning/dashboards/promptmill.yml")["providers"]
+    (source,) = read(ROOT / "ops/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert f"./ops/grafana/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    assert source["url"].removeprefix("http://").removesuffix(":9090") in SERVICES
 
 
 def test_every_file_that_is_named_is_there_or_is_made(tmp_path: Path) -> None:
