@@ -210,6 +210,21 @@ def test_what_waits_for_a_date_goes_on_by_itself_when_it_has_come(world: Any) ->
     assert world.row(for_ever).state is BatchState.PAUSED
 
 
+def test_what_waits_for_a_key_goes_on_when_there_is_one_and_nothing_else_does(world: Any) -> None:
+    keyless, capped, stopped, elsewhere = (world.batch(2) for _ in range(4))
+    with world.database.begin() as conn:
+        for made, by in (
+            (keyless, PausedBy.KEY), (capped, PausedBy.SPEND_CAP), (stopped, PausedBy.KEY), (elsewhere, PausedBy.KEY),
+        ):  # fmt: skip
+            batches.hold(conn, made.id, "why", world.now, by=by)
+        batches.pause(conn, stopped.id, "paused by a person", world.now)
+        conn.execute(update(batch).where(batch.c.id == elsewhere.id).values(endpoint="https://elsewhere"))
+        assert batches.resume_held(conn, PausedBy.KEY, world.row(keyless).endpoint) == [keyless.id]
+    row = world.row(keyless)
+    assert (row.state, row.reason, row.paused_by, row.resumed_at) == (BatchState.ACTIVE, None, None, None)
+    assert [world.row(other).state for other in (capped, stopped, elsewhere)] == [BatchState.PAUSED] * 3
+
+
 def test_a_person_who_pauses_what_waits_for_a_date_is_waited_for(world: Any) -> None:
     made = world.batch(2)
     lifts = world.now + timedelta(days=8)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from promptmill.states import JobState
+from promptmill.states import JobState, PausedBy
 from promptmill.store import (
     answered,
     backlog,
@@ -93,6 +93,8 @@ def test_no_statement_scans_a_table_that_grows(world: Any) -> None:
     _fill(world)
     with _recorded(world) as statements:
         _walk(world)
+        with world.database.begin() as conn:
+            batches.resume_held(conn, PausedBy.KEY, "simulated")
     plans = _sqlite_scans if world.database.dialect == "sqlite" else _postgres_scans
     with world.database.begin() as conn:
         scans = [(scan, sql) for sql, parameters in statements for scan in plans(conn, sql, parameters)]

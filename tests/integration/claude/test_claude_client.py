@@ -5,13 +5,15 @@ import gzip
 import json
 import resource
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from promptmill.claude.client import ClaudeClient
-from promptmill.claude.keys import Key
+from promptmill.claude.keys import Header, Key
 from promptmill.dimensions import Headroom
 from promptmill.errors import PromptRejected
 from promptmill.prompts import Prompt
@@ -128,6 +130,33 @@ async def test_a_request_is_what_the_api_documents(
     assert "authorization" not in request.headers
     assert "anthropic-beta" not in request.headers
     assert server.bodies == [dict(prompt.body)]
+
+
+@pytest.mark.parametrize(
+    ("secret", "asked", "betas"),
+    [
+        ("sk-ant-oat01-CANARY", [], "oauth-2025-04-20"),
+        ("sk-ant-oat01-CANARY", ["one-2026"], "one-2026,oauth-2025-04-20"),
+        ("sk-ant-oat01-CANARY", ["oauth-2025-04-20"], "oauth-2025-04-20"),
+        ("gateway-CANARY", [], None),
+    ],
+)
+async def test_a_bearer_token_travels_alone_and_an_access_token_with_its_beta(
+    serve: Serve,
+    open_client: Open,
+    key: Key,
+    prompt: Prompt,
+    *,
+    secret: str,
+    asked: list[str],
+    betas: str | None,
+) -> None:
+    server, token = Recorder(), replace(key, secret=SecretStr(secret), header=Header.BEARER)
+    await open_client(await serve(server)).create(Prompt({**prompt.body, "betas": asked}), token)
+    [request] = server.requests
+    assert request.headers["authorization"] == f"Bearer {secret}"
+    assert "x-api-key" not in request.headers
+    assert request.headers.get("anthropic-beta") == betas
 
 
 async def test_betas_travel_as_a_header(serve: Serve, open_client: Open, key: Key, prompt: Prompt) -> None:

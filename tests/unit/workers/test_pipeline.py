@@ -436,6 +436,26 @@ async def test_a_replaced_key_is_read_before_anybody_is_told_that_there_is_none(
     assert bench.rows.kinds()[-1] is Write.COMPLETE
 
 
+async def test_while_a_key_is_on_its_way_a_job_waits_and_nothing_is_paused(bench: Bench) -> None:
+    bench.keys.retire(KEY, None, "revoked")
+    bench.keys.expecting = lambda: True
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.held == []
+    assert bench.rows.only(Write.DEFER).not_before is not None
+
+
+async def test_a_key_that_comes_while_the_batch_is_paused_lets_it_go_on(bench: Bench) -> None:
+    heard: list[str] = []
+    bench.keys.retire(KEY, None, "revoked")
+    bench.keys.on_held_in_vain = lambda: heard.append("go on")
+    bench.pipeline.accounts.read_keys = lambda: [KEY]
+    bench.pipeline.outcomes.pause = lambda _held: bench.keys.refresh([replace(KEY, secret=SecretStr("new"))])
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert heard == ["go on"]
+
+
 async def test_a_spend_cap_pauses_everything_that_calls_the_same_endpoint(bench: Bench) -> None:
     bench.claude.outcome = SpendCapReached("cap", status=429, lifts_at=LIFTS)
     with pytest.raises(Deferred):
