@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import promptmill
 from producers.doctor.checks import Check, note, ok, wrong
+from producers.doctor.keys import judge_mode
 from producers.doctor.machine import sqlite_file
 from producers.doctor.redis_server import beat_is_alive
 from producers.doctor.servers import clocks, way_to
+from promptmill.encryption import read_vault
 from promptmill.errors import PromptmillError
 from promptmill.logs import scrub
 from promptmill.settings import Settings
@@ -28,9 +30,13 @@ def database(settings: Settings) -> list[Check]:
     if file is not None and not file.exists():
         return [ok("database", f"{scrub(url)}, made at first use")]
     try:
-        opened = Database.open(url)
+        vault = read_vault(settings.encryption_keys_file)
     except PromptmillError as error:
-        return [wrong("database", scrub(str(error)), "set PROMPTMILL_DATABASE_URL")]
+        return [wrong("encryption at rest", str(error), "correct PROMPTMILL_ENCRYPTION_KEYS_FILE")]
+    try:
+        opened = Database.open(url, vault)
+    except PromptmillError as error:
+        return [wrong("database", scrub(str(error)), "set PROMPTMILL_DATABASE_URL"), *way_to("database", url)]
     try:
         return [ok("database", scrub(url)), *way_to("database", url), *_asked(opened, settings)]
     finally:
@@ -57,9 +63,19 @@ def _asked(opened: Database, settings: Settings) -> list[Check]:
     return [
         *checks,
         ok("schema", "of this version"),
+        *_encryption(opened, settings),
         *judge_workers(alive),
         *judge_schedules(scheduled, beat=beat_is_alive(settings) if scheduled else None),
     ]
+
+
+def _encryption(opened: Database, settings: Settings) -> list[Check]:
+    name, file = "encryption at rest", settings.encryption_keys_file
+    try:
+        opened.check_keys()
+    except PromptmillError as error:
+        return [wrong(name, str(error), "set PROMPTMILL_ENCRYPTION_KEYS_FILE to the file with its key")]
+    return [] if file is None else [ok(name, f"by the keys of {file}"), *judge_mode(file)]
 
 
 def judge_workers(alive: Sequence[WorkerRow]) -> list[Check]:

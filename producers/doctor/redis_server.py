@@ -43,12 +43,12 @@ def redis(settings: Settings) -> list[Check]:
         return [ok("redis", "embedded; `run` and `up` start it, nothing uses it now")]
     embedded = settings.redis_url is None
     where = "embedded, running" if embedded else scrub(found.redis_url)
+    way = [] if embedded else way_to("redis", found.redis_url)
     try:
         facts = _ask(found.redis_url)
     except Exception as error:  # noqa: BLE001  # whatever it is, the person must hear it
-        return [wrong("redis", f"{where}: {reason(error)}", START_REDIS)]
-    told = [ok("redis", where), *judge(facts, embedded=embedded)]
-    return told if embedded else [*told, *way_to("redis", found.redis_url)]
+        return [wrong("redis", f"{where}: {reason(error)}", START_REDIS), *way]
+    return [ok("redis", where), *judge(facts, embedded=embedded), *way]
 
 
 def broker(settings: Settings) -> list[Check]:
@@ -56,17 +56,16 @@ def broker(settings: Settings) -> list[Check]:
     url = settings.broker_url or with_running_redis(settings).redis_url
     if settings.broker_url is None:
         return [] if url is None else redelivery(celery_app(url).conf, settings.claude.total_timeout_s)
-    where = scrub(settings.broker_url)
+    where, way = scrub(settings.broker_url), way_to("broker", settings.broker_url)
     try:
         reach(settings.broker_url, patience_s=PATIENCE_S)
     except Exception as error:  # noqa: BLE001  # whatever it is, the person must hear it
-        return [wrong("broker", f"{where}: {reason(error)}", "start it, or correct PROMPTMILL_BROKER_URL")]
+        return [
+            wrong("broker", f"{where}: {reason(error)}", "start it, or correct PROMPTMILL_BROKER_URL"),
+            *way,
+        ]
     conf = celery_app(url or settings.broker_url, settings.broker_url).conf
-    return [
-        ok("broker", where),
-        *way_to("broker", settings.broker_url),
-        *redelivery(conf, settings.claude.total_timeout_s),
-    ]
+    return [ok("broker", where), *way, *redelivery(conf, settings.claude.total_timeout_s)]
 
 
 def judge(facts: Facts, *, embedded: bool) -> list[Check]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from redis import Redis
 
 from producers.doctor import Verdict, examine
@@ -14,11 +15,13 @@ from producers.doctor.keys import keys
 from producers.doctor.machine import home
 from producers.doctor.redis_server import beat_is_alive, broker, redis
 from producers.doctor.surroundings import names
+from promptmill.encryption import read_vault
 from promptmill.routes import BEAT_LOCK
 from promptmill.settings import Settings, load
 from promptmill.store import workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
+from promptmill.testing import a_batch
 
 Make = Callable[..., Settings]
 
@@ -81,6 +84,20 @@ def test_a_database_of_an_older_version_says_how_much_it_lacks(settings: Make, d
     (check,) = (each for each in database(with_url) if each.name == "schema")
     assert check.verdict is Verdict.WRONG
     assert "pending (0004, 0005" in check.found
+
+
+def test_prompts_that_no_key_here_opens_are_wrong(settings: Make, sqlite_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "encryption.keys"
+    file.write_text(Fernet.generate_key().decode())
+    file.chmod(0o600)
+    opened = Database.open(sqlite_url, read_vault(file))
+    a_batch(opened, 1)
+    opened.close()
+    with_key = settings(DATABASE_URL=sqlite_url, PROMPTMILL_ENCRYPTION_KEYS_FILE=str(file))
+    assert told(database(with_key))["encryption at rest"] is Verdict.OK
+    assert told(database(settings(DATABASE_URL=sqlite_url)))["encryption at rest"] is Verdict.WRONG
+    file.write_text("no key")
+    assert told(database(with_key)) == {"encryption at rest": Verdict.WRONG}
 
 
 def test_workers_of_two_versions_are_wrong(settings: Make, database_url: str) -> None:
