@@ -50,12 +50,11 @@ def set_up(home: Path) -> None:
     options.max_tasks = MOST_TASKS
     options.purge_offline_workers = OFFLINE_FOR_S
     options.tasks_columns = COLUMNS
-    options.persistent = True
+    options.persistent = _keep_to_ourselves(home)
     options.db = str(home.resolve() / "flower")
     options.state_save_interval = SAVE_EVERY_MS
     if file := os.environ.get(PASSWORD_FILE):
         options.basic_auth = _passwords(Path(file))
-    _keep_to_ourselves(home)
     _change_pages()
     import_modules.connect(_check)
 
@@ -71,10 +70,14 @@ def _passwords(file: Path) -> list[str]:
     return found
 
 
-def _keep_to_ourselves(home: Path) -> None:
-    """The state is a pickle, which runs code when it is read: nobody else may write where it lies, nor read it."""
+def _keep_to_ourselves(home: Path) -> bool:
+    """Whether the state can be kept there. It is a pickle, which runs code as it is read: nobody else may write it."""
     os.umask(0o077)
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(home, os.W_OK | os.X_OK)
 
 
 def _check(**_: Any) -> None:
