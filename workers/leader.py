@@ -48,6 +48,7 @@ class Leader:
     def step_down(self) -> None:
         """Send out nothing more, and let another lead. Does not wait: a signal handler may call it."""
         self._stop.set()
+        self.upkeep.step_down()
 
     def stop(self) -> None:
         """Step down, and wait for the round that is under way."""

@@ -48,10 +48,14 @@ class Upkeep:
             self._thread.start()
         self._wake.set()
 
-    def stop(self) -> None:
-        """Begin no further round, and wait a little for the one under way; what it leaves, the next leader does."""
+    def step_down(self) -> None:
+        """Begin no further round. Does not wait: a signal handler may call it."""
         self._stopping.set()
         self._wake.set()
+
+    def stop(self) -> None:
+        """Step down, and wait a little for the round under way; what it leaves, the next leader does."""
+        self.step_down()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
 

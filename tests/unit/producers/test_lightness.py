@@ -52,8 +52,9 @@ def test_the_public_names_are_these() -> None:
     import producers  # noqa: PLC0415  # what it holds is the point
 
     assert producers.__all__ == [
-        "AuditReport", "Batch", "BatchStatus", "Failures", "LimitsNow", "Moment", "Result", "audit", "batch", "estimate",
-        "forget_limits", "limits", "list_batches", "probe_limits", "results", "run", "submit", "wait", "watch_limits",
+        "AuditReport", "Batch", "BatchStatus", "Failures", "KeysNow", "LimitsNow", "Moment", "Result", "audit",
+        "batch", "estimate", "forget_limits", "limits", "list_batches", "list_keys", "probe_limits", "purge",
+        "results", "run", "submit", "wait", "watch_limits",
     ]  # fmt: skip
     with pytest.raises(AttributeError):
         producers.nothing  # noqa: B018  # asking for it is the test
