@@ -31,6 +31,8 @@ SERVICES: Mapping[str, Any] = FACTS["services"]
 PORTS = {"flower": "5555", "dashboard": "8788", "simulator": "8787", "prometheus": "9090"}
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?}")
 OURS = frozenset(name for name, facts in SERVICES.items() if "build" in facts)
+PUT_BEFORE = {"prometheus": ["prometheus"]}
+"""What an image puts before the command of its service."""
 INSIDE = os.environ.get("PROMPTMILL_TEST_IMAGE", "").split()
 """Words that run a command in our image, `{folder}` being shared with it; none: our services run on this machine."""
 PATIENCE = 60.0  # seconds for a program to be healthy; several programs may share two cores
@@ -177,12 +179,14 @@ class Place:
         return (self.folder / f"{service}.log").read_text(encoding="utf-8", errors="replace")
 
     @contextmanager
-    def running(self, service: str, *image_entry: str) -> "Iterator[subprocess.Popen[bytes]]":
-        """The service by its own command, behind what its image puts before it; killed at the end of the block."""
+    def running(self, service: str) -> "Iterator[subprocess.Popen[bytes]]":
+        """The service by its own command; killed at the end of the block."""
         with (
             (self.folder / f"{service}.log").open("wb") as log,
             subprocess.Popen(
-                **self.process(service, [*image_entry, *self.command(SERVICES[service]["command"])]),
+                **self.process(
+                    service, [*PUT_BEFORE.get(service, []), *self.command(SERVICES[service]["command"])]
+                ),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             ) as process,

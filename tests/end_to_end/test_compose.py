@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,7 +26,8 @@ Running = dict[str, subprocess.Popen[bytes]]
 Start = Callable[..., Running]
 
 SUBMIT = ["promptmill", "submit", "/files/prompts.jsonl", "--model", "claude-haiku-4-5", "--name", "greeting"]
-STACK = ["simulator", "worker", "beat", "flower", "dashboard"]
+CAN_WATCH = bool(shutil.which("prometheus") and shutil.which("wget"))
+STACK = ["simulator", "worker", "beat", "flower", "dashboard", *(["prometheus"] if CAN_WATCH else [])]
 """What runs in a rehearsal beside the two servers, in an order in which compose could start it."""
 
 
@@ -49,9 +50,9 @@ def place_with_postgres(tmp_path: Path) -> Iterator[Place]:
 def start(wait_until: WaitUntil) -> Start:
     """`start(stack, place, *services)`: services that were unhealthy before they ran and are healthy now."""
 
-    def start(stack: ExitStack, place: Place, *services: str, entry: Sequence[str] = ()) -> Running:
+    def start(stack: ExitStack, place: Place, *services: str) -> Running:
         assert not any(place.is_healthy(service) for service in services)
-        running = {service: stack.enter_context(place.running(service, *entry)) for service in services}
+        running = {service: stack.enter_context(place.running(service)) for service in services}
         for service, process in running.items():
             wait_until(has_ended_or(place, service, process), timeout=PATIENCE)
             assert process.poll() is None, place.log(service)
@@ -72,6 +73,8 @@ def start_redis(stack: ExitStack, place: Place, wait_until: WaitUntil) -> "subpr
     return process
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # seven programs start at once
 def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_stopped(
     place_with_postgres: Place, start: Start, wait_until: WaitUntil
 ) -> None:
@@ -80,12 +83,17 @@ def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_sto
     with ExitStack() as stack:
         redis = start_redis(stack, place, wait_until)
         place.migrate()
+        place.set_up_prometheus()
         running = start(stack, place, *STACK)
 
         submitted = place.execute("worker", *place.command(SUBMIT))
         assert submitted.returncode == 0, submitted.stderr
         results = ["promptmill", "results", "greeting"]
         wait_until(lambda: '"succeeded"' in place.execute("worker", *results).stdout, timeout=PATIENCE)
+
+        if CAN_WATCH:
+            targets = f"http://127.0.0.1:{place.replacements['9090']}/api/v1/targets"
+            wait_until(lambda: '"health":"up"' in read(targets), timeout=PATIENCE)
 
         assert denied_by_redis(place) == 0
         assert not passwords_in_environments(place, running)
@@ -162,25 +170,6 @@ def test_redis_says_that_it_is_healthy_to_its_own_client(place: Place, start: St
         redis = start(stack, place, "redis")["redis"]
         redis.terminate()
         assert redis.wait(PATIENCE) == 0
-
-
-@pytest.mark.skipif(
-    not (shutil.which("prometheus") and shutil.which("wget")), reason="no prometheus, or no wget, here"
-)
-def test_prometheus_asks_the_page_with_its_token(
-    place_with_postgres: Place, start: Start, wait_until: WaitUntil
-) -> None:
-    place = place_with_postgres
-    place.set_up_prometheus()
-    targets = f"http://127.0.0.1:{place.replacements['9090']}/api/v1/targets"
-    with ExitStack() as stack:
-        start_redis(stack, place, wait_until)
-        place.migrate()
-        start(stack, place, "dashboard")
-        running = start(stack, place, "prometheus", entry=["prometheus"])
-        wait_until(lambda: '"health":"up"' in read(targets), timeout=PATIENCE)
-        running["prometheus"].terminate()
-        assert running["prometheus"].wait(PATIENCE) == 0
 
 
 def read(url: str) -> str:
