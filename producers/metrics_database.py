@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from promptmill import metrics
 from promptmill.metrics import METRICS, Metric
 from promptmill.states import TERMINAL_JOB_STATES, BatchState
-from promptmill.store import stats, totals, workers
+from promptmill.store import totals, workers
 from promptmill.store.database import Database, database_now
-from promptmill.store.stats import BatchStatus
-from promptmill.store.totals import ModelTotals, ScheduleTimes, Totals
+from promptmill.store.totals import ModelTotals, ScheduleTimes, ServedBatch, Totals
 from promptmill.store.workers import WorkerRow
 
 Found = tuple[Metric, tuple[str, ...], float]
@@ -32,7 +31,7 @@ class Figures:
     """What one look at the database tells."""
 
     totals: Totals
-    served: Sequence[BatchStatus]
+    served: Sequence[ServedBatch]
     calls: Mapping[str, Sequence[float]]
     workers: Sequence[WorkerRow]
     schedules: Sequence[ScheduleTimes]
@@ -53,7 +52,7 @@ def figures(database: Database) -> Figures:
         now = database_now(connection)
         return Figures(
             totals=totals.totals(connection),
-            served=[stats.status(connection, each, now) for each in totals.served(connection)],
+            served=totals.served(connection),
             calls=totals.latest_calls(connection, now),
             workers=workers.live(connection, now),
             schedules=totals.schedules(connection),
@@ -76,8 +75,8 @@ def of_figures(figures: Figures, counters: Mapping[str, int] | None) -> Iterator
         if metric is not None and len(labels) == len(metric.labels):  # else of another version
             yield metric, tuple(labels), value / NANOS if metric in _IN_NANOS else value
     yield from _of_totals(figures.totals)
-    for status in figures.served:
-        yield from _of_batch(status)
+    for batch in figures.served:
+        yield from _of_batch(batch)
     for group, seconds in figures.calls.items():
         for percentile in PERCENTILES:
             yield metrics.CALL_SECONDS, (group, str(percentile)), _percentile(seconds, percentile)
@@ -116,15 +115,14 @@ def _of_totals(totals: Totals) -> Iterator[Found]:
         yield metrics.UNPRICED, _labels(each), each.unpriced_attempts
 
 
-def _of_batch(status: BatchStatus) -> Iterable[Found]:
-    batch = status.batch
-    for state, number in status.jobs.items():
+def _of_batch(batch: ServedBatch) -> Iterable[Found]:
+    for state, number in batch.jobs.items():
         yield metrics.BATCH_JOBS, (batch.name, state.value), number
     yield metrics.BATCH_COST, (batch.name,), batch.cost_nanos / NANOS
     if batch.budget_nanos is not None:
         yield metrics.BATCH_BUDGET, (batch.name,), batch.budget_nanos / NANOS
-    if batch.state is BatchState.PAUSED:
-        yield metrics.BATCH_PAUSED, (batch.name, batch.paused_by or "person"), 1.0
+    if batch.paused_by is not None:
+        yield metrics.BATCH_PAUSED, (batch.name, batch.paused_by), 1.0
 
 
 def _of_schedule(schedule: ScheduleTimes) -> Iterator[Found]:

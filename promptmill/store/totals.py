@@ -4,15 +4,16 @@ The idea: a look costs what there are batches, not what there are jobs, and read
 which may be large.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, case, func, select, text
+from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, case, func, select, text
 
 from promptmill.recurrence import ScheduleState
-from promptmill.states import TERMINAL_JOB_STATES, JobState
+from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState, PausedBy
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.tables import OUT, SERVED, attempt, batch, batch_count, job, schedule, schedule_run
 from promptmill.store.tallies import OUTCOME
@@ -28,6 +29,11 @@ _SUMMED = (
     *("total", "succeeded", "errored", "canceled", "expired"),
     *("input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens"),
     *("attempts", "unpriced_attempts", "cost_nanos", "reserved_nanos"),
+)
+
+_OF_SERVED = (
+    *("id", "name", "state", "total", "succeeded", "errored", "canceled", "expired"),
+    *("cost_nanos", "budget_nanos", "paused_by"),
 )
 
 
@@ -91,9 +97,45 @@ def totals(conn: Connection) -> Totals:
     )
 
 
-def served(conn: Connection) -> list[str]:
-    """The ids of the batches that are active, paused or being canceled, the newest first; MOST_BATCHES at most."""
-    return list(conn.scalars(_SERVED))
+@dataclass(frozen=True, slots=True)
+class ServedBatch:
+    """A batch that is active, paused or being canceled.
+
+    Attributes:
+        paused_by: `person`, `budget`, `spend_cap` or `key`; None where it is not paused.
+        jobs: a count for every state.
+    """
+
+    name: str
+    paused_by: str | None
+    cost_nanos: int
+    budget_nanos: int | None
+    jobs: Mapping[JobState, int]
+
+
+def served(conn: Connection) -> list[ServedBatch]:
+    """The batches that are served, the newest first; MOST_BATCHES at most."""
+    rows = conn.execute(_SERVED).all()
+    out: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for batch_id, state, number in conn.execute(_OUT_OF_SERVED):
+        out[batch_id][state] = number
+    return [
+        ServedBatch(row.name, _paused_by(row), row.cost_nanos, row.budget_nanos, _jobs(row, out[row.id]))
+        for row in rows
+    ]
+
+
+def _paused_by(row: Row[Any]) -> str | None:
+    """An older version has not written down who paused a batch: it was a person then."""
+    return (row.paused_by or PausedBy.PERSON) if row.state == BatchState.PAUSED else None
+
+
+def _jobs(row: Row[Any], out: Mapping[str, int]) -> dict[JobState, int]:
+    """Terminal states from the kept counters, what is out as it was counted; `pending` is the rest."""
+    jobs = {state: out.get(state, 0) for state in JobState}
+    jobs |= {state: getattr(row, state.value) for state in TERMINAL_JOB_STATES}
+    jobs[JobState.PENDING] = row.total - sum(jobs.values())
+    return jobs
 
 
 def latest_calls(conn: Connection, now: datetime) -> dict[str, list[float]]:
@@ -140,7 +182,15 @@ _OUTCOMES = (
     .group_by(batch_count.c.word)
     .order_by(batch_count.c.word)
 )
-_SERVED = select(batch.c.id).where(text(SERVED)).order_by(batch.c.created_at.desc()).limit(MOST_BATCHES)
+_SERVED = (
+    select(*(batch.c[name] for name in _OF_SERVED))
+    .where(text(SERVED))
+    .order_by(batch.c.created_at.desc())
+    .limit(MOST_BATCHES)
+)
+_OUT_OF_SERVED = (
+    select(job.c.batch_id, job.c.state, func.count()).where(text(OUT)).group_by(job.c.batch_id, job.c.state)
+)
 _NEWEST = (
     select(attempt.c.model_group, attempt.c.opened_at, attempt.c.closed_at)
     .where(attempt.c.opened_at >= bindparam("since", type_=UTCDateTime()))

@@ -60,17 +60,24 @@ def test_failed_attempts_are_counted_by_outcome_over_all_batches(world: Any) -> 
     assert _totals(world).failed_attempts == {"overloaded": 2, "prompt_rejected": 2}
 
 
-def test_batches_that_are_served_are_named_the_newest_first(world: Any) -> None:
+def test_batches_that_are_served_are_told_the_newest_first(world: Any) -> None:
     first = world.batch(1)
     world.tick(1)
-    second = world.batch(1)
+    second = world.batch(3)
+    world.complete(world.running(second, 2)[0])
     world.tick(1)
     world.complete(*world.running(world.batch(1)))
 
     with world.database.read() as conn:
-        assert totals.served(conn) == [second.id, first.id]
+        newest, oldest = totals.served(conn)
+    assert (newest.name, oldest.name, newest.cost_nanos) == (second.name, first.name, 600_000)
+    assert {state.value: number for state, number in newest.jobs.items() if number} == {
+        "pending": 1,
+        "running": 1,
+        "succeeded": 1,
+    }
     assert _totals(world).batches == {"active": 2, "ended": 1}
-    assert _totals(world).jobs[JobState.SUCCEEDED] == 1
+    assert _totals(world).jobs[JobState.SUCCEEDED] == 2
 
 
 def test_the_latest_calls_are_told_by_how_long_they_took(world: Any) -> None:
