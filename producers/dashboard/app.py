@@ -42,6 +42,7 @@ def make_app(access: Access, figures: Figures, exposition: Callable[[], bytes]) 
     app[acting.SETTINGS] = figures.settings
     app.on_response_prepare.append(add_headers)
     app.cleanup_ctx.append(_looking)
+    app.on_shutdown.append(_end_streams)
     _add_pages(app, figures)
     _add_documents(app)
     return app
@@ -95,6 +96,10 @@ async def _looking(app: web.Application) -> AsyncIterator[None]:
     looking.cancel()
     with suppress(asyncio.CancelledError):
         await looking
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[reading.FEED].is_ending = True
 
 
 @web.middleware

@@ -49,6 +49,7 @@ class Feed:
 
     def __init__(self, look: Look) -> None:
         self._look = look
+        self.is_ending = False
         self._watched: Counter[str | None] = Counter()
         self._last: Published | None = None
         self._news = asyncio.Condition()

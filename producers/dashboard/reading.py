@@ -87,7 +87,7 @@ class _Stream:
 
     async def send(self, feed: Feed, may_go_on: Callable[[], bool]) -> None:
         number = 0
-        while may_go_on():
+        while may_go_on() and not feed.is_ending:
             try:
                 published = await feed.after(number, self._batch)
             except TimeoutError:

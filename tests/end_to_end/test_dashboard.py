@@ -211,6 +211,7 @@ def test_the_whole_page_is_small_and_asks_only_its_own_server(browser: Browser, 
     assert sum(file.stat().st_size for file in folder.iterdir()) < 100_000
 
 
+@pytest.mark.chaos
 def test_a_server_that_went_and_came_back_is_found_again(
     browser: Browser, make_cli: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ function figures(batch) {
   return el("dl", { key: "figures", class: "figures" },
     figure("Cost", dollars(batch.cost_usd), costBeside(batch)),
     batch.budget_usd ? figure("Budget", dollars(batch.budget_usd), budgetBeside(batch)) : null,
-    figure("Answers", answers(batch.answers_per_s), batch.eta_s === null ? null : `${duration(batch.eta_s)} left`),
+    batch.state === "ended" ? null : figure("Answers", answers(batch.answers_per_s), batch.eta_s === null ? null : `${duration(batch.eta_s)} left`),
     figure("Tokens", count(read), `in, and ${count(used.output_tokens)} out`),
     figure("Time", duration(batch.elapsed_s), batch.bound_by ? `bound by ${words(batch.bound_by)}${batch.bound_by_default ? ", a default limit" : ""}` : null));
 }
@@ -59,6 +59,7 @@ function failures(batch) {
   ] }));
   return section("What went wrong",
     rows.length ? table("Jobs without an answer, by what they failed of", ["Reason", "Jobs", "One of them", "What to do"], rows) : null,
+    rows.length ? el("p", { class: "quiet" }, "What the server said may quote a prompt, so it is not on this page; it is in: ", el("code", {}, `promptmill status ${batch.batch_id}`)) : null,
     batch.jobs.canceled ? el("p", {}, `${several(batch.jobs.canceled, "job")} canceled.`) : null,
     notWhole.map(([reason, number]) => el("p", { key: reason }, `${several(number, "answer")} ended with ${words(reason)}, and ${number === 1 ? "is" : "are"} kept as ${number === 1 ? "it is" : "they are"}.`)));
 }
@@ -68,7 +69,7 @@ function prediction(batch) {
   if (!found || !found.jobs) return null;
   const sides = [["as admitted", found.as_admitted], ["as learned", found.as_learned], ["actual", found.actual]];
   const rows = sides.filter(([, each]) => each).map(([name, each]) => ({ key: name, cells: [[name], [count(each.input_tokens)], [count(each.output_tokens)], [dollars(each.cost_usd, 4)]] }));
-  return section("Predicted and actual", table(`For the ${several(found.jobs, "answer")} so far`, ["Which", "Tokens in", "Tokens out", "Cost"], rows));
+  return section("Predicted and actual", table(`For ${several(found.jobs, "answer")}`, ["Which", "Tokens in", "Tokens out", "Cost"], rows));
 }
 
 function facts(batch) {

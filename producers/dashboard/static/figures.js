@@ -27,12 +27,15 @@ export function progress(batch) {
 }
 
 export function cost(batch) {
-  return [dollars(batch.cost_usd), batch.budget_usd ? el("span", { class: "under quiet" }, `of ${dollars(batch.budget_usd)}`) : null];
+  return [el("span", { class: "whole" }, dollars(batch.cost_usd)), batch.budget_usd ? el("span", { class: "under quiet whole" }, `of ${dollars(batch.budget_usd)}`) : null];
 }
 
+// Drawn, because browsers do not agree on how their own meter may look.
 export function meter(label, used, limit) {
   const part = limit ? Math.min(1, used / limit) : 0;
-  return el("meter", { min: 0, max: 1, value: part.toFixed(4), "aria-label": label, class: part >= 0.95 ? "full" : "" });
+  return el("svg", { class: "meter", viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(part * 100), "aria-valuetext": label },
+    el("rect", { class: "all", width: 100, height: 6 }),
+    el("rect", { class: part >= 0.95 ? "used full" : "used", width: (part * 100).toFixed(1), height: 6 }));
 }
 
 export const figure = (name, value, beside) =>

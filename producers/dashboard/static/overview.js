@@ -59,7 +59,7 @@ function why(batch) {
 }
 
 function pace(batch) {
-  if (batch.state === "ended") return el("span", { class: "quiet" }, batch.ended_at ? `ended ${moment(batch.ended_at)}` : "");
+  if (batch.state === "ended") return el("span", { class: "quiet" }, batch.ended_at ? ["ended ", el("span", { class: "whole" }, moment(batch.ended_at))] : "");
   return [batch.state === "active" || batch.answers_per_s ? answers(batch.answers_per_s) : "", batch.eta_s === null ? null : el("span", { class: "under quiet" }, `${duration(batch.eta_s)} left`)];
 }
 
@@ -147,7 +147,7 @@ function schedules(list) {
     [each.runs.length ? each.runs.map(oneRun) : "none yet"],
     [person.signed_in ? el("button", { "aria-label": `Run ${each.name} now`, onclick: () => act(`/api/schedules/${encodeURIComponent(each.name)}/run`) }, "Run now") : null],
   ] }));
-  return section("Schedules", table("Recurring runs", ["Schedule", "State", "Next", "Last", person.signed_in ? "Now" : ""], rows));
+  return section("Schedules", table("Recurring runs; times are those of your browser", ["Schedule", "State", "Next", "Last", person.signed_in ? "Now" : ""], rows));
 }
 
 function oneRun(run) {

@@ -18,7 +18,8 @@ export function dollars(text, digits = 2) {
 }
 
 export function duration(seconds) {
-  const s = Math.max(0, Math.round(seconds));
+  if (seconds < 10) return `${one.format(Math.max(0, seconds))} s`;
+  const s = Math.round(seconds);
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min ${String(s % 60).padStart(2, "0")} s`;
   if (s < 172800) return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, "0")} min`;
