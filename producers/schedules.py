@@ -31,6 +31,7 @@ from promptmill.store import Connection, workers
 from promptmill.store import schedules as stored
 from promptmill.store.database import database_now
 from promptmill.store.schedules import NewSchedule, RunRow, ScheduleRow
+from promptmill.store.workers import WorkerRow
 
 SHOWN = 3
 """Due times to come, and runs that were."""
@@ -191,7 +192,8 @@ def add_with(
 def overview(*, settings: Settings | None = None, runs: int = SHOWN) -> list[Schedule]:
     """All schedules by name, each with its next due times and its last runs."""
     with open_database(settings or load()) as database, database.read() as conn:
-        return [_seen(conn, row, runs) for row in stored.list_all(conn)]
+        alive = workers.live(conn, database_now(conn))
+        return [_seen(conn, row, runs, alive=alive) for row in stored.list_all(conn)]
 
 
 def schedule(name: str, *, settings: Settings | None = None, runs: int = SHOWN) -> Schedule:
@@ -259,17 +261,25 @@ def _set(name: str, state: ScheduleState, settings: Settings | None) -> Schedule
         return _seen(conn, stored.find(conn, row.id))
 
 
-def _seen(conn: Connection, row: ScheduleRow, runs: int = SHOWN, *, note: str | None = None) -> Schedule:
+def _seen(
+    conn: Connection,
+    row: ScheduleRow,
+    runs: int = SHOWN,
+    *,
+    note: str | None = None,
+    alive: Sequence[WorkerRow] | None = None,
+) -> Schedule:
     to_come: tuple[datetime, ...] = ()
     if row.state is ScheduleState.ACTIVE and row.next_due is not None:
         to_come = (row.next_due, *islice(row.timetable.following(row.next_due), SHOWN - 1))
     last = tuple(stored.runs_of(conn, row.id, runs))
-    return Schedule(row, to_come, last, _hint(conn, row), note)
+    if alive is None:
+        alive = workers.live(conn, database_now(conn))
+    return Schedule(row, to_come, last, _hint(row, alive), note)
 
 
-def _hint(conn: Connection, row: ScheduleRow) -> str | None:
+def _hint(row: ScheduleRow, alive: Sequence[WorkerRow]) -> str | None:
     """The word of a schedule is not enough: its batches are submitted by workers, of its own endpoint."""
-    alive = workers.live(conn, database_now(conn))
     if any(worker.endpoint == row.endpoint for worker in alive):
         return None
     if not alive:

@@ -133,7 +133,10 @@ def add(
 
 @app.command("list")
 def list_schedules(as_json: opt.AsJson = False) -> None:
-    """List the schedules, each with its next due time, its last run, and what that has cost."""
+    """List the schedules with their next and last runs.
+
+    What the last run has cost stands beside it.
+    """
     from producers.schedules import overview  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.schedules_shown import document, table  # noqa: PLC0415  # likewise
 
@@ -154,7 +157,10 @@ def show(
     runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, help="How many of the last runs.")] = 10,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Show one schedule: its next three due times, and its last runs with their batches and what they have cost."""
+    """Show one schedule, its next and last runs.
+
+    The last ones with their batches and what they have cost.
+    """
     from producers.schedules import schedule  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.schedules_shown import document, page  # noqa: PLC0415  # likewise
 
@@ -167,7 +173,10 @@ def show(
 
 @app.command()
 def remove(name: Name) -> None:
-    """Submit nothing more, and forget what became of the due times; the batches stay."""
+    """Remove a schedule; its batches stay.
+
+    What became of its due times is forgotten.
+    """
     from producers import schedules  # noqa: PLC0415  # the database layer takes 0.5 s
 
     schedules.remove(name)
@@ -176,7 +185,7 @@ def remove(name: Name) -> None:
 
 @app.command()
 def pause(name: Name, as_json: opt.AsJson = False) -> None:
-    """Submit nothing at due times from now on; batches that were submitted go on."""
+    """Submit nothing from now on; its batches go on."""
     from producers import schedules  # noqa: PLC0415  # the database layer takes 0.5 s
 
     way_on = f"promptmill schedule resume {shlex.quote(name)}"
@@ -185,7 +194,10 @@ def pause(name: Name, as_json: opt.AsJson = False) -> None:
 
 @app.command()
 def resume(name: Name, as_json: opt.AsJson = False) -> None:
-    """Go on with the next due time; those that passed meanwhile are not made up for."""
+    """Go on with the next due time.
+
+    Those that passed meanwhile are not made up for.
+    """
     from producers import schedules  # noqa: PLC0415  # the database layer takes 0.5 s
 
     _report(schedules.resume(name), "goes on", as_json=as_json)
@@ -193,7 +205,10 @@ def resume(name: Name, as_json: opt.AsJson = False) -> None:
 
 @app.command()
 def run(name: Name, as_json: opt.AsJson = False) -> None:
-    """Submit once more now; a worker does it within about two seconds."""
+    """Submit once more now.
+
+    A worker does it within about two seconds, also while the schedule is paused.
+    """
     from producers import schedules  # noqa: PLC0415  # the database layer takes 0.5 s
 
     way_on = f"promptmill schedule show {shlex.quote(name)}"
