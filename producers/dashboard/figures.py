@@ -86,7 +86,8 @@ class Figures:
             self._last = self._overview() | {"silence": None}
         except Unavailable as error:
             self._last = {**self._last, "silence": str(error)}
-            return Seen(self._last, self._history.document())
+            away = {name: {"error": str(error), "away": True} for name in wanted}
+            return Seen(self._last, self._history.document(), away)
         self._keep_bottlenecks(wanted)
         found = {name: self._batch(name) for name in wanted}
         return Seen(self._last, self._history.document(), found)

@@ -46,7 +46,9 @@ async def batch(request: web.Request) -> web.Response:
     """`GET /api/batches/NAME`: all of one batch."""
     name = request.match_info["name"]
     body = (await _newest(request, name)).batches[name]
-    return _json(body, status=404 if body.startswith(b'{"error"') else 200)
+    if not body.startswith(b'{"error"'):
+        return _json(body)
+    return _json(body, status=503 if json.loads(body).get("away") else 404)
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -28,10 +28,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Served:
-    """A running page and its database."""
+    """A running page and its database, where a test writes into one."""
 
     url: str
-    database: Database
+    database: Any
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, document: object = None, **headers: str) -> Answer:

@@ -244,6 +244,33 @@ def test_a_port_that_is_taken_is_named(bare_cli: Any, open_page: Served) -> None
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.chaos
+def test_up_starts_the_page_and_stops_it(bare_cli: Any, wait_until: Callable[..., None]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ("up", "--flower-port", "0", "--dashboard-port", str(port))
+    running = bare_cli.start(*words, PROMPTMILL_DASHBOARD_TOKEN=TOKEN)
+    page = Served(f"http://127.0.0.1:{port}", None)
+    try:
+        assert any(said == f"the page at {page.url}\n" for said in running.stderr)
+        wait_until(lambda: answers(page), timeout=60)
+        assert page.get("/api/session").document["can_act"]
+        running.terminate()
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
+        running.communicate()
+    assert not answers(page)
+
+
+def answers(page: Served) -> bool:
+    try:
+        return page.get("/healthz").status == 200
+    except OSError:
+        return False
+
+
 def test_it_begins_cold_and_gives_no_warning(bare_cli: Any) -> None:
     cold = replace(bare_cli, popen=subprocess.Popen)
 

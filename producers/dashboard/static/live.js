@@ -45,7 +45,7 @@ export class Live {
         const path = name === "batch" ? `batches/${encodeURIComponent(this.batch)}` : name;
         const answer = await fetch(`/api/${path}`);
         if (answer.status === 401) return this.end(), this.onLine("closed");
-        if (!answer.ok && answer.status !== 404) throw new Error(answer.status);
+        if (!answer.ok && answer.status !== 404 && !(name === "batch" && answer.status === 503)) throw new Error(answer.status);
         this.onDocument(name, await answer.json());
       }
       this.hear("asking");

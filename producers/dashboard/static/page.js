@@ -71,7 +71,8 @@ async function begin() {
   if (!person.may_read) return showDoor();
   show();
   live = new Live(batch, { onLine: tellLine, onDocument: (name, document) => {
-    seen[name] = document;
+    // While the database is away what was seen last stays; a notice says so.
+    if (!(document.away && seen[name])) seen[name] = document;
     show();
   } });
 }
