@@ -129,11 +129,11 @@ class Pipeline:
         concern(attempt=lease.number)
         mark(BEGUN, attempt=lease.number, model=prompt.model)
         begun = _Begun(job, lease, key, permit, estimate, self.outcomes.clock.now())
+        self.accounts.keys.called(key, begun.sent_at)
         await self._call(begun, prompt)
 
     async def _begin(self, job: LoadedJob, key: Key, permit: Permit, estimate: Estimate) -> Lease | None:
         """The lease, or None for a job that is not ours; the permit is released where no call follows.
-        self.accounts.keys.called(key, begun.sent_at)
 
         Raises:
             Deferred: the budget of the batch has no room, and the job went back.
