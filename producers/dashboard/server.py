@@ -56,7 +56,9 @@ async def _start(site: web.TCPSite, host: str, port: int) -> None:
         await site.start()
     except OSError as error:
         # The loop's own message names addresses as tuples; the system's words are enough.
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else "there is no such host"
+        if error.errno is None or error.errno <= 0:  # as a name that leads nowhere has it
+            raise ConfigurationError(f"--host: there is no {host}", setting="--host") from error
         raise ConfigurationError(
-            f"--port: {host}:{port} cannot be had ({why}); name another", setting="--port"
+            f"--port: {host}:{port} cannot be had ({os.strerror(error.errno)}); name another",
+            setting="--port",
         ) from error
