@@ -1,5 +1,6 @@
 """Engines: how each of the two databases is reached and begun, and which of its troubles pass."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -182,9 +183,12 @@ def _prepare_file(path: str | None) -> None:
         raise _wrong("names no file: sqlite:///relative/path or sqlite:////absolute/path")
     folder = Path(path).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise _wrong(f"needs the folder {folder}, which cannot be made: {error.strerror}") from error
+    if not path.startswith("file:") and not Path(path).exists():
+        with contextlib.suppress(OSError):  # whoever opens it says what is wrong
+            Path(path).touch(mode=0o600)  # SQLite gives its journal files the same mode
 
 
 def _take_over_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
