@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from promptmill.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from jinja2 import Template as JinjaTemplate
 
 # About a million tokens: more than any window holds.
 LONGEST_RESULT = 8_000_000
+_MOST_BITS = 10_000  # of a number that a template computes
 _FIELD = "template"
 
 
@@ -31,13 +33,9 @@ class Template:
 
     def __init__(self, text: str, given: Mapping[str, Any] | None = None) -> None:
         # Imported late: only a submit with a template needs it.
-        from jinja2 import StrictUndefined, TemplateSyntaxError  # noqa: PLC0415
-        from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+        from jinja2 import TemplateSyntaxError  # noqa: PLC0415
 
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined,
-            autoescape=False,  # prompts are text, not HTML
-        )
+        environment = _sandbox()
         try:
             self._template: JinjaTemplate = environment.from_string(text, globals=dict(given or {}))
         except TemplateSyntaxError as error:
@@ -65,6 +63,37 @@ class Template:
         except (ArithmeticError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise InvalidInput(f"{_line_of(error)}: {type(error).__name__}", field=_FIELD) from None
         return "".join(pieces)
+
+
+def _sandbox() -> "Environment":
+    """Jinja2's, in which multiplying makes nothing that would fill the memory."""
+    from jinja2 import StrictUndefined  # noqa: PLC0415  # see above
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415  # likewise
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if _is_too_much(operator, left, right):
+                raise OverflowError
+            return super().call_binop(context, operator, left, right)
+
+    return Sandbox(undefined=StrictUndefined, autoescape=False)  # prompts are text, not HTML
+
+
+def _is_too_much(operator: str, left: Any, right: Any) -> bool:
+    if operator == "**":
+        return (
+            isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > _MOST_BITS
+        )
+    text, times = (left, right) if isinstance(right, int) else (right, left)
+    if isinstance(text, str | bytes | list | tuple) and isinstance(times, int):
+        return len(text) * times > LONGEST_RESULT
+    return (
+        isinstance(text, int)
+        and isinstance(times, int)
+        and text.bit_length() + times.bit_length() > _MOST_BITS
+    )
 
 
 def _line_of(error: Exception) -> str:
