@@ -68,7 +68,9 @@ def _read(name_or_id: str, wanted: frozenset[JobState] | None, settings: Setting
     with open_database(settings) as database, database.read() as connection:
         batch = batches.find(connection, name_or_id)
         if Part.ANSWERS in gone(batch.options) and (why := why_gone(batch)):
-            raise NotFound(f"{why}; what they cost is still there: promptmill status {shlex.quote(batch.name)}")
+            raise NotFound(
+                f"{why}; what they cost is still there: promptmill status {shlex.quote(batch.name)}"
+            )
         reads_json = batch.options.get(PARSE) == "json"
         for row in stored.iterate(connection, batch.id, wanted):
             yield _result(row, reads_json=reads_json)

@@ -330,9 +330,7 @@ def resume_held(conn: Connection, by: PausedBy, endpoint: str) -> Sequence[str]:
     """
     held = conn.scalars(_HELD, {"by": by, "endpoint": endpoint}).all()
     if held:
-        conn.execute(
-            update(batch).where(batch.c.id.in_(held)).values(state=BatchState.ACTIVE, **_NOT_PAUSED)
-        )
+        conn.execute(update(batch).where(batch.c.id.in_(held)).values(state=BatchState.ACTIVE, **_NOT_PAUSED))
     return held
 
 

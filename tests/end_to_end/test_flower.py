@@ -26,7 +26,9 @@ from promptmill.broker import Ticket, celery_app, publish, queue_length
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-TAKES_PICTURES = bool(os.environ.get("PROMPTMILL_SCREENSHOTS"))  # now: a test sees no setting of the developer's
+TAKES_PICTURES = bool(
+    os.environ.get("PROMPTMILL_SCREENSHOTS")
+)  # now: a test sees no setting of the developer's
 USER, PASSWORD = "somebody", "flower-password"
 REDIS_PASSWORD = "redis-password"  # not one: the test's Redis lets anybody in
 
