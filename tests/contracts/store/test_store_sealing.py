@@ -248,6 +248,7 @@ def test_every_column_that_holds_text_of_persons_is_sealed() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [(None, "cannot be read"), ("", "holds no key"), ("# only words\n\n", "holds no key"), (f"{KEY}\nno key", "a line that is no key")],
+    ids=["not there", "empty", "only words", "no key"],
 )  # fmt: skip
 def test_a_file_without_usable_keys_is_refused_without_being_quoted(
     tmp_path: Path, content: str | None, why: str
