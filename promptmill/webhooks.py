@@ -2,7 +2,8 @@
 
 The one idea: the name is resolved once, every address it has is judged, and the connection is made to an address
 that was judged. So a name that resolves otherwise a moment later gains nothing. There is no redirect, no proxy and
-no retry in here, and nothing of the answer is read but its status.
+no retry in here, and nothing of the answer is read but its status. All of it ends at one deadline, a resolver that
+is stuck included: whoever sends may count on that.
 
 Signed as Standard Webhooks 1.0 says (standardwebhooks.com): the HMAC-SHA256 of `id.timestamp.body`.
 """
@@ -21,22 +22,35 @@ from datetime import datetime
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import zip_longest
+from queue import Empty, SimpleQueue
 from time import monotonic
 from urllib.parse import SplitResult, urlsplit
 
 from promptmill.errors import InvalidInput
 
 TIMEOUT_S = 10.0
-"""For all of a delivery after the name was resolved."""
+"""For all of a delivery."""
 LONGEST_URL = 2_000
+SHORTEST_SECRET = 24
+"""Bytes; Standard Webhooks 1.0 asks for as many."""
 _SECRET_PREFIX = "whsec_"  # noqa: S105  # how such a secret begins
 _PORTS = {"https": 443, "http": 80}
-# RFC 6052 and RFC 8215: an address of IPv4 in the last 32 bits.
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_MOST_TRIED = 4  # addresses of a name
+_MOST_LOOKUPS = 32  # threads that may hang in the system's resolver at once
+# RFC 6052: an address of IPv4 in the last 32 bits.
+_NAT64 = IPv6Network("64:ff9b::/96")
 # Of IANA's registries of special addresses, what releases of Python judge differently.
 _SPECIAL: tuple[IPv4Network | IPv6Network, ...] = (
     *map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15")),
+    # RFC 8215: NAT64 of a network's own, where nobody outside can tell which address of IPv4 is meant.
+    IPv6Network("64:ff9b:1::/48"),
     *map(IPv6Network, ("100::/64", "2001::/23", "3fff::/20", "5f00::/16", "fec0::/10")),
+)
+# Where clouds tell a machine its secrets, beside the link-local ones: the wire server of Azure, and the metadata of
+# Alibaba, Oracle, AWS and Google over IPv6. That of Azure is an ordinary address of the public internet.
+_METADATA = frozenset(
+    map(ip_address, ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
 )
 
 Address = IPv4Address | IPv6Address
@@ -54,7 +68,7 @@ class Secrets:
         """Secrets from text, one or several between blanks: `whsec_` and base64, or any other words as they are.
 
         Raises:
-            InvalidInput: what follows `whsec_` is no base64.
+            InvalidInput: one is shorter than 24 bytes, or what follows `whsec_` is no base64.
         """
         return cls(tuple(_secret(word) for word in text.split()))
 
@@ -143,13 +157,13 @@ def deliver(
         allowed: see `check_url`.
         resolve: the addresses of a name and port; the system's resolver when None.
         context: for TLS; the system's certificates when None.
-        timeout: seconds, from the first connection to the status line.
+        timeout: seconds, from the name to the status line.
     """
+    deadline = monotonic() + timeout
     try:
         check_url(message.url, allowed)
         parts, port = _parts(message.url)
-        addresses = _judged(str(parts.hostname), port, allowed, resolve or _resolved)
-        deadline = monotonic() + timeout
+        addresses = _judged(str(parts.hostname), port, allowed, _in_time(resolve or _resolved, deadline))
         with closing(_connected(addresses, port, deadline)) as plain, _alarm(plain, deadline):
             stream = _spoken(plain, parts, context)
             with closing(stream):
@@ -163,12 +177,16 @@ def deliver(
 
 
 def _secret(word: str) -> bytes:
-    if not word.startswith(_SECRET_PREFIX):
-        return word.encode()
-    try:
-        return base64.b64decode(word.removeprefix(_SECRET_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidInput("what follows whsec_ is no base64", field="webhook secret") from None
+    secret = word.encode()
+    if word.startswith(_SECRET_PREFIX):
+        try:
+            secret = base64.b64decode(word.removeprefix(_SECRET_PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidInput("what follows whsec_ is no base64", field="webhook secret") from None
+    if len(secret) < SHORTEST_SECRET:
+        why = f"a secret has at least {SHORTEST_SECRET} bytes, and one given has {len(secret)}; make one with: openssl rand -hex 32"
+        raise InvalidInput(why, field="webhook secret")
+    return secret
 
 
 def _parts(url: str) -> tuple[SplitResult, int]:
@@ -208,6 +226,37 @@ def _judged(host: str, port: int, allowed: Collection[str], resolve: Resolve) ->
     return list(addresses)
 
 
+def _in_time(resolve: Resolve, deadline: float) -> Resolve:
+    """The same, on a thread that may be left behind: nothing can interrupt the system's resolver."""
+
+    def bounded(host: str, port: int) -> Collection[str]:
+        found: SimpleQueue[Collection[str] | Exception] = SimpleQueue()
+
+        def look_up() -> None:
+            try:
+                found.put(resolve(host, port))
+            except Exception as error:  # noqa: BLE001  # raised again by who waits
+                found.put(error)
+            finally:
+                _LOOKUPS.release()
+
+        if not _LOOKUPS.acquire(timeout=_left(deadline)):
+            raise TimeoutError
+        threading.Thread(target=look_up, name="promptmill-lookup", daemon=True).start()
+        try:
+            answer = found.get(timeout=_left(deadline))
+        except Empty:
+            raise TimeoutError from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return bounded
+
+
+_LOOKUPS = threading.BoundedSemaphore(_MOST_LOOKUPS)
+
+
 def _resolved(host: str, port: int) -> Sequence[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
@@ -216,10 +265,11 @@ def _resolved(host: str, port: int) -> Sequence[str]:
 def _why_not(address: Address, *, is_allowed: bool, is_literal: bool) -> str | None:
     """Why nothing is sent to an address; None where it may be."""
     inner = _inner(address)
-    if is_allowed and (is_literal or not inner.is_link_local):
+    is_of_cloud = inner.is_link_local or inner in _METADATA
+    if is_allowed and (is_literal or not is_of_cloud):
         return None
-    if inner.is_link_local:  # the metadata of a cloud is there
-        return "it is link-local"
+    if is_of_cloud:
+        return "it is link-local" if inner.is_link_local else "it is where a cloud serves its metadata"
     is_outer = inner.is_global and not inner.is_multicast and not inner.is_reserved
     if is_outer and not any(inner in network for network in _SPECIAL):
         return None
@@ -230,22 +280,32 @@ def _inner(address: Address) -> Address:
     """The address of IPv4 that one of IPv6 leads to, where it does."""
     if isinstance(address, IPv4Address):
         return address
-    if any(address in network for network in _NAT64):
+    if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
 
 
 def _connected(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
-    for number, each in enumerate(addresses, 1):
+    """A connection to the first address that answers; each is given its share of the time, the last all that is left."""
+    to_try = _few(addresses)
+    for left, each in zip(range(len(to_try), 0, -1), to_try, strict=True):
         try:
-            return socket.create_connection((each, port), timeout=_left(deadline))
-        except TimeoutError:
-            raise
-        except OSError:
-            if number == len(addresses):
+            return socket.create_connection((each, port), timeout=_left(deadline) / left)
+        except OSError:  # a TimeoutError is one too
+            if left == 1:
                 raise
     raise AssertionError("there is an address")
+
+
+def _few(addresses: Sequence[str]) -> Sequence[str]:
+    """IPv6 and IPv4 in turn: often one of the two leads nowhere from a network."""
+    kinds = [
+        [each for each in addresses if (":" in each) is is_v6]
+        for is_v6 in (":" in addresses[0], ":" not in addresses[0])
+    ]
+    in_turn = [each for pair in zip_longest(*kinds) for each in pair if each is not None]
+    return in_turn[:_MOST_TRIED]
 
 
 def _left(deadline: float) -> float:

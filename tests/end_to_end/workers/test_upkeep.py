@@ -53,7 +53,7 @@ def test_the_end_is_told_texts_are_encrypted_and_old_answers_go_by_themselves(
     own = {
         "PROMPTMILL_ENCRYPTION_KEYS_FILE": str(keys),
         "PROMPTMILL_WEBHOOK_ALLOW": place,
-        "PROMPTMILL_WEBHOOK_SECRET": "hush-hush",
+        "PROMPTMILL_WEBHOOK_SECRET": "hush-hush-hush-hush-hush-hush",
     }
     with simulated_claude() as claude:
         mill = start_mill(database_url, claude, quick=True, **own)

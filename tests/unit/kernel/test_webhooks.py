@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,11 +26,13 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 BODY = b'{"type":"batch.ended"}'
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 ALLOWED = ("127.0.0.1", "hooks.test")
+SECRET, NEXT = b"a secret of twenty-four b", "the-next-one-of-that-length"
 INNER = (
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
     "255.255.255.255", "192.0.0.8", "198.18.0.1", "240.0.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "fec0::1",
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
-    "64:ff9b:1::a00:1", "2001:0:4136:e378:8000:63bf:80ff:fffe", "2001:db8::1",
+    "64:ff9b:1::a00:1", "2001:0:4136:e378:8000:63bf:80ff:fffe", "2001:db8::1", "64:ff9b:1:7f00:0:100:808:808",
+    *(CLOUDS := ("168.63.129.16", "::ffff:168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")),
 )  # fmt: skip
 
 
@@ -93,9 +95,9 @@ def send(
 
 
 def test_a_message_is_signed_as_standard_webhooks_says() -> None:
-    secret = base64.b64encode(b"a secret of some bytes").decode()
+    secret = base64.b64encode(SECRET).decode()
     with receiver() as serving:
-        sent = send(f"http://127.0.0.1:{serving.port}/path?token=1", secrets=f"whsec_{secret} the-next-one")
+        sent = send(f"http://127.0.0.1:{serving.port}/path?token=1", secrets=f"whsec_{secret} {NEXT}")
     assert (sent.is_done, sent.status) == (True, 200)
     head, _, body = serving.heard[0].partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
@@ -106,7 +108,7 @@ def test_a_message_is_signed_as_standard_webhooks_says() -> None:
     signed = f"batch_1.ended.1.{int(NOW.timestamp())}.".encode() + BODY
     ours = [
         base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-        for key in (b"a secret of some bytes", b"the-next-one")
+        for key in (SECRET, NEXT.encode())
     ]
     assert f"webhook-signature: v1,{ours[0]} v1,{ours[1]}" in lines
 
@@ -115,8 +117,23 @@ def test_without_a_secret_it_goes_unsigned_and_no_repr_holds_one() -> None:
     with receiver() as serving:
         assert send(f"http://127.0.0.1:{serving.port}").is_done
     assert b"signature" not in serving.heard[0]
-    assert "hush" not in repr(Secrets.read("hush"))
+    assert NEXT not in repr(Secrets.read(NEXT))
     assert "token" not in repr(Message("1", "https://example.com/token", b"text"))
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("whsec_", "at least 24 bytes, and one given has 0"),
+        ("whsec_" + base64.b64encode(SECRET[:23]).decode(), "at least 24 bytes, and one given has 23"),
+        ("hush-hush", "at least 24 bytes, and one given has 9"),
+        ("whsec_no-base64", "is no base64"),
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_refused_without_being_repeated(secret: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why) as raised:
+        Secrets.read(f"{NEXT} {secret}")
+    assert "hush" not in str(raised.value)
 
 
 @pytest.mark.parametrize("address", INNER)
@@ -185,6 +202,8 @@ def test_an_allowed_name_may_be_inside_but_never_at_the_metadata_of_a_cloud() ->
         assert send(url, allowed=(f"hooks.test:{serving.port}",), addresses=("127.0.0.1",)).is_done
         assert not send(url, allowed=("hooks.test:1",), addresses=("127.0.0.1",)).is_done
         assert "link-local" in str(send(url, addresses=("169.254.169.254",)))
+        for address in CLOUDS:
+            assert "a cloud" in str(send(url, addresses=(address,)))
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -216,6 +235,41 @@ def test_a_receiver_that_drips_is_cut_off_in_time() -> None:
         sent = send(f"http://127.0.0.1:{serving.port}/", timeout=0.3)
     assert str(sent) == "no answer within 0.3 s"
     assert time.monotonic() - began < 5
+
+
+def test_an_address_that_swallows_packets_leaves_time_for_the_next() -> None:
+    with receiver() as serving, socket.socket() as silent, ExitStack() as waiting:
+        silent.bind(("127.0.0.2", serving.port))
+        silent.listen(0)
+        for _ in range(4):  # a full queue of connections: what comes now is dropped without a word
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.2", serving.port))
+        sent = send(f"http://hooks.test:{serving.port}/", timeout=1.0, addresses=("127.0.0.2", "127.0.0.1"))
+    assert str(sent) == "answered 200"
+
+
+def test_a_name_of_many_addresses_is_tried_at_both_kinds() -> None:
+    with receiver() as serving:
+        addresses = (*(f"::1:{each}" for each in range(9)), "127.0.0.1")
+        assert send(f"http://hooks.test:{serving.port}/", addresses=addresses).is_done
+
+
+def test_a_resolver_that_is_stuck_is_left_behind_in_time() -> None:
+    ends = threading.Event()
+    began = time.monotonic()
+    sent = send("https://hooks.test/", timeout=0.2, resolve=lambda _host, _port: ends.wait(30) and ())
+    assert str(sent) == "no answer within 0.2 s"
+    assert time.monotonic() - began < 5
+    assert all(each.daemon for each in threading.enumerate() if each.name == "promptmill-lookup")
+    ends.set()
+
+
+def test_a_name_that_is_not_known_is_a_fault() -> None:
+    def unknown(_host: str, _port: int) -> tuple[str, ...]:
+        raise socket.gaierror
+
+    assert str(send("https://hooks.test/", resolve=unknown)) == "gaierror"
 
 
 def test_an_answer_without_end_is_not_read() -> None:
