@@ -4,11 +4,12 @@ The one idea: due times are a function of the timetable alone, never of when som
 ones, and the key of `schedule_run` lets only one of them have each.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice, takewhile
+from itertools import dropwhile, islice, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -21,6 +22,8 @@ MOST_AT_ONCE = 100
 """Due times that are taken up in one go; the rest at the next."""
 _MOST_COUNTED = 1_000
 _LONGEST_INTERVAL_S = 366 * 86_400
+# Hours, each so many more than the one before that neither takes long; the last hold two leap days on a Monday.
+_LOOKS_BACK = tuple(timedelta(hours=hours) for hours in (0.02, 1, 26, 800, 8_800, 360_000))
 
 
 class Missed(StrEnum):
@@ -89,8 +92,9 @@ class Timetable:
         """The due times after a moment, in UTC."""
         if self.cron is not None:
             # A time that the clocks jump over is due when they have jumped; one that comes twice is due once.
-            for local in CronSim(self.cron, moment.astimezone(self.zone)):
-                yield local.astimezone(UTC)
+            dues = (local.astimezone(UTC) for local in CronSim(self.cron, moment.astimezone(self.zone)))
+            # Begun in an hour's second coming, CronSim gives the times of its first, which are over.
+            yield from dropwhile(lambda due: due <= moment, dues)
         elif self.every_s is not None:
             step = timedelta(seconds=self.every_s)
             due = max(self.starts_at, self.starts_at + ((moment - self.starts_at) // step) * step)
@@ -104,10 +108,12 @@ class Timetable:
             step = timedelta(seconds=self.every_s)
             passed = (moment - self.starts_at) // step
             return self.starts_at + passed * step if passed >= 1 else None
-        # Backwards from the second after, because the moment itself may be due.
-        just_after = moment.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
-        last = next(CronSim(self.cron or "", just_after.astimezone(self.zone), reverse=True), None)
-        return None if last is None else last.astimezone(UTC)
+        # CronSim's own way backwards gives times that there are not forwards, where clocks change.
+        for back in _LOOKS_BACK:
+            last = deque(takewhile(lambda due: due <= moment, self.following(moment - back)), maxlen=1)
+            if last:
+                return last[0]
+        return None
 
     def _check_cron(self, cron: str) -> None:
         try:

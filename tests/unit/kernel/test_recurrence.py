@@ -1,8 +1,10 @@
 """Due times: of cron expressions in their zones, of intervals, and of what was missed."""
 
+import random
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -147,3 +149,44 @@ def test_a_year_of_missed_minutes_is_looked_at_in_no_time() -> None:
     assert due.at == START + timedelta(days=365)
     assert due.note is not None
     assert due.note.startswith("more than 1,000 due times")
+
+
+def moments_of_change(zone: str) -> list[datetime]:
+    """When the clocks of a zone change in 2026, to the hour."""
+    hours = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(365 * 24)]
+    offsets = [hour.astimezone(ZoneInfo(zone)).utcoffset() for hour in hours]
+    return [hour for hour, (was, now) in zip(hours, pairwise(offsets), strict=False) if was != now]
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "Europe/Berlin", "Europe/London", "America/New_York", "America/Havana", "America/Santiago",
+        "Australia/Lord_Howe", "Asia/Beirut", "Africa/Casablanca",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "30 2 * * *",
+        "*/30 * * * *",
+        "1 1,2,3 * * *",
+        "45 23 * * *",
+        "30 0 * * *",
+        "0 */2 * * *",
+        "0 */30 1 * * *",
+    ],
+)
+def test_where_clocks_change_the_due_times_are_the_same_whenever_one_looks(
+    expression: str, zone: str
+) -> None:
+    timetable, rng = cron(expression, zone), random.Random(5)
+
+    for change in moments_of_change(zone):
+        end = change + timedelta(hours=30)
+        dues = list(takewhile(end.__ge__, timetable.following(change - timedelta(hours=30))))
+        assert all(earlier < later for earlier, later in pairwise(dues))
+        for _ in range(8):
+            moment = change + timedelta(seconds=rng.uniform(-3 * 3600, 3 * 3600))
+            assert timetable.after(moment) == next(due for due in dues if due > moment)
+            assert timetable.latest(moment) == max(due for due in dues if due <= moment)
