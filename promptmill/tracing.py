@@ -32,9 +32,12 @@ def trace_id_of(job_id: str) -> int:
     return int.from_bytes(_digest(job_id)[:16]) or 1
 
 
-def root_id_of(job_id: str) -> int:
-    """64 bits: the id of the span that holds all others of the job."""
-    return int.from_bytes(_digest(job_id)[16:24]) or 1
+def root_id_of(job_id: str, forgiven: int = 0) -> int:
+    """64 bits: the id of the span that holds all others of the job since a person had it tried anew, if one did.
+
+    `forgiven` is the number of the last attempt before that.
+    """
+    return int.from_bytes(_digest(f"{job_id}:{forgiven}" if forgiven else job_id)[16:24]) or 1
 
 
 def is_traced(job_id: str, share: float) -> bool:
@@ -57,6 +60,11 @@ class JobTrace:
     marks: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def root_id(self) -> int:
+        """The id of the span that holds those of this dispatch."""
+        return root_id_of(self.job_id, self.facts.get("forgiven", 0))
+
 
 _current: ContextVar[JobTrace | None] = ContextVar("promptmill_trace", default=None)
 
@@ -71,6 +79,13 @@ def mark(name: str, **facts: Any) -> None:
     trace = _current.get()
     if trace is not None:
         trace.marks[name] = trace.now()
+        trace.facts.update(facts)
+
+
+def note(**facts: Any) -> None:
+    """What is known of the job by now; nothing where it is not traced."""
+    trace = _current.get()
+    if trace is not None:
         trace.facts.update(facts)
 
 
@@ -99,32 +114,35 @@ def spans_of(trace: JobTrace, *, ended: int, state: str, is_over: bool, why: str
     `state` is that of the job, `is_over` whether this worker brought it there; `why` names what went wrong.
     """
     ids = {"promptmill.job.id": trace.job_id, "promptmill.batch.id": trace.facts.get("batch_id")}
-    failed = state if state in _FAILED else None
+    error = state if state in _FAILED else None
     submitted = min(time_of(trace.job_id) or trace.began, trace.began)
-    spans = [
-        Span(
-            name="promptmill.dispatch",
-            start=trace.began,
-            end=ended,
-            parent=ROOT,
-            facts={
-                **ids,
-                "promptmill.dispatch": trace.dispatch,
-                "promptmill.job.state": state,
-                "promptmill.why": why,
-            },
-            error=failed,
-        )
-    ]
+    facts = {
+        **ids,
+        "promptmill.dispatch": trace.dispatch,
+        "promptmill.job.state": state,
+        "promptmill.why": why,
+    }
+    dispatch = _span("promptmill.dispatch", trace.began, ended, ROOT, facts=facts, error=error)
+    spans = [dispatch]
     if trace.dispatch == 1:
-        spans.append(Span(name="promptmill.wait", start=submitted, end=trace.began, parent=ROOT, facts=ids))
+        spans.append(_span("promptmill.wait", submitted, trace.began, ROOT, facts=ids))
     spans += _stretches(trace, ended)
     if is_over:
         facts = {**ids, "promptmill.job.state": state}
-        spans.append(
-            Span(name="promptmill.job", start=submitted, end=ended, parent=None, facts=facts, error=failed)
-        )
+        spans.append(_span("promptmill.job", submitted, ended, None, facts=facts, error=error))
     return spans
+
+
+def _span(
+    name: str,
+    start: int,
+    end: int,
+    parent: int | None,
+    *,
+    facts: Facts | None = None,
+    error: str | None = None,
+) -> Span:
+    return Span(name=name, start=start, end=end, parent=parent, facts=facts or {}, error=error)
 
 
 _FAILED = ("errored", "expired", "broken")
@@ -135,11 +153,11 @@ def _stretches(trace: JobTrace, ended: int) -> Sequence[Span]:
     marks, spans = trace.marks, []
     if LOADED in marks:
         end = marks.get(PERMITTED, ended)
-        spans.append(Span(name="promptmill.permit", start=marks[LOADED], end=end, parent=0))
+        spans.append(_span("promptmill.permit", marks[LOADED], end, 0))
     if BEGUN in marks:
         spans.append(_attempt(trace, marks[BEGUN], marks.get(CLOSED, ended)))
     if CLOSED in marks:
-        spans.append(Span(name="promptmill.store", start=marks[CLOSED], end=ended, parent=0))
+        spans.append(_span("promptmill.store", marks[CLOSED], ended, 0))
     return spans
 
 

@@ -131,12 +131,12 @@ class Outcomes:
         Raises:
             Verdict: always.
         """
-        if became is None:
-            found = await self.load(job.id)
-            if found is None:
-                raise Failed("there is no such job any more")
-            became, why = found.state, f"{found.state} by another hand"
-        raise verdict_on(became, why)
+        if became is not None:
+            raise verdict_on(became, why, is_ours=True)
+        found = await self.load(job.id)
+        if found is None:
+            raise Failed("there is no such job any more")
+        raise verdict_on(found.state, f"{found.state} by another hand")
 
     def _completion(self, job: LoadedJob, lease: Lease, reply: Reply, outcome: str) -> Completion:
         return Completion(

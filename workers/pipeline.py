@@ -35,7 +35,7 @@ from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease, NoRoom
 from promptmill.store.ledger import LOST
-from promptmill.tracing import BEGUN, CLOSED, LOADED, PERMITTED, mark
+from promptmill.tracing import BEGUN, CLOSED, LOADED, PERMITTED, mark, note
 from promptmill.usage import Usage
 from workers.accounts import Accounts
 from workers.compose import compose
@@ -101,6 +101,7 @@ class Pipeline:
         job = await self.outcomes.load(job_id)
         if job is None:
             raise Failed("there is no such job")
+        note(batch_id=job.batch_id, forgiven=job.forgiven)
         if not _is_queued(job, dispatch):
             raise verdict_on(job.state, f"{job.state} since this was sent out")
         if self._draining or not self.serves(job):
@@ -115,7 +116,7 @@ class Pipeline:
 
     async def _answer(self, job: LoadedJob) -> None:
         concern(batch_id=job.batch_id)
-        mark(LOADED, batch_id=job.batch_id)
+        mark(LOADED)
         prompt = compose(job)
         await self.meet(job)
         estimate = self.estimator.estimate(prompt, family=family_of(job.batch_id, job.model_group))

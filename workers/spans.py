@@ -16,7 +16,7 @@ from promptmill import tracing
 from promptmill.errors import ConfigurationError
 from promptmill.states import JobState
 from promptmill.tracing import ROOT, JobTrace, Span
-from workers.verdicts import Answered, Deferred, Elsewhere, Failed, Verdict
+from workers.verdicts import Answered, Deferred, Failed, Verdict
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -85,17 +85,17 @@ class Traces:
         made: list[Context] = []
         spans = tracing.spans_of(trace, ended=time.time_ns(), state=state, is_over=is_over, why=why)
         for span in spans:
-            made.append(self._make(trace.job_id, span, made))
+            made.append(self._make(trace, span, made))
 
-    def _make(self, job_id: str, span: Span, made: "list[Context]") -> "Context":
+    def _make(self, trace: JobTrace, span: Span, made: "list[Context]") -> "Context":
         from opentelemetry.context import Context  # noqa: PLC0415  # an extra
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415  # likewise
 
         if span.parent is None:
-            self._ids.next_root = (tracing.trace_id_of(job_id), tracing.root_id_of(job_id))
+            self._ids.next_root = (tracing.trace_id_of(trace.job_id), trace.root_id)
             within = Context()  # whoever else traces in this process is not its parent
         else:
-            within = _whole_job(job_id) if span.parent == ROOT else made[span.parent]
+            within = _whole_job(trace) if span.parent == ROOT else made[span.parent]
         given = self._tracer.start_span(
             span.name,
             within,
@@ -110,17 +110,19 @@ class Traces:
 
 
 def _state_of(verdict: Verdict) -> tuple[str, bool, str | None]:
-    """The state of the job, whether this worker brought it there, and why."""
+    """The state of the job, whether this call brought it there, and why."""
     if isinstance(verdict, Deferred):
         return JobState.PENDING, False, str(verdict)
+    if not verdict.is_ours:
+        return "elsewhere", False, str(verdict)
     if isinstance(verdict, Failed):
         return JobState.ERRORED, True, str(verdict)
-    if isinstance(verdict, Answered | Elsewhere):
-        return "elsewhere", False, str(verdict)
+    if isinstance(verdict, Answered):
+        return JobState.SUCCEEDED, True, str(verdict)
     return str(verdict), True, None
 
 
-def _whole_job(job_id: str) -> "Context":
+def _whole_job(trace: JobTrace) -> "Context":
     """As parent the span of the whole job, which is made when its outcome is known, perhaps by another worker."""
     from opentelemetry.trace import (  # noqa: PLC0415  # an extra
         NonRecordingSpan,
@@ -129,7 +131,7 @@ def _whole_job(job_id: str) -> "Context":
         set_span_in_context,
     )
 
-    ids = tracing.trace_id_of(job_id), tracing.root_id_of(job_id)
+    ids = tracing.trace_id_of(trace.job_id), trace.root_id
     return set_span_in_context(
         NonRecordingSpan(SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
     )
@@ -141,12 +143,25 @@ def _provider(worker_id: str) -> "tuple[TracerProvider, Any]":
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # likewise
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
-    class Ids(RandomIdGenerator):
-        """Those of the next root where they are given; it is made in the same turn of the loop."""
+    facts = {"service.instance.id": worker_id, "service.version": promptmill.__version__}
+    if not os.environ.get("OTEL_SERVICE_NAME"):
+        facts["service.name"] = SERVICE
+    ids = _ids()
+    # Which jobs are traced is decided by their ids: a sampler beside that would cut traces apart.
+    provider = TracerProvider(
+        resource=Resource.create(facts), id_generator=ids, sampler=ALWAYS_ON, shutdown_on_exit=False
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider, ids
 
+
+def _ids() -> Any:
+    """Where ids come from: those of the next root where they are given; it is made in the same turn of the loop."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415  # an extra
+
+    class Ids(RandomIdGenerator):
         next_root: tuple[int, int] | None = None
 
         def generate_trace_id(self) -> int:
@@ -156,13 +171,4 @@ def _provider(worker_id: str) -> "tuple[TracerProvider, Any]":
             given, self.next_root = self.next_root, None
             return given[1] if given else super().generate_span_id()
 
-    facts = {"service.instance.id": worker_id, "service.version": promptmill.__version__}
-    if not os.environ.get("OTEL_SERVICE_NAME"):
-        facts["service.name"] = SERVICE
-    ids = Ids()
-    # Which jobs are traced is decided by their ids: a sampler beside that would cut traces apart.
-    provider = TracerProvider(
-        resource=Resource.create(facts), id_generator=ids, sampler=ALWAYS_ON, shutdown_on_exit=False
-    )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider, ids
+    return Ids()

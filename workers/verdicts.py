@@ -8,7 +8,15 @@ from promptmill.states import JobState
 
 
 class Verdict(Exception):
-    """How a job stands when its task ends."""
+    """How a job stands when its task ends.
+
+    Attributes:
+        is_ours: whether this very call wrote it into the database. Else it was another's, and is told there.
+    """
+
+    def __init__(self, why: str, *, is_ours: bool = False) -> None:
+        super().__init__(why)
+        self.is_ours = is_ours
 
 
 class Deferred(Verdict):
@@ -43,6 +51,6 @@ _OF: dict[JobState, type[Verdict]] = {
 }
 
 
-def verdict_on(state: JobState, why: str) -> Verdict:
+def verdict_on(state: JobState, why: str, *, is_ours: bool = False) -> Verdict:
     """What to raise where a job is in that state as its task ends."""
-    return _OF[state](str(state) if _OF[state] is Withdrawn else why)
+    return _OF[state](str(state) if _OF[state] is Withdrawn else why, is_ours=is_ours)

@@ -34,6 +34,7 @@ class LoadedJob:
         begun: of these attempts, those whose answer began and then broke off.
         first_opened_at: when its first attempt was opened; None before that. What was forgiven does not count.
         resumed_at: when its batch last went on after a pause.
+        forgiven: the number of its last attempt before a person had it tried anew; 0 when nobody did.
     """
 
     id: str
@@ -61,6 +62,7 @@ class LoadedJob:
     begun: Mapping[str, int] = field(default_factory=dict)
     first_opened_at: datetime | None = None
     resumed_at: datetime | None = None
+    forgiven: int = 0
 
 
 def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
@@ -90,6 +92,7 @@ _LOADED = (
     "dispatch",
     "token",
     "attempts",
+    "forgiven",
     "model_group",
     "estimated_input_tokens",
     "estimated_output_tokens",
@@ -196,4 +199,5 @@ def _loaded(row: Row[Any], body: str, of: Row[Any], history: _History) -> Loaded
         begun=history.begun,
         first_opened_at=history.first_opened_at,
         resumed_at=of.resumed_at,
+        forgiven=row.forgiven,
     )
