@@ -22,7 +22,11 @@ from promptmill.errors import ConfigurationError, Unavailable
 _SECRET = re.compile(
     r"sk-ant-[A-Za-z0-9_-]{4,}"  # Anthropic keys and tokens
     r"|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{8,}=*"
-    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password in a URL; Redis has no user
+    r"|(?<=[Xx]-[Aa][Pp][Ii]-[Kk][Ee][Yy]: )[^\s\"',]+"
+    # user:password in a URL, up to the last @: people do not always escape it; Redis has no user
+    r"|(?<=://)[^/\s:@]*:[^\s\"'<>]{1,300}(?=@)"
+    r"|(?i:(?<=password=)|(?<=passwd=)|(?<=passphrase=)|(?<=api_key=)|(?<=[?&]token=)|(?<=_token=)|(?<=[?&]secret=))"
+    r"[^\s\"'<>&]+"  # and in its query
 )
 _SCRUBBED = "[secret]"
 
