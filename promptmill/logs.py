@@ -5,13 +5,15 @@ as a net under that rule, anything that looks like a secret is replaced before a
 there is its type and place, and its text only where the error is one of the network's.
 """
 
-import asyncio
+import json
 import logging
 import re
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from typing import Any, TextIO
 
 import structlog
@@ -49,6 +51,8 @@ _CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 1
     0x2029: "\\u2029",
 }
 
+_PLAIN = (str, int, float, bool, type(None))
+
 Event = MutableMapping[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, Any]
 
@@ -67,26 +71,17 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
         stream: where lines go; standard error when None.
     """
     stream = stream or sys.stderr
-    console = not is_for_programs(style, stream)
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _name_error,
-        _scrub_event,
-    ]
-    rendering: list[Any] = (
-        [_on_one_line, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        if console
-        else [structlog.processors.JSONRenderer(sort_keys=True)]  # which escapes what ends a line
-    )
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             # By name, because the extras of other libraries may hold anything.
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=["model"])],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub_event, *rendering],
+            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder(allow=["model"])],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _make_plain,
+                *_rendering(style, stream),
+                _scrub_line,
+            ],
         )
     )
     root = logging.getLogger()
@@ -95,11 +90,35 @@ def configure(*, level: str = "WARNING", style: str = "auto", stream: TextIO | N
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _rendering(style: str, stream: TextIO) -> list[Any]:
+    if is_for_programs(style, stream):
+        return [structlog.processors.JSONRenderer(sort_keys=True)]  # which escapes what ends a line
+    return [_on_one_line, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines; of a record that cannot be written, who made it, and nothing of what it says."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
+        """The library would print its arguments as they are, over many lines."""
+        kind = sys.exc_info()[0]
+        line = {
+            "error": kind.__name__ if kind else None,
+            "event": "line_not_written",
+            "level": "error",
+            "logger": record.name,
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        }
+        with suppress(OSError, ValueError):  # nobody reads any more
+            self.stream.write(json.dumps(line) + self.terminator)
+            self.flush()
 
 
 def is_for_programs(style: str, stream: TextIO | None = None) -> bool:
@@ -129,43 +148,11 @@ def where(error: BaseException) -> dict[str, Any]:
     return {"error": type(error).__name__, "where": traceback.format_tb(error.__traceback__)}
 
 
-def catch_unhandled() -> None:
-    """Have warnings and errors that nobody handles logged like others: of threads, finalizers, the whole process."""
-
-    def log_it(event: str, error: BaseException | None, **facts: Any) -> None:
-        get_logger("promptmill.unhandled").critical(event, exc_info=error, **facts)
-
-    def of_process(kind: type[BaseException], error: BaseException, _trace: Any) -> None:
-        if issubclass(kind, Exception):
-            log_it("process_broke", error)
-
-    logging.captureWarnings(capture=True)
-    sys.excepthook = of_process
-    threading.excepthook = lambda told: (
-        None
-        if told.exc_type is SystemExit
-        else log_it("thread_broke", told.exc_value, thread=getattr(told.thread, "name", None))
-    )
-    sys.unraisablehook = lambda told: log_it("error_in_finalizer", told.exc_value)
-
-
-def catch_on_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """The same for an event loop: errors of callbacks, and of tasks that nobody waited for."""
-
-    def log_it(_loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
-        # Its message is asyncio's own; the other fields show what tasks were given.
-        get_logger("promptmill.unhandled").error(
-            "loop_broke", what=_first_line(told["message"]), exc_info=told.get("exception")
-        )
-
-    loop.set_exception_handler(log_it)
-
-
 def _name_error(_logger: Any, _method: str, event: Event) -> Event:
     """Fields in the place of a traceback, whose last line and causes are texts of errors."""
     error = _error_of(event.pop("exc_info", None))
     if event.get("logger") == "asyncio":
-        event["event"] = _first_line(event["event"])
+        event["event"] = first_line(event["event"])
     if error is not None:
         event.update(where(error))
         if said := list(_said(error)):
@@ -195,7 +182,8 @@ def _said(error: BaseException) -> Iterator[str]:
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
-def _first_line(text: Any) -> str:
+def first_line(text: Any) -> str:
+    """Of a message that goes on to show what somebody was given."""
     return str(text).partition("\n")[0]
 
 
@@ -206,8 +194,34 @@ def _on_one_line(_logger: Any, _method: str, event: Event) -> Event:
     return event
 
 
-def _scrub_event(_logger: Any, _method: str, event: Event) -> Event:
+def _make_plain(_logger: Any, _method: str, event: Event) -> Event:
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = scrub(value)
+        if not isinstance(value, _PLAIN):
+            event[name] = _plain(value)
     return event
+
+
+def _plain(value: Any) -> Any:
+    """A field in words that JSON has: an error by its type alone, a time as ISO 8601 writes it."""
+    if isinstance(value, Mapping):
+        return {str(_plain(name)): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | AbstractSet):
+        return [_plain(each) for each in value]
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return value if isinstance(value, _PLAIN) else str(value)
+
+
+def _scrub_line(_logger: Any, _method: str, line: Any) -> str:
+    return scrub(line)
+
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _name_error,
+]

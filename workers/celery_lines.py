@@ -12,7 +12,7 @@ from typing import Any
 from celery.apps import worker as celery_worker
 from celery.signals import celeryd_init
 
-from promptmill import logs, settings
+from promptmill import logs, settings, unhandled
 
 
 @celeryd_init.connect
@@ -20,7 +20,7 @@ def _log_from_the_start(instance: Any, **_: Any) -> None:
     """Celery sends this before it warns of anything; the log is set up again when it asks for that."""
     config = settings.load()
     logs.configure(level=config.log_level, style=config.log_format)
-    logs.catch_unhandled()
+    unhandled.catch_unhandled()
     if logs.is_for_programs(config.log_format):
         instance.quiet = True
         celery_worker.safe_say = _say  # type: ignore[attr-defined]  # its stubs leave it out

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from promptmill import logs, settings
+from promptmill import logs, settings, unhandled
 from promptmill.errors import PromptmillError
 from promptmill.logs import get_logger
 from promptmill.runtime import Runtime
@@ -62,7 +62,7 @@ def _set_up_logging(loglevel: int, **_: Any) -> None:
     """
     config = settings.load()
     logs.configure(level=config.log_level, style=config.log_format)
-    logs.catch_unhandled()
+    unhandled.catch_unhandled()
     if loglevel < logging.WARNING:
         logging.getLogger().setLevel(loglevel)
 
@@ -73,7 +73,7 @@ def _open(**_: Any) -> None:
     try:
         config = settings.load()
         logs.configure(level=config.log_level, style=config.log_format)
-        logs.catch_unhandled()
+        unhandled.catch_unhandled()
         runtime = _resources.enter_context(Runtime.open(config))
         _raise_file_limit(config.worker.concurrency)
         _process = WorkerProcess(runtime)
@@ -96,7 +96,7 @@ def _raise_file_limit(calls: int) -> None:
 
 @pool.on_loop_start
 async def _open_on_loop() -> None:
-    logs.catch_on_loop(asyncio.get_running_loop())
+    unhandled.catch_on_loop(asyncio.get_running_loop())
     await current().open_on_loop()
 
 

@@ -8,12 +8,14 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from promptmill import logs
+from promptmill import logs, unhandled
 from promptmill.errors import Unavailable
 
 PROMPT = "My diagnosis is secret"
@@ -88,7 +90,7 @@ def test_what_speaks_of_servers_may_speak_and_its_causes_may_not(lines: Lines) -
 
 
 def test_a_thread_that_breaks_is_one_line_of_json(lines: Lines) -> None:
-    logs.catch_unhandled()
+    unhandled.catch_unhandled()
 
     def break_off() -> None:
         raise RuntimeError(PROMPT)
@@ -103,7 +105,7 @@ def test_a_thread_that_breaks_is_one_line_of_json(lines: Lines) -> None:
 
 
 def test_a_finalizer_that_breaks_is_one_line_of_json(lines: Lines) -> None:
-    logs.catch_unhandled()
+    unhandled.catch_unhandled()
 
     class Breaking:
         def __del__(self) -> None:
@@ -122,7 +124,7 @@ def test_a_task_that_nobody_waited_for_is_one_line_of_json(lines: Lines) -> None
         raise RuntimeError(PROMPT)
 
     async def main() -> None:
-        logs.catch_on_loop(asyncio.get_running_loop())
+        unhandled.catch_on_loop(asyncio.get_running_loop())
         asyncio.create_task(break_off())  # noqa: RUF006  # that nobody keeps it is the point
         await asyncio.sleep(0)
         gc.collect()
@@ -160,3 +162,50 @@ def test_no_text_can_begin_a_line_of_its_own_or_move_the_cursor(style: str, rest
 
     assert len(stream.getvalue().splitlines()) == 2
     assert "\x1b[2J" not in stream.getvalue()
+
+
+def test_a_record_that_cannot_be_written_is_one_line_that_says_nothing_of_it(
+    lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Silent:
+        def __str__(self) -> str:
+            raise RuntimeError(PROMPT)
+
+    logging.getLogger().handlers[1:] = []  # that of pytest raises what it cannot write
+    logging.getLogger("somebody").warning("count %d", PROMPT)
+    logs.get_logger("promptmill.test").warning("event", thing=Silent())
+
+    assert [(line["event"], line["logger"], line["error"]) for line in lines()] == [
+        ("line_not_written", "somebody", "TypeError"),
+        ("line_not_written", "promptmill.test", "RuntimeError"),
+    ]
+    assert PROMPT not in json.dumps(lines())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_secrets_are_found_however_deep_they_lie_and_errors_in_fields_keep_their_words(
+    style: str, restored: None
+) -> None:
+    stream = io.StringIO()
+    logs.configure(level="INFO", style=style, stream=stream)
+
+    logs.get_logger("promptmill.test").info(
+        "event",
+        keys=["sk-ant-abcdefgh1234"],
+        servers={"first": ("redis://:hush@here/0", {"second": ValueError(PROMPT)})},
+        error=ValueError(PROMPT),
+    )
+
+    written = stream.getvalue()
+    assert "ValueError" in written
+    assert not [word for word in ("sk-ant-", "hush", PROMPT) if word in written]
+
+
+def test_times_in_fields_are_written_as_such(lines: Lines) -> None:
+    until = datetime(2026, 12, 1, tzinfo=UTC)
+
+    logs.get_logger("promptmill.test").info("rests", until=until, folder=Path("/files"), kinds={"late"})
+
+    [line] = lines()
+    assert (line["until"], line["folder"], line["kinds"]) == ("2026-12-01T00:00:00+00:00", "/files", ["late"])
