@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from producers.failed import Failures, failures_document
 from producers.prediction import Prediction
@@ -37,7 +36,7 @@ def status_document(moment: Moment) -> dict[str, Any]:
         "failures": dict(status.failures),
         **failures_document(moment.failures or Failures()),
         **_times(batch),
-        "notify": _notify(batch),
+        "notify": _notify(batch, moment.told_host),
         "elapsed_s": round(status.elapsed_s, 3),
         "eta_s": None if moment.eta_s is None else round(moment.eta_s, 1),
         "bound_by": moment.bound_by,
@@ -63,12 +62,12 @@ def list_document(batches: list[BatchRow]) -> list[dict[str, Any]]:
     ]
 
 
-def _notify(batch: BatchRow) -> dict[str, Any] | None:
+def _notify(batch: BatchRow, host: str | None) -> dict[str, Any] | None:
     """Who is told of the end, and whether they were told of the state it is in."""
-    if batch.notify_url is None:
+    if not batch.is_told:
         return None
     return {
-        "host": urlsplit(batch.notify_url).hostname,
+        "host": host,
         "told_at": stamp(batch.notified_at),
         "failed_tries": batch.notify_tries,
         "next_try_at": stamp(batch.notify_after),

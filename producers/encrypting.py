@@ -6,6 +6,7 @@ The one idea: short transactions, so that workers go on meanwhile; interrupted, 
 import time
 from collections.abc import Callable, Mapping
 
+from producers.purge import forget
 from promptmill.encryption import SETTING
 from promptmill.errors import ConfigurationError
 from promptmill.runtime import open_database
@@ -43,7 +44,7 @@ def encrypt(
             each.name: _rewrite(database, each, plain=plain, progress=progress)
             for each in resealing.targets()
         }
-        database.forget_log()
+        forget(database)
     return changed
 
 

@@ -9,23 +9,34 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from promptmill.settings import ADMIN_KEY_PATHS, DASHBOARD_TOKEN_PATHS, VARIABLES, Settings
+from promptmill.settings import (
+    ADMIN_KEY_PATHS,
+    DASHBOARD_TOKEN_PATHS,
+    VARIABLES,
+    WEBHOOK_SECRET_PATHS,
+    Settings,
+)
 
 _NOT_HANDED_DOWN = frozenset({*ADMIN_KEY_PATHS, *DASHBOARD_TOKEN_PATHS})
 
 
-def environment_for(settings: Settings, surroundings: Mapping[str, str]) -> dict[str, str]:
+def environment_for(
+    settings: Settings, surroundings: Mapping[str, str], *, is_worker: bool = False
+) -> dict[str, str]:
     """`surroundings` with every setting that somebody set, and without any other name it could come from.
+
+    What notices are signed with is for workers alone.
 
     Paths are made absolute. What is set in `promptmill.toml` alone and has no variable is read there again,
     because a child has our working directory.
     """
+    held_back = _NOT_HANDED_DOWN if is_worker else _NOT_HANDED_DOWN.union(WEBHOOK_SECRET_PATHS)
     ours = {name for names in VARIABLES.values() for name in names}
     environment = {name: value for name, value in surroundings.items() if name not in ours}
     for path, names in VARIABLES.items():
         value = _value(settings, path)
         told = path in settings.origins or path == "home"
-        if value is not None and told and path not in _NOT_HANDED_DOWN:
+        if value is not None and told and path not in held_back:
             environment[names[0]] = _text(value)
     return environment
 

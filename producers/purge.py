@@ -11,13 +11,19 @@ from producers.terms import duration_of
 from promptmill import retention
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput, InvalidTransition
+from promptmill.logs import get_logger
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
 from promptmill.states import BatchState
-from promptmill.store import batches
+from promptmill.store import batches, purging
 from promptmill.store.batches import BatchRow
-from promptmill.store.database import database_now
+from promptmill.store.database import Database, database_now
 from promptmill.store.purging import Part
+
+log = get_logger(__name__)
+
+_LOG_PATIENCE_S = 3.0
+_LOG_WAITS = "somebody keeps reading; a worker empties it within the hour, or the last to close the database"
 
 Progress = Callable[[BatchRow, int], object]
 
@@ -82,18 +88,25 @@ def find(
     if (of is None) == (older_than is None):
         raise InvalidInput("name a batch, or say --older-than 30d instead")
     age = duration_of(older_than, field="older-than") if isinstance(older_than, str) else older_than
-    with open_database(settings) as database, database.read() as connection:
+    # Removing all of a batch opens no text, so it is the way out where its key is lost.
+    with (
+        open_database(settings, reads_texts=Part.EVERYTHING not in wanted) as database,
+        database.read() as connection,
+    ):
         if age is None:
             rows: Sequence[BatchRow] = [_ended(batches.find(connection, str(of)))]
         else:
-            rows = batches.ended_before(connection, _before(database_now(connection), age))
+            before = _before(database_now(connection), age)
+            rows = purging.old(connection, dict.fromkeys(wanted, before))
     found = [Purge(row, retention.to_delete(row, wanted)) for row in rows]
     return found if age is None else [each for each in found if each.parts]
 
 
 def carry_out(purges: Sequence[Purge], *, settings: Settings, progress: Progress | None = None) -> None:
     """Delete what was found; `progress` is called with a batch and the jobs gone through."""
-    with open_database(settings) as database:
+    clock = SystemClock()
+    reads_texts = not all(Part.EVERYTHING in each.parts for each in purges)
+    with open_database(settings, reads_texts=reads_texts) as database:
         for each in purges:
             if not each.parts:
                 continue
@@ -102,7 +115,14 @@ def carry_out(purges: Sequence[Purge], *, settings: Settings, progress: Progress
                 if progress:
                     progress(row, jobs)
 
-            retention.purge(database, each.batch, each.parts, clock=SystemClock(), progress=show)
+            retention.purge(database, each.batch, each.parts, clock=clock, progress=show)
+        forget(database)
+
+
+def forget(database: Database) -> None:
+    """Empty SQLite's log of what was deleted, or say that it waits for who is reading."""
+    if not retention.forget(database, clock=SystemClock(), patience=_LOG_PATIENCE_S):
+        log.warning("former_text_still_in_log", why=_LOG_WAITS)
 
 
 def _before(now: datetime, age: timedelta) -> datetime:

@@ -131,7 +131,7 @@ class Stack:
         return children.start(
             name,
             command,
-            environment=_FEW_ARENAS | environment_for(self.settings, os.environ),
+            environment=_FEW_ARENAS | environment_for(self.settings, os.environ, is_worker=True),
             log=self.logs / f"{name}.log",
         )
 

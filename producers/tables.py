@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Collection, Sequence
-from urllib.parse import urlsplit
 
 from producers.failed import failure_lines
 from producers.prediction import Prediction
@@ -71,8 +70,8 @@ def status(moment: Moment) -> str:
         facts["resting"] = resting(moment.resting)
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
         facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
-    if batch.notify_url:
-        facts["notice"] = _notice(batch)
+    if batch.is_told:
+        facts["notice"] = _notice(batch, moment.told_host or "somebody whose address no key here opens")
     if why := why_gone(batch):
         facts["purged"] = why
     if moment.what_to_do:
@@ -85,9 +84,8 @@ def status(moment: Moment) -> str:
     return "\n".join(lines)
 
 
-def _notice(batch: BatchRow) -> str:
+def _notice(batch: BatchRow, host: str) -> str:
     """Only the host: the rest of the address may be a secret."""
-    host = urlsplit(batch.notify_url or "").hostname
     if batch.notified_at:
         return f"{host} was told at {batch.notified_at:%Y-%m-%d %H:%M:%SZ}"
     if batch.notify_tries and batch.notify_after:

@@ -26,6 +26,7 @@ from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus, Flow
 from promptmill.store.workers import WorkerRow
+from promptmill.webhooks import host_of
 
 log = get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Moment:
             where too many jobs wait to count them.
         prediction: how well it was predicted; None in the moments of a stream, but for one that its budget has stopped.
         failures: what went wrong so far; None in the moments of a stream.
+        told_host: the host that is told of its end; None for nobody, and where no key opens the address.
     """
 
     status: BatchStatus
@@ -73,6 +75,7 @@ class Moment:
     resting: tuple[int, float] | None = None
     prediction: Prediction | None = None
     failures: Failures | None = None
+    told_host: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -210,6 +213,7 @@ class _Seen:
     serving: list[WorkerRow]
     strangers: tuple[str, ...]
     resting: tuple[int, float] | None
+    told_host: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -236,12 +240,14 @@ def _see(database: Database, batch_id: str) -> _Seen:
         status = stats.status(connection, batch_id, now)
         alive = workers.live(connection, now)
         resting = _resting(connection, status, now)
+        told = batches.told_address(connection, batch_id) if status.batch.is_told else None
     endpoint = status.batch.endpoint
     return _Seen(
         status=status,
         serving=[worker for worker in alive if worker.endpoint == endpoint],
         strangers=tuple(sorted({str(worker.endpoint) for worker in alive} - {endpoint})),
         resting=resting,
+        told_host=host_of(told) if told else None,
     )
 
 
@@ -291,6 +297,7 @@ def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) 
         bound_by=bound_by,
         bound_by_default=bottleneck.is_default(bound_by),
         resting=seen.resting if moves else None,
+        told_host=seen.told_host,
     )
 
 

@@ -5,12 +5,12 @@ SQLite, and whatever breaks off goes on when it is asked for again.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from promptmill.clock import Clock
-from promptmill.store import batches, purging
+from promptmill.store import purging
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.purging import Part
@@ -18,6 +18,8 @@ from promptmill.store.purging import Part
 _TRANSACTION_S = 0.025
 _SMALLEST_PAGE = 100
 _LARGEST_PAGE = 2_000
+_BATCHES = 500
+_BETWEEN_TRIES_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,9 @@ class Retention:
         days = (self.prompts_days, self.answers_days, self.everything_days)
         return dict(zip(Part, days, strict=True))
 
-    def shortest(self) -> timedelta | None:
-        """How old the youngest batch is that something is to be deleted of."""
-        given = [days for days in self._days.values() if days is not None]
-        return timedelta(days=min(given)) if given else None
+    def moments(self, now: datetime) -> Mapping[Part, datetime]:
+        """Before when a batch must have ended for a part of it to be deleted."""
+        return {part: now - timedelta(days=days) for part, days in self._days.items() if days is not None}
 
     def due(self, ended_at: datetime, now: datetime) -> frozenset[Part]:
         """What has been kept long enough."""
@@ -60,15 +61,21 @@ def to_delete(row: BatchRow, wanted: Iterable[Part]) -> frozenset[Part]:
     return parts - done
 
 
-def due(database: Database, retention: Retention) -> Sequence[tuple[BatchRow, frozenset[Part]]]:
-    """The batches that are kept longer than they should, and what of them."""
-    if (youngest := retention.shortest()) is None:
-        return []
+def due(database: Database, retention: Retention) -> Iterator[tuple[BatchRow, frozenset[Part]]]:
+    """The batches that are kept longer than they should, and what of them; some hundreds are read at a time."""
     with database.read() as conn:
         now = database_now(conn)
-        rows = batches.ended_before(conn, now - youngest)
-    found = ((row, to_delete(row, retention.due(row.ended_at or now, now))) for row in rows)
-    return [(row, parts) for row, parts in found if parts]
+    moments = retention.moments(now)
+    last: BatchRow | None = None
+    while moments:
+        with database.read() as conn:
+            rows = purging.old(conn, moments, after=last, most=_BATCHES)
+        for row in rows:
+            if parts := to_delete(row, retention.due(row.ended_at or now, now)):
+                yield row, parts
+        if len(rows) < _BATCHES:
+            return
+        last = rows[-1]
 
 
 def purge(
@@ -80,7 +87,7 @@ def purge(
     sleep: Callable[[float], object] = time.sleep,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Delete parts of an ended batch; one that is purged of them already stays as it is.
+    """Delete parts of an ended batch; one that is purged of them already stays as it is. To be followed by `forget`.
 
     Args:
         database: where it is.
@@ -111,7 +118,24 @@ def purge(
             sleep(held)
     with database.begin() as conn:
         purging.finish(conn, row.id, parts, database_now(conn))
-    database.forget_log()
+
+
+def forget(
+    database: Database, *, clock: Clock, patience: float, sleep: Callable[[float], object] = time.sleep
+) -> bool:
+    """Empty SQLite's log of what was deleted, trying for `patience` seconds; False where somebody kept reading.
+
+    Once after all that was to be deleted: nobody can write while the log is emptied.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    until = clock.monotonic() + patience
+    while not database.forget_log():
+        if clock.monotonic() >= until:
+            return False
+        sleep(_BETWEEN_TRIES_S)
+    return True
 
 
 def _next_size(size: int, seconds: float) -> int:

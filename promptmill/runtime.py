@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from promptmill.catalogue import Catalogue
 from promptmill.encryption import read_vault
 from promptmill.errors import ConfigurationError, InvalidInput
+from promptmill.logs import get_logger
 from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
 from promptmill.store.database import Database
@@ -23,16 +24,24 @@ if TYPE_CHECKING:
     from promptmill.limits import Ceilings, Pool, RedisLimiter
     from promptmill.webhooks import Secrets
 
+log = get_logger(__name__)
+
+_KEY_LOST = (
+    "its key is no longer in the file of keys: put it back, and run `promptmill encrypt`; "
+    "where it is lost: promptmill purge BATCH --what everything"
+)
+
 SIMULATED = "simulated"
 """The endpoint a batch remembers when a simulator answers it, at whatever address that runs."""
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database]:
+def open_database(settings: Settings, *, reads_texts: bool = True) -> Iterator[Database]:
     """The database of these settings, ready to be asked, closed at the end of the block.
 
     A SQLite file is made, or brought to this version, without a word: it belongs to this folder alone. A
-    server is shared, so there somebody decides when to run `promptmill migrate`.
+    server is shared, so there somebody decides when to run `promptmill migrate`. Who neither reads nor writes texts
+    of persons needs no key.
 
     Raises:
         ConfigurationError: a setting is wrong, nobody answers, a server's schema is of another version, workers of an
@@ -40,7 +49,8 @@ def open_database(settings: Settings) -> Iterator[Database]:
     """
     if settings.database_url is None:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database.open(settings.effective_database_url, read_vault(settings.encryption_keys_file))
+    vault = read_vault(settings.encryption_keys_file) if reads_texts else None
+    database = Database.open(settings.effective_database_url, vault)
     try:
         try:
             database.check_schema()
@@ -48,7 +58,8 @@ def open_database(settings: Settings) -> Iterator[Database]:
             if database.dialect != "sqlite":
                 raise
             database.migrate()
-        database.check_keys()
+        if reads_texts and not database.check_keys():
+            log.warning("old_batch_unreadable", why=_KEY_LOST)
         yield database
     finally:
         database.close()

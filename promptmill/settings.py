@@ -285,6 +285,8 @@ VARIABLES: dict[str, tuple[str, ...]] = {
 
 ADMIN_KEY_PATHS = ("claude.admin_key", "claude.admin_key_file")
 """An admin key calls no model, and could change much else: only who asks for it is given it."""
+WEBHOOK_SECRET_PATHS = ("webhook.secret", "webhook.secret_file")
+"""Whoever has the secret can sign notices: only workers, which send them, are given it."""
 DASHBOARD_TOKEN_PATHS = ("dashboard.token", "dashboard.token_file")
 """Who has the token may cancel a batch: only the page is given it."""
 

@@ -3,10 +3,12 @@
 The one idea: the database says what is owed and who sends it now; a notice says figures, never a prompt.
 """
 
+import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from promptmill import jsontext, webhooks
@@ -20,8 +22,6 @@ from promptmill.store.notices import Notice
 from promptmill.webhooks import Delivery, Message, Secrets
 
 log = get_logger(__name__)
-
-_AT_ONCE = 4  # so that a receiver who does not answer holds up few others
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Herald:
     deliver: Callable[..., Delivery] = field(default=webhooks.deliver)
 
     def tell(self) -> int:
-        """Send what is owed now; how much of it arrived.
+        """Send what is owed now, all at once; how much of it arrived. It ends when the slowest delivery has.
 
         Raises:
             Unavailable: the database is away; what was sent may be sent again.
@@ -48,17 +48,33 @@ class Herald:
             owed = notices.due(conn, database_now(conn))
         if not owed:
             return 0
-        with ThreadPoolExecutor(_AT_ONCE, "promptmill-notices") as pool:
-            return sum(pool.map(self._tell, owed))
-
-    def _tell(self, notice: Notice) -> bool:
         with self.database.begin() as conn:
             now = database_now(conn)
-            if not notices.claim(conn, notice, now):
-                return False
-        message = message_about(notice.batch, now)
-        delivery = self.deliver(message, secrets=self.secrets, allowed=self.allowed, now=now)
-        told = {"batch_id": notice.batch.id, "host": webhooks.host_of(message.url), "tries": notice.tries + 1}
+            claimed = [each for each in owed if notices.claim(conn, each, now)]
+        ended: SimpleQueue[tuple[Notice, Delivery]] = SimpleQueue()
+        for each in claimed:
+            # Daemons, which a pool of threads has not: a receiver must not hold up the end of the process.
+            act = partial(self._deliver, each, now, ended)
+            threading.Thread(target=act, name="promptmill-notice", daemon=True).start()
+        return sum(self._settle(*ended.get()) for _ in claimed)
+
+    def _deliver(self, notice: Notice, now: datetime, ended: SimpleQueue[tuple[Notice, Delivery]]) -> None:
+        delivery = Delivery(fault="its address is encrypted, and no key here opens it")
+        try:
+            if notice.url is not None:
+                message = message_about(notice.batch, notice.url, now)
+                delivery = self.deliver(message, secrets=self.secrets, allowed=self.allowed, now=now)
+        except Exception as error:  # noqa: BLE001  # who waits must hear of it, and there is another try
+            delivery = Delivery(fault=type(error).__name__)
+        finally:
+            ended.put((notice, delivery))
+
+    def _settle(self, notice: Notice, delivery: Delivery) -> bool:
+        told = {
+            "batch_id": notice.batch.id,
+            "host": webhooks.host_of(notice.url or ""),
+            "tries": notice.tries + 1,
+        }
         if delivery.is_done:
             log.info("notice_sent", **told)
         elif notice.is_last:
@@ -71,13 +87,13 @@ class Herald:
         return delivery.is_done
 
 
-def message_about(row: BatchRow, now: datetime) -> Message:
+def message_about(row: BatchRow, url: str, now: datetime) -> Message:
     """What is told of a batch as it stands; its id is the same for the same event."""
     kind = f"batch.{row.state.value}"
     at = row.ended_at if row.state is BatchState.ENDED else row.resumed_at or row.started_at or row.created_at
     event = f"{row.id}.{row.state.value}.{int((at or now).timestamp() * 1_000_000)}"
     body = {"type": kind, "timestamp": _stamp(now), "data": _figures(row)}
-    return Message(event, row.notify_url or "", jsontext.written(body))
+    return Message(event, url, jsontext.written(body))
 
 
 def _figures(row: BatchRow) -> dict[str, Any]:

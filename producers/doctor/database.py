@@ -72,7 +72,9 @@ def _asked(opened: Database, settings: Settings) -> list[Check]:
 def _encryption(opened: Database, settings: Settings) -> list[Check]:
     name, file = "encryption at rest", settings.encryption_keys_file
     try:
-        opened.check_keys()
+        if not opened.check_keys():
+            advice = "put it back and run: promptmill encrypt; if it is lost: promptmill purge BATCH --what everything"
+            return [note(name, "the key of the oldest encrypted batch is not in the file", advice)]
     except PromptmillError as error:
         return [wrong(name, str(error), "set PROMPTMILL_ENCRYPTION_KEYS_FILE to the file with its key")]
     return [] if file is None else [ok(name, f"by the keys of {file}"), *judge_mode(file)]

@@ -200,8 +200,8 @@ def _open_batch(database: Database, new: NewBatch, *, second: bool, now: datetim
         while was_there and second:
             number += 1
             batch, was_there = _found_or_made(conn, replace(new, name=f"{new.name}-{number}"), now)
-    if was_there:
-        _check_same(batch, new)
+        if was_there:
+            _check_same(conn, batch, new)
     return batch, was_there
 
 
@@ -240,11 +240,11 @@ def _about_budget(batch: BatchRow, was: int | None, expected: Forecast) -> Itera
         )
 
 
-def _check_same(existing: BatchRow, new: NewBatch) -> None:
+def _check_same(conn: Connection, existing: BatchRow, new: NewBatch) -> None:
     if why := why_gone(existing):
         raise InvalidInput(f"{why}; take another --name, or --new for a second one", field="name")
     different = None
-    if existing.content_hash != new.content_hash:
+    if batches.content_hash_of(conn, existing.id) != new.content_hash:
         different = "with other prompts or options"
     elif existing.lane is not new.lane:
         different = f"in the {existing.lane} lane"

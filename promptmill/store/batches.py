@@ -5,21 +5,33 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Text,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
-from promptmill.errors import InvalidInput, InvalidTransition, NotFound
+from promptmill.errors import ConfigurationError, InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
 from promptmill.states import BatchState, JobState, Lane, PausedBy, check_batch_change
 from promptmill.store.columns import UTCDateTime, storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none
-from promptmill.store.tables import SERVED, batch
+from promptmill.store.sealing import unseal
+from promptmill.store.tables import NOTICE_AGAIN, SERVED, batch
 from promptmill.store.tallies import Tallies, Tally, add
 from promptmill.store.waiting import call_back, end_waiting
-
-NOTICE_AGAIN: dict[str, Any] = {"notified_at": None, "notify_tries": 0, "notify_after": None}
-"""What a batch that changed its state owes those who are told of it; see `notices`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +74,17 @@ class NewBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRow:
-    """A batch as it stands; everything of its row but `shared`, which may be large.
+    """A batch as it stands; everything of its row but `shared`, which may be large, and what is encrypted at rest.
+
+    So a batch whose key is lost is listed, canceled and purged as any other, and holds up none of them.
 
     `total` and the counters are kept, not counted. `cost_nanos` is the sum of the attempts with a known
     cost, `unpriced_attempts` how many closed without one, `reserved_nanos` what open attempts set aside.
     `formula_tokens` is the sum of the jobs' input by formula, `formula_tokens_answered` that of the succeeded.
     `unknown_nanos` is what was set aside for attempts that closed without a known cost. A paused batch says who
     or what paused it, and from when it may go on by itself; `resumed_at` is when it last went on. `purged_at` is when
-    prompts or answers of it were last deleted. `notify_…` says who is told of its end, `notified_at` when they were
-    told of the state it is in; the address may hold a secret.
+    prompts or answers of it were last deleted. `is_told` says whether somebody is told of its end (see `told_address`),
+    `notified_at` when they were told of the state it is in.
     """
 
     id: str
@@ -84,7 +98,6 @@ class BatchRow:
     priority: float
     tags: Mapping[str, str]
     options: Mapping[str, Any]
-    content_hash: str | None
     deadline: datetime | None
     total: int
     succeeded: int
@@ -115,7 +128,7 @@ class BatchRow:
     resume_at: datetime | None = None
     resumed_at: datetime | None = None
     purged_at: datetime | None = None
-    notify_url: str | None = field(default=None, repr=False)
+    is_told: bool = False
     notified_at: datetime | None = None
     notify_tries: int = 0
     notify_after: datetime | None = None
@@ -196,22 +209,53 @@ def shared_of(conn: Connection, batch_id: str) -> Mapping[str, Any]:
     return shared
 
 
+def content_hash_of(conn: Connection, batch_id: str) -> str | None:
+    """The hash of the content a batch was made of; None where it is gone.
+
+    Raises:
+        ConfigurationError: it is encrypted, and no key opens it.
+    """
+    found: str | None = conn.scalar(select(batch.c.content_hash).where(batch.c.id == batch_id))
+    return found
+
+
+def told_address(conn: Connection, batch_id: str) -> str | None:
+    """Who is told of the end of a batch; None for nobody, and where no key opens the address (see `is_told`)."""
+    stored = type_coerce(batch.c.notify_url, Text)
+    try:
+        return unseal(conn.dialect, conn.scalar(select(stored).where(batch.c.id == batch_id)))
+    except ConfigurationError:
+        return None
+
+
 def list_recent(conn: Connection, limit: int = 20) -> Sequence[BatchRow]:
     """The newest batches first."""
     query = _SELECT.order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(limit)
     return [_batch_row(row) for row in conn.execute(query).mappings()]
 
 
-def ended_before(conn: Connection, moment: datetime) -> Sequence[BatchRow]:
-    """The batches that ended before a moment, the oldest first."""
-    query = _SELECT.where(batch.c.state == BatchState.ENDED, batch.c.ended_at < moment)
-    return [_batch_row(row) for row in conn.execute(query.order_by(batch.c.ended_at, batch.c.id)).mappings()]
+def ended(
+    conn: Connection, *which: ColumnElement[bool], after: BatchRow | None = None, most: int | None = None
+) -> Sequence[BatchRow]:
+    """Batches that have ended and of which all this is true, the oldest first; only those behind `after`."""
+    query = _SELECT.where(batch.c.state == BatchState.ENDED, *which)
+    if after is not None:
+        at_once = and_(batch.c.ended_at == after.ended_at, batch.c.id > after.id)
+        query = query.where(or_(batch.c.ended_at > after.ended_at, at_once))
+    in_order = query.order_by(batch.c.ended_at, batch.c.id).limit(most)
+    return [_batch_row(row) for row in conn.execute(in_order).mappings()]
 
 
 def active(conn: Connection) -> Sequence[BatchRow]:
     """The batches the dispatcher may serve, oldest first."""
     query = _SELECT.where(text(SERVED), batch.c.state == BatchState.ACTIVE)
     return [_batch_row(row) for row in conn.execute(query.order_by(batch.c.created_at)).mappings()]
+
+
+def unfinished(conn: Connection, limit: int) -> Sequence[BatchRow]:
+    """The newest of those that are active, paused or being canceled, newest first."""
+    query = _SELECT.where(text(SERVED)).order_by(batch.c.created_at.desc(), batch.c.id.desc())
+    return [_batch_row(row) for row in conn.execute(query.limit(limit)).mappings()]
 
 
 def set_estimate(conn: Connection, batch_id: str, estimate_nanos: int | None) -> None:
@@ -384,12 +428,14 @@ _HELD = (
     .order_by(batch.c.id)
     .with_for_update(key_share=True)
 )
-_SELECT = select(*(batch.c[each.name] for each in fields(BatchRow)))
+_IS_TOLD = batch.c.notify_url.is_not(None).label("is_told")
+_SELECT = select(*(_IS_TOLD if each.name == "is_told" else batch.c[each.name] for each in fields(BatchRow)))
 
 
 def _batch_row(row: RowMapping) -> BatchRow:
     paused_by = row["paused_by"] and PausedBy(row["paused_by"])
     known = {"state": BatchState(row["state"]), "lane": Lane(row["lane"]), "paused_by": paused_by}
+    known |= {"is_told": bool(row["is_told"])}
     return BatchRow(**{**row, **known})
 
 

@@ -4,6 +4,7 @@ Both databases behave alike from outside: a transaction is committed at the end 
 succeed when done again later is `Unavailable`, whatever the driver calls it.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -90,21 +91,29 @@ class Database:
         with self.read() as connection:
             schema.check(connection)
 
-    def forget_log(self) -> None:
-        """Empty SQLite's write-ahead log, in which deleted text would stay a while; as far as nobody is reading."""
+    def forget_log(self) -> bool:
+        """Empty SQLite's write-ahead log, in which deleted text would stay a while; False where somebody reads from it.
+
+        It does not wait for readers: it would hold the write lock meanwhile. So what is False is to be tried later.
+
+        Raises:
+            Unavailable: as in `begin`.
+        """
         if self.dialect != "sqlite":
-            return
+            return True
         with self._passing_troubles():
             connection = self._engine.raw_connection()
             try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                return engines.empty_log(connection.cursor())
+            except sqlite3.OperationalError as error:  # this way around SQLAlchemy nobody wraps it
+                raise self._away(error) from error
             finally:
                 connection.close()
 
-    def check_keys(self) -> None:
-        """Raise ConfigurationError where the newest batch is encrypted and cannot be read."""
+    def check_keys(self) -> bool:
+        """Raise ConfigurationError where the newest batch is encrypted and cannot be read; False: an old one cannot."""
         with self.read() as connection:
-            sealing.check_keys(connection)
+            return sealing.check_keys(connection)
 
     def close(self) -> None:
         """Close the pool; connections in use are closed when they come back."""
@@ -118,8 +127,11 @@ class Database:
             engines.hush(error)
             if not engines.will_pass(error):
                 raise
-            place = f"{engines.shown(self._url)} ({engines.SETTING})"
-            raise Unavailable(f"the database at {place}: {engines.first_line(error)}") from error
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> Unavailable:
+        place = f"{engines.shown(self._url)} ({engines.SETTING})"
+        return Unavailable(f"the database at {place}: {engines.first_line(error)}")
 
 
 def database_now(conn: Connection) -> datetime:

@@ -115,6 +115,21 @@ def reach(engine: Engine) -> None:
         raise _wrong(f"leads to no database, at {shown(engine.url)}: {first_line(error)}") from error
 
 
+def empty_log(cursor: Any) -> bool:
+    """Bring SQLite's write-ahead log into the file and cut it off; False, at once, where somebody is in the way."""
+    cursor.execute("PRAGMA busy_timeout = 0")
+    try:
+        # It says whether somebody was reading; one who is writing is an error.
+        is_busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout = {int(1_000 * _BUSY_TIMEOUT_S)}")
+    return not is_busy
+
+
 def writing(engine: Engine) -> Engine:
     """The same pool, for transactions that write; on SQLite each waits for the write lock when it begins."""
     if engine.dialect.name == "sqlite":
@@ -162,8 +177,10 @@ def hush(error: DBAPIError) -> None:
 
 
 def shown(url: URL) -> str:
-    """The URL for a message, without its password and the name of our driver."""
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    """The URL for a message, without the name of our driver and its passwords: the query may hold one too."""
+    hidden = {name: "hidden" for name in url.query if "password" in name}
+    url = url.set(drivername=url.get_backend_name()).update_query_dict(hidden)
+    return url.render_as_string(hide_password=True)
 
 
 def first_line(error: Exception) -> str:
@@ -200,6 +217,8 @@ def _take_over_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
         # FULL: a committed outcome outlives a power cut too. Commits are grouped, so it costs little.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
+        # Deleted text is overwritten, and text that is replaced: not only by a purge, which finds no trace of it.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
 
     @event.listens_for(engine, "begin")

@@ -5,15 +5,15 @@ claims it first, for longer than sending takes, so two leaders seldom send the s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, and_, case, null, or_, select, text, update
 
 from promptmill.states import BatchState, PausedBy
 from promptmill.store import batches
-from promptmill.store.batches import NOTICE_AGAIN, BatchRow
-from promptmill.store.tables import NOTICE_OWED, batch
+from promptmill.store.batches import BatchRow
+from promptmill.store.tables import NOTICE_AGAIN, NOTICE_OWED, batch
 
 MOST_TRIES = 30
 """About a day: half a minute after the first, twice as long after each, an hour at most."""
@@ -25,10 +25,17 @@ _AT_ONCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A batch whose state is to be told; `tries` is how often it was tried before."""
+    """A batch whose state is to be told.
+
+    Attributes:
+        batch: as it stood.
+        tries: how often it was tried before.
+        url: where to; None where no key opens it. It may be a secret.
+    """
 
     batch: BatchRow
     tries: int
+    url: str | None = field(repr=False)
 
     @property
     def is_last(self) -> bool:
@@ -43,9 +50,11 @@ def due(conn: Connection, now: datetime) -> Sequence[Notice]:
         and_(batch.c.state == BatchState.PAUSED, batch.c.paused_by != PausedBy.PERSON),
     )
     may = or_(batch.c.notify_after.is_(None), batch.c.notify_after <= now)
-    ids = conn.scalars(select(batch.c.id).where(text(NOTICE_OWED), told_of, may).limit(_AT_ONCE)).all()
+    # What was never tried goes first: many receivers that are away then hold up nobody else.
+    oldest = select(batch.c.id).order_by(batch.c.notify_after.nulls_first()).limit(_AT_ONCE)
+    ids = conn.scalars(oldest.where(text(NOTICE_OWED), told_of, may)).all()
     rows = [batches.get(conn, each) for each in ids]
-    return [Notice(row, row.notify_tries) for row in rows]
+    return [Notice(row, row.notify_tries, batches.told_address(conn, row.id)) for row in rows]
 
 
 def claim(conn: Connection, notice: Notice, now: datetime) -> bool:
@@ -77,6 +86,5 @@ def settle(conn: Connection, notice: Notice, now: datetime) -> None:
 
 def send_to(conn: Connection, batch_id: str, url: str) -> None:
     """From now on another address is told; what was told the former one of the present state is told anew."""
-    row = batches.get(conn, batch_id)
-    if row.notify_url != url:
+    if batches.told_address(conn, batch_id) != url:
         conn.execute(update(batch).where(batch.c.id == batch_id).values(notify_url=url, **NOTICE_AGAIN))

@@ -4,8 +4,8 @@ Attempts are closed for all; the job, its reply and the counters change only for
 token. So a duplicate or a worker thought dead changes nothing, and what it spent is recorded all the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ from sqlalchemy.sql.selectable import NamedFromClause
 
 from promptmill.retries import TRUNCATED
 from promptmill.states import BatchState, JobState
+from promptmill.store import purging
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, ClosedAttempt, close, count_stop_reason
@@ -94,6 +95,7 @@ class Failure:
 def complete(conn: Connection, completions: Sequence[Completion], now: datetime) -> set[str]:
     """Write replies; the ids of the jobs that were accepted."""
     tallies, closed = _record(conn, completions)
+    gone: Collection[str] = ()
     tokens = ((each.job_id, each.token) for each in completions)
     given = _TOKENS.parameters(tokens, now=now)
     accepted = _SUCCEED.run(conn, given).all()
@@ -103,8 +105,11 @@ def complete(conn: Connection, completions: Sequence[Completion], now: datetime)
             tallies[row.batch_id].errored -= 1
             tallies[row.batch_id].words[FAILED_JOBS, failed_of(JobState.ERRORED, LOST)] -= 1
         accepted = [*accepted, *late]
+        gone = purging.without_answers(conn, {row.batch_id for row in late})
     first = {(each.job_id, each.token): each for each in reversed(completions)}
-    replies = [_reply_values(first[row.id, row.token], now) for row in accepted]
+    replies = [
+        _reply_values(_emptied(first[row.id, row.token], row.batch_id in gone), now) for row in accepted
+    ]
     if replies:
         _STORE_REPLY.run(conn, replies)
     told_before: dict[str, tuple[str, Completion]] = {}
@@ -325,6 +330,11 @@ _END = Prepared(_end)
 _SEND_BACK = Prepared(_send_back)
 _REPLIED_BY = Prepared(_replied_by)
 _STORE_REPLY = PreparedInsert(_store_reply, *reply.columns)
+
+
+def _emptied(completion: Completion, is_gone: bool) -> Completion:
+    """Of an answer to a batch that was purged meanwhile only the ledger is kept."""
+    return replace(completion, text="", message={}, parsed=None) if is_gone else completion
 
 
 def _reply_values(completion: Completion, now: datetime) -> tuple[Any, ...]:

@@ -4,18 +4,36 @@ The one idea: rows stay and are emptied, so every count and every sum of the bat
 is marked first, so that nobody reads or retries what is half gone, and a purge that broke off is simply repeated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Select, Update, bindparam, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from promptmill.errors import InvalidTransition
 from promptmill.states import BatchState
 from promptmill.store import batches
 from promptmill.store.batches import BatchRow
+from promptmill.store.columns import json_text
 from promptmill.store.rowsets import among
 from promptmill.store.tables import attempt, batch, batch_count, job, prompt, reply
 
@@ -48,6 +66,31 @@ def why_gone(row: BatchRow) -> str | None:
     return f"the {_words(parts)} of {row.name} were purged{when}"
 
 
+def old(
+    conn: Connection,
+    moments: Mapping[Part, datetime],
+    *,
+    after: BatchRow | None = None,
+    most: int | None = None,
+) -> Sequence[BatchRow]:
+    """Batches that ended before a moment with a part that is still there; each part has its own moment.
+
+    Args:
+        conn: a transaction.
+        moments: what was ended before which moment is meant.
+        after: begin behind this one; the oldest come first.
+        most: batches at once; None for all.
+    """
+    which = (and_(batch.c.ended_at <= moment, not_(_is_gone(part))) for part, moment in moments.items())
+    return batches.ended(conn, or_(false(), *which), after=after, most=most)
+
+
+def without_answers(conn: Connection, batch_ids: Collection[str]) -> Collection[str]:
+    """Those of the batches whose answers are gone, or on their way."""
+    rows = conn.execute(select(batch.c.id, batch.c.options).where(batch.c.id.in_(batch_ids)))
+    return {row.id for row in rows if Part.ANSWERS in gone(row.options)}
+
+
 def begin(conn: Connection, batch_id: str, parts: frozenset[Part]) -> BatchRow:
     """Mark the batch, and empty what all its prompts share.
 
@@ -59,7 +102,6 @@ def begin(conn: Connection, batch_id: str, parts: frozenset[Part]) -> BatchRow:
         row = batches.get(conn, batch_id)
         raise InvalidTransition(f"{row.name} is {row.state}: only a batch that has ended can be purged")
     row = batches.get(conn, batch_id)
-    keep_no_remains(conn)
     under_way = parts | frozenset(row.options.get(PURGING, ()))
     values: dict[str, Any] = {"options": {**row.options, PURGING: sorted(under_way)}}
     if parts & {Part.PROMPTS, Part.EVERYTHING}:
@@ -73,7 +115,6 @@ def empty_page(
     conn: Connection, batch_id: str, parts: frozenset[Part], first_seq: int, size: int
 ) -> int | None:
     """Delete the parts of the jobs from a place on; the place to go on from, None after the last."""
-    keep_no_remains(conn)
     page = {"of_batch": batch_id, "first": first_seq, "last": first_seq + size - 1}
     for statement in _page_statements(conn.dialect.name, parts):
         conn.execute(statement, page)
@@ -85,27 +126,29 @@ def finish(conn: Connection, batch_id: str, parts: frozenset[Part], now: datetim
     """Say that the parts are gone; with everything the batch itself goes."""
     batches.lock(conn, batch_id)
     if Part.EVERYTHING in parts:
-        keep_no_remains(conn)
         conn.execute(delete(batch_count).where(batch_count.c.batch_id == batch_id))
         conn.execute(delete(batch).where(batch.c.id == batch_id))
         return
     options = dict(batches.get(conn, batch_id).options)
     under_way = frozenset(options.pop(PURGING, ())) - parts
-    options[PURGED] = sorted(parts | frozenset(options.get(PURGED, ())))
+    options[PURGED] = sorted(parts | frozenset(options.pop(PURGED, ())))  # at their end: see _is_gone
     if under_way:
         options[PURGING] = sorted(under_way)
     conn.execute(update(batch).where(batch.c.id == batch_id).values(options=options, purged_at=now))
 
 
+def _is_gone(part: Part) -> ColumnElement[bool]:
+    """Whether a part was purged, by the end of the text of the options: so no row need be read for that."""
+    if part is Part.EVERYTHING:
+        return false()
+    options = type_coerce(batch.c.options, Text)
+    ends = (f'%"{PURGED}":{json_text(sorted(parts))}}}' for parts in ({part}, {Part.PROMPTS, Part.ANSWERS}))
+    return and_(batch.c.purged_at.is_not(None), or_(*(options.like(each) for each in ends)))
+
+
 def _words(parts: frozenset[Part]) -> str:
     named = {Part.PROMPTS, Part.ANSWERS} if Part.EVERYTHING in parts else parts
     return " and ".join(sorted(named, reverse=True))
-
-
-def keep_no_remains(conn: Connection) -> None:
-    """SQLite leaves deleted text in the file unless it is told to write zeros over it."""
-    if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
 _IN_PAGE = (

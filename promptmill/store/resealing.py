@@ -10,7 +10,6 @@ from functools import cached_property
 from sqlalchemy import Connection, Text, and_, column, select, table, update
 
 from promptmill.encryption import SEALED, Vault, opened, sealed
-from promptmill.store.purging import keep_no_remains
 from promptmill.store.sealing import KeyedWord, SealedJson, SealedText, vault_of
 from promptmill.store.tables import METADATA
 
@@ -57,7 +56,6 @@ def page(conn: Connection, target: Target, after: str, size: int, *, plain: bool
     Raises:
         ConfigurationError: no key opens a row.
     """
-    keep_no_remains(conn)
     # By names alone: types would seal and open what goes through.
     raw = table(target.name, *(column(each, Text) for each in (target.key, *target.columns)))
     key = raw.c[target.key]

@@ -21,7 +21,7 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import is_in
 from promptmill.store.purging import why_gone
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import FAILED_OF, NO_FAILURE, batch, job
+from promptmill.store.tables import FAILED_OF, NO_FAILURE, NOTICE_AGAIN, batch, job
 from promptmill.store.tallies import FAILED_JOBS, Tallies, add, failed_of
 
 MOST_AT_ONCE = 5_000
@@ -82,7 +82,7 @@ def retry(
         conn.execute(
             update(batch)
             .where(batch.c.id == batch_id)
-            .values(state=BatchState.ACTIVE, ended_at=None, **batches.NOTICE_AGAIN)
+            .values(state=BatchState.ACTIVE, ended_at=None, **NOTICE_AGAIN)
         )
     add(conn, tallies, now)
     return retried

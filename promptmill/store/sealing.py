@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Dialect, Engine, String, Text, func, select, type_coerce
 from sqlalchemy.types import TypeDecorator
 
-from promptmill.encryption import SEALED, Vault, opened, sealed
+from promptmill.encryption import FERNET, SEALED, Vault, opened, sealed
+from promptmill.errors import ConfigurationError
 from promptmill.store.columns import JsonText, PlainText
 
 _VAULTS: WeakKeyDictionary[Dialect, Vault] = WeakKeyDictionary()
@@ -90,8 +91,11 @@ def unseal(dialect: Dialect, stored: str | None) -> str | None:
     return opened(vault_of(dialect), stored)
 
 
-def check_keys(conn: Connection) -> None:
+def check_keys(conn: Connection) -> bool:
     """Try the keys on the newest batch, so that a program with wrong ones writes nothing.
+
+    Without keys the oldest is looked at too. With keys, False says that they do not open the oldest that is encrypted:
+    then it is that batch alone which cannot be read.
 
     Raises:
         ConfigurationError: it is sealed, and no key opens it.
@@ -99,5 +103,16 @@ def check_keys(conn: Connection) -> None:
     from promptmill.store.tables import batch  # noqa: PLC0415  # whose columns are of the types above
 
     stored = type_coerce(batch.c.shared, Text)
-    shown = stored if vault_of(conn.dialect) else func.substr(stored, 1, len(SEALED) + 1)
-    unseal(conn.dialect, conn.scalar(select(shown).order_by(batch.c.created_at.desc()).limit(1)))
+    start = func.substr(stored, 1, len(SEALED) + len(FERNET))
+    newest, oldest = batch.c.created_at.desc(), batch.c.created_at
+    if vault_of(conn.dialect) is None:
+        for first in (newest, oldest):  # the few letters by which a sealed text is known
+            unseal(conn.dialect, conn.scalar(select(start).order_by(first).limit(1)))
+        return True
+    unseal(conn.dialect, conn.scalar(select(stored).order_by(newest).limit(1)))
+    oldest_sealed = select(stored).where(start == SEALED + FERNET).order_by(oldest).limit(1)
+    try:
+        unseal(conn.dialect, conn.scalar(oldest_sealed))
+    except ConfigurationError:
+        return False
+    return True

@@ -33,6 +33,8 @@ FAILED_TRIES = "outcome NOT IN ('open', 'succeeded')"
 ANSWERED = "outcome = 'succeeded'"
 ENDED_BADLY = "state IN ('errored', 'expired')"
 NOTICE_OWED = "notify_url IS NOT NULL AND notified_at IS NULL"
+NOTICE_AGAIN: dict[str, Any] = {"notified_at": None, "notify_tries": 0, "notify_after": None}
+"""What a batch that changed its state owes those who are told of it; see `notices`."""
 SCHEDULED = "state = 'active'"
 RUN_OPEN = "try_after IS NOT NULL"
 

@@ -42,7 +42,7 @@ from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
 from promptmill.store.columns import UTCDateTime, json_text, storable
 from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset, among
-from promptmill.store.tables import FAILED_OF, SERVED, batch, batch_count, job
+from promptmill.store.tables import FAILED_OF, NOTICE_AGAIN, SERVED, batch, batch_count, job
 from promptmill.usage import Usage
 
 OUTCOME = "outcome"
@@ -276,8 +276,8 @@ def _add(dialect: str) -> Update:
             reason=case((ends, null()), else_=batch.c.reason),
             paused_by=case((ends, null()), else_=batch.c.paused_by),
             resume_at=case((ends, null()), else_=batch.c.resume_at),
-            notified_at=case((ends, null()), else_=batch.c.notified_at),
         )
+        .values({name: case((ends, owed), else_=batch.c[name]) for name, owed in NOTICE_AGAIN.items()})
     )
 
 

@@ -1,6 +1,7 @@
 """Notices, on both databases: told at least once of each event, by one leader, with patience, and of figures alone."""
 
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -178,6 +179,60 @@ def test_what_changes_while_it_is_sent_is_owed_at_once(world: Any, post: Post) -
     assert post.told == ["batch.paused", "batch.ended"]
 
 
+def test_an_end_does_not_wait_for_the_patience_with_the_pause_before_it(
+    world: Any, tell: Any, post: Post
+) -> None:
+    made = world.batch(1, notify_url=URL)
+    running = world.running(made)
+    hold(world, made)
+    post.answer = Delivery(status=500)
+    assert tell() == 0
+    post.answer = Delivery(status=200)
+    world.complete(*running)
+    assert (world.row(made).notify_tries, world.row(made).notify_after) == (0, None)
+    assert tell() == 1
+    assert post.told == ["batch.paused", "batch.ended"]
+
+
+def test_what_is_owed_for_the_first_time_goes_before_what_was_tried(world: Any) -> None:
+    tried, later, fresh = (finished(world) for _ in range(3))
+    sooner(world, later)
+    sooner(world, tried)
+    with world.database.begin() as conn:
+        past = database_now(conn) - timedelta(hours=1)
+        conn.execute(update(batch).where(batch.c.id == tried.id).values(notify_after=past))
+    with world.database.read() as conn:
+        owed = notices.due(conn, database_now(conn))
+    assert [each.batch.id for each in owed] == [fresh.id, tried.id, later.id]
+
+
+def test_a_receiver_that_does_not_answer_holds_up_no_other_notice(world: Any) -> None:
+    for number in range(6):
+        finished(world, notify_url=f"{URL}/{number}")
+    all_wait = threading.Barrier(6, timeout=10)
+
+    def waits_for_the_others(_message: Message, **_: Any) -> Delivery:
+        all_wait.wait()
+        return Delivery(status=200)
+
+    assert Herald(world.database, Secrets(), deliver=waits_for_the_others).tell() == 6
+
+
+def test_a_delivery_that_breaks_is_a_failure_of_that_notice_alone(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, fine = finished(world, notify_url=f"{URL}/broken"), finished(world)
+
+    def breaks(message: Message, **_: Any) -> Delivery:
+        if message.url.endswith("broken"):
+            raise RuntimeError(message.url)
+        return Delivery(status=200)
+
+    assert Herald(world.database, Secrets(), deliver=breaks).tell() == 1
+    assert (world.row(broken).notify_tries, world.row(fine).notified_at is None) == (1, False)
+    assert "a-secret-path" not in caplog.text
+
+
 def test_another_address_is_told_of_a_batch_that_has_ended(world: Any, tell: Any, post: Post) -> None:
     made = finished(world, notify_url=None)
     with world.database.begin() as conn:
@@ -199,5 +254,9 @@ def test_a_leader_that_died_while_sending_is_followed(world: Any, tell: Any) -> 
 def test_the_address_is_in_no_repr(world: Any) -> None:
     made = finished(world)
     assert "a-secret-path" not in repr(made)
-    assert "a-secret-path" not in repr(message_about(made, world.now))
+    assert "a-secret-path" not in repr(message_about(made, URL, world.now))
+    with world.database.read() as conn:
+        (owed,) = notices.due(conn, database_now(conn))
+    assert owed.url == URL
+    assert "a-secret-path" not in repr(owed)
     assert made.state is BatchState.ENDED

@@ -1,11 +1,14 @@
 """Purging, on both databases: what is deleted is gone, and what it cost still adds up."""
 
+import sqlite3
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select, update
 
 from promptmill import retention
 from promptmill.clock import SystemClock
@@ -14,7 +17,8 @@ from promptmill.retention import Retention
 from promptmill.states import JobState
 from promptmill.store import batches, failures, jobs, purging, results, retrying
 from promptmill.store.purging import Part
-from promptmill.store.tables import METADATA, job
+from promptmill.store.tables import METADATA, job, reply
+from promptmill.usage import Usage
 
 PROMPT, ANSWER, QUOTE = "a question nobody may keep", "an answer nobody may keep", "quoted by an error"
 BOTH = frozenset({Part.PROMPTS, Part.ANSWERS})
@@ -142,8 +146,8 @@ def test_retention_names_what_is_kept_too_long(world: Any) -> None:
         (made.id, {Part.ANSWERS})
     ]
     purge(world, made, Part.ANSWERS)
-    assert retention.due(world.database, kept) == []
-    assert retention.due(world.database, Retention()) == []
+    assert list(retention.due(world.database, kept)) == []
+    assert list(retention.due(world.database, Retention())) == []
 
 
 def test_each_part_is_due_at_its_own_age() -> None:
@@ -154,12 +158,107 @@ def test_each_part_is_due_at_its_own_age() -> None:
     assert kept.due(ended, ended + timedelta(days=7)) == BOTH
 
 
-def test_sqlite_keeps_no_remains_in_its_files(world_of: Any, sqlite_url: str) -> None:
-    world = world_of(sqlite_url)
-    made = ended_batch(world, 90)
-    file = Path(sqlite_url.removeprefix("sqlite:///"))
+def test_retention_reads_no_batch_that_is_purged_already(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_BATCHES", 2)
+    made = [ended_batch(world) for _ in range(5)]
+    purge(world, made[0], *BOTH)
+    purge(world, made[1], Part.ANSWERS)
+    purge(world, made[2], Part.PROMPTS)
+    moment = datetime.now(UTC)
     with world.database.read() as conn:
-        assert conn.scalar(select(func.count()).select_from(job)) == 90
+        by_prompts = purging.old(conn, {Part.PROMPTS: moment})
+        by_both = purging.old(conn, {Part.PROMPTS: moment, Part.ANSWERS: moment})
+        by_all = purging.old(conn, {Part.EVERYTHING: moment, Part.ANSWERS: moment})
+        too_young = purging.old(conn, {Part.PROMPTS: world.now - timedelta(days=1)})
+    assert {each.id for each in by_prompts} == {made[each].id for each in (1, 3, 4)}
+    assert {each.id for each in by_both} == {made[each].id for each in (1, 2, 3, 4)}
+    assert (len(by_all), list(too_young)) == (5, [])
+    found = retention.due(world.database, Retention(prompts_days=0, answers_days=0))
+    assert {row.id: set(parts) for row, parts in found} == {
+        made[1].id: {Part.PROMPTS}, made[2].id: {Part.ANSWERS}, made[3].id: BOTH, made[4].id: BOTH,
+    }  # fmt: skip
+    purge(world, made[1], Part.PROMPTS)
+    with world.database.read() as conn:
+        assert made[1].id not in {
+            each.id for each in purging.old(conn, {Part.PROMPTS: moment, Part.ANSWERS: moment})
+        }
+
+
+def test_an_answer_that_comes_after_the_purge_is_counted_and_not_kept(world: Any) -> None:
+    made = world.batch(1)
+    (lease,) = world.running(made)
+    with world.database.begin() as conn:
+        closed = world.closed(lease, "lost", cost_nanos=None, usage=Usage(), usage_raw=None)
+        jobs.fail(conn, [jobs.Failure(job_id=lease.job_id, token=lease.token, error_kind="lost", attempt=closed)], world.now)  # fmt: skip
     purge(world, made, *BOTH)
+    with world.database.begin() as conn:
+        assert jobs.complete(conn, [world.completion(lease, ANSWER, parsed={"a": ANSWER})], world.now)
+    assert world.row(made).succeeded == 1
+    assert ANSWER not in everything_stored(world)
+    world.assert_adds_up(made)
+
+
+@pytest.fixture
+def built_without_secure_delete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the SQLite of many a Python is; that of Debian overwrites unasked."""
+    connect = sqlite3.dbapi2.connect
+
+    def plain(*given: Any, **named: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*given, **named)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", plain)
+
+
+def left_in_files(url: str, *secrets: str) -> list[str]:
+    file = Path(url.removeprefix("sqlite:///"))
     left = b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
-    assert not [secret for secret in (PROMPT, ANSWER, QUOTE, "What is 17?") if secret.encode() in left]
+    return [secret for secret in secrets if secret.encode() in left]
+
+
+@pytest.mark.usefixtures("built_without_secure_delete")
+def test_sqlite_keeps_no_remains_in_its_files_not_even_of_what_was_replaced(
+    world_of: Any, sqlite_url: str
+) -> None:
+    world = world_of(sqlite_url)
+    cut_off = "a cut answer that another took the place of" * 1_000
+    made = world.batch(1)
+    (lease,) = world.running(made)
+    with world.database.begin() as conn:
+        jobs.complete(conn, [world.completion(lease, cut_off)], world.now)
+    assert left_in_files(sqlite_url, cut_off[:40])
+    with world.database.begin() as conn:
+        conn.execute(update(reply).values(text="short", message={}))
+    made = ended_batch(world, 90)
+    purge(world, made, *BOTH)
+    assert retention.forget(world.database, clock=SystemClock(), patience=0)
+    assert left_in_files(sqlite_url, cut_off[:40], PROMPT, ANSWER, QUOTE, "What is 17?") == []
+
+
+def test_a_purge_holds_up_no_writer_while_somebody_reads_sqlite(world_of: Any, sqlite_url: str) -> None:
+    world, reader, writer = (world_of(sqlite_url) for _ in range(3))
+    made = ended_batch(world, 5)
+    waits: list[float] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            writer.alive("another")
+            waits.append(time.monotonic() - began)
+
+    writing = threading.Thread(target=write)
+    with reader.database.read() as conn:
+        conn.execute(select(job)).all()
+        writing.start()
+        began = time.monotonic()
+        purge(world, made, *BOTH)
+        assert not retention.forget(world.database, clock=SystemClock(), patience=0.5)
+        took = time.monotonic() - began
+        stop.set()
+        writing.join()
+    assert took < 5
+    assert max(waits) < 2
+    assert retention.forget(world.database, clock=SystemClock(), patience=5)
+    assert left_in_files(sqlite_url, PROMPT, ANSWER) == []

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from promptmill import retention
+from promptmill.clock import SystemClock
 from promptmill.encryption import SEALED, Vault, new_key, read_vault
 from promptmill.errors import ConfigurationError, InvalidInput
-from promptmill.states import JobState
+from promptmill.states import BatchState, JobState
 from promptmill.store import batches, failures, jobs, loading, notices, resealing, results
 from promptmill.store.database import Database
+from promptmill.store.purging import Part
 from promptmill.store.tables import METADATA
 
 SECRETS = {
@@ -90,6 +93,7 @@ def test_with_the_key_everything_is_as_it_was(sealed: Any) -> None:
         (group,) = failures.groups(conn, made.id)
         assert batches.shared_of(conn, made.id)["system"] == SECRETS["system"]
         (owed,) = notices.due(conn, sealed.now)
+        content_hash = batches.content_hash_of(conn, made.id)
     assert (answered.text, answered.parsed, answered.source) == (
         SECRETS["answer"], {"a": SECRETS["parsed"]}, {"text": SECRETS["source"]},
     )  # fmt: skip
@@ -98,7 +102,7 @@ def test_with_the_key_everything_is_as_it_was(sealed: Any) -> None:
     assert loaded.prompt.body["messages"][0]["content"] == "What is 1?"
     assert failed.error is not None
     assert failed.error.message == group.message == SECRETS["error"]
-    assert (made.content_hash, owed.batch.notify_url) == (SECRETS["hash"], SECRETS["url"])
+    assert (content_hash, owed.url) == (SECRETS["hash"], SECRETS["url"])
 
 
 def test_a_submit_that_is_repeated_finds_its_jobs_by_their_sealed_fingerprints(sealed: Any) -> None:
@@ -132,6 +136,48 @@ def test_without_the_key_or_with_another_nothing_is_opened(
         assert SEALED not in str(raised.value)
         with other.database.read() as conn, pytest.raises(ConfigurationError, match=why):
             list(results.iterate(conn, made.id))
+
+
+def test_a_batch_whose_key_is_lost_holds_up_no_other(world_with: Any, sealed: Any, database_url: str) -> None:
+    lost, running = filled(sealed), sealed.batch(2, notify_url=SECRETS["url"])
+    newer = world_with(database_url, OTHER, KEY)
+    newer.tick(5)
+    after = filled(newer, name="after")
+    world = world_with(database_url, OTHER)
+    assert world.database.check_keys() is False
+    with world.database.begin() as conn:
+        assert {each.id for each in batches.list_recent(conn)} == {lost.id, running.id, after.id}
+        assert [each.id for each in batches.active(conn)] == [running.id]
+        assert batches.find(conn, lost.name).is_told
+        told = {each.batch.id: each.url for each in notices.due(conn, world.now)}
+        assert told == {lost.id: None, after.id: SECRETS["url"]}
+        assert batches.cancel(conn, running.id, world.now).state is BatchState.ENDED
+    for made, parts in ((lost, {Part.PROMPTS, Part.ANSWERS}), (running, {Part.EVERYTHING})):
+        retention.purge(world.database, world.row(made), frozenset(parts), clock=SystemClock())
+    with world.database.read() as conn:
+        assert [row.text for row in results.iterate(conn, lost.id)] == [None, ""]
+    assert world.database.check_keys()
+
+
+def test_all_of_a_batch_can_be_removed_without_its_key(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    made = filled(sealed)
+    world = world_with(database_url)
+    retention.purge(world.database, world.row(made), frozenset({Part.EVERYTHING}), clock=SystemClock())
+    assert as_stored(world).count(SEALED) == 0
+    assert world.database.check_keys()
+
+
+def test_who_has_no_key_is_refused_even_if_somebody_wrote_without_one(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    filled(sealed)
+    plain = world_with(database_url)
+    plain.tick(5)
+    filled(plain, name="written in the clear")
+    with pytest.raises(ConfigurationError, match="no key is given"):
+        plain.database.check_keys()
 
 
 def test_keys_are_replaced_while_older_rows_stay_readable(

@@ -29,7 +29,6 @@ def row(**fields: object) -> BatchRow:
             priority=1.0,
             tags={},
             options={},
-            content_hash=None,
             deadline=None,
             reserved_nanos=0,
             estimate_nanos=None,

@@ -68,6 +68,15 @@ def test_an_admin_key_stays_with_the_command_that_was_given_it(tmp_path: Path) -
     assert not [name for name in environment if "ADMIN" in name]
 
 
+def test_only_a_worker_is_given_what_notices_are_signed_with(tmp_path: Path) -> None:
+    for name in ("PROMPTMILL_WEBHOOK_SECRET", "PROMPTMILL_WEBHOOK_SECRET_FILE"):
+        surroundings = {name: "somewhere"}
+        parent = settings.load(environ=surroundings, folder=tmp_path)
+
+        assert name in environment_for(parent, surroundings, is_worker=True)
+        assert name not in environment_for(parent, surroundings)
+
+
 WHAT_A_WORKER_HOLDS = """
 import os
 import celeryconfig

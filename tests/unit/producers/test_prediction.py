@@ -18,7 +18,7 @@ MODEL = "claude-opus-5"  # 5 and 25 dollars a million
 PRICES = PriceBook()
 BATCH = BatchRow(
     id="batch_1", name="sums", state=BatchState.ACTIVE, reason=None, lane=Lane.REALTIME, model=MODEL,
-    endpoint="simulated", simulated=True, priority=1.0, tags={}, options={}, content_hash=None, deadline=None,
+    endpoint="simulated", simulated=True, priority=1.0, tags={}, options={}, deadline=None,
     total=100, succeeded=50, errored=0, canceled=0, expired=0,
     input_tokens=7_000, output_tokens=10_000, cache_write_tokens=0, cache_read_tokens=0,
     attempts=50, unpriced_attempts=0, cost_nanos=285_000_000, reserved_nanos=0,

@@ -34,7 +34,6 @@ BATCH = BatchRow(
     priority=1.0,
     tags={},
     options={},
-    content_hash=None,
     deadline=None,
     total=300,
     succeeded=118,
