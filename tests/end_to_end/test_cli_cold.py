@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(180)
 COMMANDS = (
     "status done", "list", "results done", "pause waiting", "resume paused", "cancel unwanted",
     "retry canceled --only canceled", "set waiting --budget 5", "audit done", "limits", "keys",
-    "estimate rows.jsonl --model claude-haiku-5-5", "doctor", "purge canceled --dry-run", "encrypt --new-key",
+    "estimate rows.jsonl --model claude-haiku-5-5", "doctor", "purge done --dry-run", "encrypt --new-key",
     "schedule add daily rows.jsonl --every 1d --model claude-haiku-5-5", "schedule list",
 )  # fmt: skip
 STRICT = {"PYTHONWARNINGS": "error"}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -105,9 +106,9 @@ def test_watching_opens_the_database_once(
     opened: list[str] = []
     open_one = Database.open
 
-    def count(url: str) -> Database:
+    def count(url: str, *how: Any) -> Database:
         opened.append(url)
-        return open_one(url)
+        return open_one(url, *how)
 
     monkeypatch.setattr(Database, "open", count)
     moments = watch_limits(of_redis(clean_redis, tmp_path, DATABASE_URL=database_url), every_s=0.0)

@@ -85,8 +85,9 @@ async def test_a_call_that_waited_for_a_connection_in_vain_was_not_sent(
         await asyncio.sleep(60)
         return web.Response()
 
-    client = open_client(await serve(stall), max_connections=1, timeouts=Timeouts(total=0.5))
+    client = open_client(await serve(stall), max_connections=1, timeouts=Timeouts(total=2))
     first = asyncio.create_task(client.create(prompt, key))
     await asked.wait()
+    client._timeouts = Timeouts(total=0.3)  # its connection is not free before the second has given up
     failures = await asyncio.gather(first, client.create(prompt, key), return_exceptions=True)
     assert [isinstance(failure, ConnectionFailed) and failure.sent for failure in failures] == [True, False]
