@@ -15,28 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from producers.batches import tell_dispatcher
-from producers.submission import options_for, will_be_simulated
+from producers.scheduling import Timing, check_words, checked, timing
+from producers.submission import options_for
 from producers.terms import duration_of
-from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
-from promptmill.intake.admit import survey
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.recurring import Occasion, Recurring
-from promptmill.intake.spool import Spool
-from promptmill.intake.survey import Surveyor
-from promptmill.recurrence import Due, Missed, Overlap, ScheduleState, Timetable
-from promptmill.runtime import SIMULATED, Runtime, open_database
+from promptmill.recurrence import Due, ScheduleState
+from promptmill.runtime import Runtime, open_database
 from promptmill.settings import Settings, load
-from promptmill.store import Connection, workers
+from promptmill.store import Connection, schedule_runs, workers
 from promptmill.store import schedules as stored
 from promptmill.store.database import database_now
-from promptmill.store.schedules import NewSchedule, RunRow, ScheduleRow
+from promptmill.store.schedule_runs import RunRow
+from promptmill.store.schedules import ScheduleRow
 from promptmill.store.workers import WorkerRow
 
 SHOWN = 3
 """Due times to come, and runs that were."""
-LONGEST_NAME = 100
-MOST_PROMPTS = 1_000
 _TRIES_TO_RUN = 10
 
 
@@ -114,34 +110,6 @@ def add(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When, in the words of a person."""
-
-    cron: str | None
-    every_s: int | None
-    timezone: str
-
-    def from_now(self, now: datetime) -> Timetable:
-        """Its due times from now on."""
-        starts_at = now.replace(microsecond=0)
-        return Timetable(cron=self.cron, every_s=self.every_s, timezone=self.timezone, starts_at=starts_at)
-
-
-def timing(cron: str | None, every: str | timedelta | None, timezone: str) -> Timing:
-    """What was asked for.
-
-    Raises:
-        InvalidInput: the interval is none of whole seconds.
-    """
-    if every is None:
-        return Timing(cron, None, timezone)
-    interval = duration_of(every, field="every") if isinstance(every, str) else every
-    if interval % timedelta(seconds=1):
-        raise InvalidInput("an interval is of whole seconds", field="every")
-    return Timing(cron, int(interval.total_seconds()), timezone)
-
-
 def add_with(
     name: str,
     when: Timing,
@@ -155,7 +123,7 @@ def add_with(
     settings: Settings,
 ) -> Schedule:
     """The same with the options of intake; see `add`."""
-    _check_words(name, source, prompts)
+    check_words(name, source, prompts)
     recurring = Recurring(
         source=source,
         prompts=tuple(prompts),
@@ -163,25 +131,11 @@ def add_with(
         options=options,
         deadline_after=duration_of(deadline, field="deadline") if isinstance(deadline, str) else deadline,
     )
-    if options.notify_url is not None:
-        from promptmill.webhooks import check_url  # noqa: PLC0415  # few schedules tell anybody
-
-        check_url(options.notify_url, settings.webhook.allowed)
     with Runtime.open(settings) as runtime:
-        simulated = will_be_simulated(runtime)
         with runtime.database.read() as conn:
             now = database_now(conn)
-        timetable = when.from_now(now)
-        note = _check_first(recurring, name, timetable, runtime, simulated=simulated)
-        new = NewSchedule(
-            name=name,
-            timetable=timetable,
-            missed=_word(Missed, missed, "missed"),
-            overlap=_word(Overlap, overlap, "overlap"),
-            endpoint=SIMULATED if simulated else runtime.endpoint_name,
-            simulated=simulated,
-            next_due=timetable.after(now),
-            what=recurring.document(),
+        new, note = checked(
+            recurring, name, when.from_now(now), runtime, missed=missed, overlap=overlap, now=now
         )
         with runtime.database.begin() as conn:
             row = stored.add(conn, new, now)
@@ -244,10 +198,11 @@ def run(name: str, *, settings: Settings | None = None) -> Schedule:
     with open_database(settings) as database:
         with database.begin() as conn:
             row, now = stored.find(conn, name), database_now(conn)
-            second = now.replace(microsecond=0)
-            dues = (Due(second + timedelta(seconds=later)) for later in range(_TRIES_TO_RUN))
-            if not any(stored.record(conn, row.id, due, now, manual=True) for due in dues):
-                raise InvalidInput(f"{row.name} was told to run {_TRIES_TO_RUN} times this second")
+            # Not on the second, for which there may be a due time.
+            at = now if now.microsecond else now + timedelta(microseconds=1)
+            dues = (Due(at + timedelta(microseconds=later)) for later in range(_TRIES_TO_RUN))
+            if not any(schedule_runs.record(conn, row.id, due, now, manual=True) for due in dues):
+                raise InvalidInput(f"{row.name} was told to run {_TRIES_TO_RUN} times this moment")
         tell_dispatcher(settings)
         with database.read() as conn:
             return _seen(conn, row)
@@ -258,6 +213,9 @@ def _set(name: str, state: ScheduleState, settings: Settings | None) -> Schedule
         row, now = stored.find(conn, name), database_now(conn)
         if row.state is not state:
             stored.set_state(conn, row.id, state, row.timetable.after(now), now)
+            for due in schedule_runs.close_idle(conn, row.id, "the schedule was paused first", now):
+                occasion = Occasion(row.name, due.astimezone(row.timetable.zone))
+                schedule_runs.cancel_half(conn, occasion.tags, now)
         return _seen(conn, stored.find(conn, row.id))
 
 
@@ -272,7 +230,7 @@ def _seen(
     to_come: tuple[datetime, ...] = ()
     if row.state is ScheduleState.ACTIVE and row.next_due is not None:
         to_come = (row.next_due, *islice(row.timetable.following(row.next_due), SHOWN - 1))
-    last = tuple(stored.runs_of(conn, row.id, runs))
+    last = tuple(schedule_runs.runs_of(conn, row.id, runs))
     if alive is None:
         alive = workers.live(conn, database_now(conn))
     return Schedule(row, to_come, last, _hint(row, alive), note)
@@ -286,55 +244,3 @@ def _hint(row: ScheduleRow, alive: Sequence[WorkerRow]) -> str | None:
         return "no worker runs, and workers submit its batches: start one with `promptmill up`"
     whose = "the simulated Claude" if row.simulated else row.endpoint
     return f"it was added for {whose}, and the workers that run call another"
-
-
-def _check_words(name: str, source: str | None, prompts: Sequence[str]) -> None:
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise InvalidInput(f"a name is 1 to {LONGEST_NAME} printable characters", field="name")
-    if (source is None) == (not prompts):
-        raise InvalidInput("give either a file or prompts", field="file")
-    if source == "-":
-        raise InvalidInput("nobody is there at the standard input when it is due; give a file", field="file")
-    if len(prompts) > MOST_PROMPTS:
-        raise InvalidInput(f"more than {MOST_PROMPTS:,} prompts belong into a file", field="prompt")
-
-
-def _check_first(
-    recurring: Recurring, name: str, timetable: Timetable, runtime: Runtime, *, simulated: bool
-) -> str | None:
-    """Refuse what could not go well at the first due time; what a person should know otherwise.
-
-    Raises:
-        InvalidInput: a template or an option is wrong, or two runs would have the same name.
-    """
-    first, second = (
-        Occasion(name, due.astimezone(timetable.zone))
-        for due in islice(timetable.following(timetable.starts_at), 2)
-    )
-    options, source = recurring.options_at(first), recurring.source_at(first)
-    if recurring.name_at(first) == recurring.name_at(second):
-        raise InvalidInput(
-            f"the batches of {first.due:%Y-%m-%d %H:%M:%S} and {second.due:%Y-%m-%d %H:%M:%S} would both be named "
-            f"{recurring.name_at(first)!r}: put {{{{ date }}}} or {{{{ run }}}} into the name",
-            field="name",
-        )
-    how: dict[str, Any] = {
-        "simulated": simulated,
-        "catalogue": runtime.catalogue,
-        "prices": runtime.prices,
-    }
-    if isinstance(source, list):
-        survey(source, options, clock=SystemClock(), **how)
-        return None
-    with Spool() as spool:  # the file may be large, or not there yet: only the options are looked at
-        Surveyor(options=options, spool=spool, today=first.due.date(), **how)
-    if Path(source).exists():
-        return None
-    return f"there is no {source} here now; a worker reads it when it is due, on its own machine"
-
-
-def _word(words: Any, value: str, field: str) -> Any:
-    try:
-        return words(value)
-    except ValueError:
-        raise InvalidInput(f"{value} is none of {', '.join(words)}", field=field) from None

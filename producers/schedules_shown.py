@@ -10,7 +10,8 @@ from producers.tables import columns
 from producers.wording import several
 from promptmill.pricing import usd
 from promptmill.recurrence import RunState
-from promptmill.store.schedules import RunRow, ScheduleRow
+from promptmill.store.schedule_runs import RunRow
+from promptmill.store.schedules import ScheduleRow
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 _LONGEST_WHEN = 30

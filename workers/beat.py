@@ -36,6 +36,7 @@ from promptmill.runtime import open_database
 from promptmill.store import schedules, workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.schedules import Waking
+from workers import pulse
 
 log = get_logger(__name__)
 
@@ -143,7 +144,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
             if time.monotonic() - self._looked_at >= LOOK_S:
                 self._looked_at = time.monotonic()
                 self._fill()
-            return float(super().tick(*args, **options))
+            rest = float(super().tick(*args, **options))
         except (LockError, AttributeError) as error:
             # RedBeat's lock is None where it could not be had, and then it says only that None has no such thing.
             if isinstance(error, AttributeError) and self.lock is not None:
@@ -153,6 +154,8 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
         except RedisError as error:
             log.warning("beat_waits", error=type(error).__name__)
             return AGAIN_S
+        pulse.touch()
+        return rest
 
     def apply_async(self, entry: Any, producer: Any = None, **_: Any) -> None:
         """Send a wake-up, if there is anybody to hear it.
@@ -224,7 +227,9 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
 
     def _active(self) -> Sequence[Waking]:
         if self._database is None:
-            self._database = self._resources.enter_context(open_database(settings.load()))
+            # Times alone are read here, so beat is given no keys.
+            opened = open_database(settings.load(), reads_texts=False)
+            self._database = self._resources.enter_context(opened)
         with self._database.read() as conn:
             self._somebody_works = workers.count_live(conn, database_now(conn)) > 0
             return schedules.wakings(conn)

@@ -100,7 +100,8 @@ def add(
 
     Prints the id of the schedule. Give --cron or --every.
     """
-    from producers.schedules import add_with, timing  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.schedules import add_with  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.scheduling import timing  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
     from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
 

@@ -6,6 +6,7 @@ same name, and finds its batch.
 A path is made absolute where the schedule was added, and read where the run is submitted, which is a worker.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -20,6 +21,8 @@ from promptmill.states import Lane
 LONGEST_PATH = 4_096
 TAG_SCHEDULE = "schedule"
 TAG_DUE = "due"
+# A name, its attributes, and perhaps a call with one short text: {{ due.strftime("%d.%m.%Y") }}
+_PLAIN = re.compile(r"""\{\{\s*[^\W\d]\w*(\.[^\W\d]\w*)*(\(("[^"{}]{0,40}"|'[^'{}]{0,40}')?\))?\s*\}\}""")
 _NOT_KEPT = frozenset({"new", "deadline", "given", "api_version"})
 """Options that mean one moment, or that who submits knows better."""
 
@@ -40,8 +43,14 @@ class Occasion:
     @property
     def run(self) -> str:
         """A word for the due time that is no other's, fit for the name of a file: `20261124T020000+0800`."""
-        stamp = self.due.strftime("%Y%m%dT%H%M%S%z")
+        exactly = ".%f" if self.manual else ""
+        stamp = self.due.strftime(f"%Y%m%dT%H%M%S{exactly}%z")
         return stamp.removesuffix("+0000") + "Z" if stamp.endswith("+0000") else stamp
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """By which its batch is known."""
+        return {TAG_SCHEDULE: self.schedule, TAG_DUE: self.due.isoformat()}
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -143,7 +152,7 @@ class Recurring:
             name=self.name_at(occasion),
             system=filled_in(system, known, "system") if isinstance(system, str) else system,
             deadline=None if self.deadline_after is None else occasion.due + self.deadline_after,
-            tags={**options.tags, TAG_SCHEDULE: occasion.schedule, TAG_DUE: occasion.due.isoformat()},
+            tags={**options.tags, **occasion.tags},
             given=known,
         )
 
@@ -156,7 +165,19 @@ class Recurring:
         if self.options.name is None:
             return f"{occasion.schedule}-{occasion.run}"
         name = filled_in(self.options.name, occasion.variables, "name")
-        return f"{name}-{occasion.due:%H%M%S}" if occasion.manual else name
+        return f"{name}-{occasion.due:%H%M%S.%f}" if occasion.manual else name
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its templates only name variables, so that filling them in takes no time worth a word."""
+        options = self.options
+        texts = (self.source, *self.prompts, options.name, options.system, options.template)
+        return all(_is_plain(text) for text in texts if isinstance(text, str))
+
+
+def _is_plain(template: str) -> bool:
+    rest = _PLAIN.sub("", template)
+    return not any(opening in rest for opening in ("{{", "{%", "{#"))
 
 
 def filled_in(template: str, known: Mapping[str, Any], what: str) -> str:

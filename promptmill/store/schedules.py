@@ -1,27 +1,20 @@
-"""Schedules and their runs: what is submitted again and again, and one row for each due time.
-
-The row of a due time is what decides: it is inserted once, whoever looks and however often, and only the one who takes
-it may submit. A take lasts for a while, so that what a killed process left is taken up by another.
-"""
+"""Schedules: what is submitted again and again, and up to which due time that is recorded; see `schedule_runs`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Update, and_, delete, func, insert, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, RowMapping, Update, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from promptmill.errors import InvalidInput, NotFound
 from promptmill.ids import new_id
-from promptmill.recurrence import Due, Missed, Overlap, RunState, ScheduleState, Timetable
-from promptmill.states import BatchState
+from promptmill.recurrence import Missed, Overlap, ScheduleState, Timetable
 from promptmill.store.columns import storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none
-from promptmill.store.tables import RUN_OPEN, SCHEDULED, batch, schedule, schedule_run
+from promptmill.store.tables import SCHEDULED, schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,32 +75,6 @@ class Waking:
     changed_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """One due time and what became of it; the figures of its batch, where there is one.
-
-    `try_after` is when somebody may take it up; None when nothing is left to do. `batch_name` is None too when the
-    batch was removed.
-    """
-
-    schedule_id: str
-    due_at: datetime
-    state: RunState
-    manual: bool
-    reason: str | None
-    tries: int
-    try_after: datetime | None
-    batch_id: str | None
-    created_at: datetime
-    ended_at: datetime | None
-    batch_name: str | None = None
-    batch_state: BatchState | None = None
-    total: int | None = None
-    succeeded: int | None = None
-    cost_nanos: int | None = None
-    unpriced_attempts: int | None = None
-
-
 def add(conn: Connection, new: NewSchedule, now: datetime) -> ScheduleRow:
     """Insert a schedule.
 
@@ -145,6 +112,12 @@ def find(conn: Connection, name_or_id: str) -> ScheduleRow:
             + (f"there are: {names}" if names else "there is none at all yet")
         )
     return _schedule_row(row)
+
+
+def find_by_id(conn: Connection, schedule_id: str) -> ScheduleRow | None:
+    """The schedule with that id; None when it was removed."""
+    row = conn.execute(select(schedule).where(schedule.c.id == schedule_id)).mappings().first()
+    return None if row is None else _schedule_row(row)
 
 
 def list_all(conn: Connection) -> Sequence[ScheduleRow]:
@@ -199,118 +172,6 @@ def advance(conn: Connection, schedule_id: str, next_due: datetime | None) -> No
     conn.execute(_of(schedule_id).values(next_due=next_due))
 
 
-def record(conn: Connection, schedule_id: str, due_: Due, now: datetime, *, manual: bool = False) -> bool:
-    """Insert the run of a due time; False when it is there already."""
-    skipped = due_.skipped is not None
-    values = {
-        "schedule_id": schedule_id,
-        "due_at": due_.at,
-        "state": RunState.SKIPPED if skipped else RunState.WAITING,
-        "manual": manual,
-        "reason": due_.skipped or due_.note,
-        "tries": 0,
-        "try_after": None if skipped else now,
-        "created_at": now,
-        "ended_at": now if skipped else None,
-    }
-    into = sqlite_insert if conn.dialect.name == "sqlite" else postgres_insert
-    new = into(schedule_run).values(values).on_conflict_do_nothing().returning(schedule_run.c.due_at)
-    return conn.execute(new).first() is not None
-
-
-def still_goes_on(conn: Connection, schedule_id: str) -> datetime | None:
-    """The due time of a run that is still to be submitted, or whose batch has not ended; None when there is none."""
-    runs = schedule_run.outerjoin(batch, batch.c.id == schedule_run.c.batch_id)
-    goes_on = or_(
-        text(f"schedule_run.{RUN_OPEN}"),
-        and_(schedule_run.c.state == RunState.SUBMITTED, batch.c.state != BatchState.ENDED),
-    )
-    query = select(schedule_run.c.due_at).select_from(runs)
-    query = query.where(schedule_run.c.schedule_id == schedule_id, goes_on)
-    return conn.scalars(query.order_by(schedule_run.c.due_at).limit(1)).first()
-
-
-def open_runs(conn: Connection, endpoint: str, now: datetime) -> Sequence[RunRow]:
-    """The runs of an endpoint's schedules that may be taken up now, the oldest first.
-
-    Of a paused schedule only those that a person asked for.
-    """
-    may_run = or_(schedule.c.state == ScheduleState.ACTIVE, schedule_run.c.manual)
-    query = select(schedule_run).join(schedule).where(
-        text(f"schedule_run.{RUN_OPEN}"),
-        schedule.c.endpoint == endpoint,
-        schedule_run.c.try_after <= now,
-        may_run,
-    )  # fmt: skip
-    return [_run_row(row) for row in conn.execute(query.order_by(schedule_run.c.due_at)).mappings()]
-
-
-def take(conn: Connection, run: RunRow, until: datetime, now: datetime) -> bool:
-    """Take up a run: nobody else does until then; False when somebody was quicker."""
-    taken = _run(run).where(schedule_run.c.try_after <= now)
-    return conn.execute(taken.values(try_after=until, tries=schedule_run.c.tries + 1)).rowcount == 1
-
-
-def keep(conn: Connection, run: RunRow, until: datetime) -> None:
-    """Still at work on a run that was taken."""
-    conn.execute(_run(run).values(try_after=until))
-
-
-def submitted(conn: Connection, run: RunRow, batch_id: str, now: datetime) -> None:
-    """The run has its batch, and is done."""
-    conn.execute(
-        _run(run).values(
-            state=RunState.SUBMITTED,
-            batch_id=batch_id,
-            # What is known of a first try is no failure any more; that due times were missed stays true.
-            reason=schedule_run.c.reason if run.state is RunState.WAITING else None,
-            try_after=None,
-            ended_at=now,
-        )
-    )
-
-
-def failed(conn: Connection, run: RunRow, reason: str, try_after: datetime | None, now: datetime) -> None:
-    """It came to nothing; it is tried again later, or, when None, no more."""
-    conn.execute(
-        _run(run).values(
-            state=RunState.FAILED,
-            reason=reason,
-            try_after=try_after,
-            ended_at=None if try_after else now,
-        )
-    )
-
-
-def run_at(conn: Connection, schedule_id: str, due_at: datetime) -> RunRow | None:
-    """The run of a due time; None where there is none."""
-    query = select(schedule_run).where(
-        schedule_run.c.schedule_id == schedule_id, schedule_run.c.due_at == due_at
-    )
-    row = conn.execute(query).mappings().first()
-    return None if row is None else _run_row(row)
-
-
-def runs_of(conn: Connection, schedule_id: str, limit: int = 3) -> Sequence[RunRow]:
-    """The last runs of a schedule with their batches, the newest first."""
-    query = (
-        select(
-            schedule_run,
-            batch.c.name.label("batch_name"),
-            batch.c.state.label("batch_state"),
-            batch.c.total,
-            batch.c.succeeded,
-            batch.c.cost_nanos,
-            batch.c.unpriced_attempts,
-        )
-        .select_from(schedule_run.outerjoin(batch, batch.c.id == schedule_run.c.batch_id))
-        .where(schedule_run.c.schedule_id == schedule_id)
-        .order_by(schedule_run.c.due_at.desc())
-        .limit(limit)
-    )
-    return [_run_row(row) for row in conn.execute(query).mappings()]
-
-
 def count_active(conn: Connection) -> int:
     """How many schedules are not paused."""
     return conn.execute(select(func.count()).select_from(schedule).where(text(SCHEDULED))).scalar_one()
@@ -320,22 +181,8 @@ def _of(schedule_id: str) -> Update:
     return update(schedule).where(schedule.c.id == schedule_id)
 
 
-def _run(run: RunRow) -> Update:
-    """Only while it is open: who was too slow changes nothing."""
-    return update(schedule_run).where(
-        schedule_run.c.schedule_id == run.schedule_id, schedule_run.c.due_at == run.due_at, text(RUN_OPEN)
-    )
-
-
 def _schedule_row(row: RowMapping) -> ScheduleRow:
     values: dict[str, Any] = dict(row)
     for name, words in (("state", ScheduleState), ("missed", Missed), ("overlap", Overlap)):
         values[name] = words(values[name])
     return ScheduleRow(**values)
-
-
-def _run_row(row: RowMapping) -> RunRow:
-    values: dict[str, Any] = {**row, "state": RunState(row["state"])}
-    if values.get("batch_state") is not None:
-        values["batch_state"] = BatchState(values["batch_state"])
-    return RunRow(**values)

@@ -48,7 +48,7 @@ def test_a_run_by_hand_does_not_take_the_name_of_the_run_of_the_day() -> None:
     recurring = Recurring(options=SubmitOptions(name="n-{{ date }}"))
 
     assert recurring.name_at(OCCASION) == "n-2026-11-24"
-    assert recurring.name_at(Occasion("nightly", DUE, manual=True)) == "n-2026-11-24-020000"
+    assert recurring.name_at(Occasion("nightly", DUE, manual=True)) == "n-2026-11-24-020000.000000"
 
 
 def test_all_of_it_survives_the_table() -> None:
@@ -94,3 +94,24 @@ def test_the_template_of_rows_knows_the_date_and_a_field_of_a_row_goes_first() -
                   clock=ManualClock(DUE.astimezone(UTC)))  # fmt: skip
 
     assert found.content_hash == same.content_hash
+
+
+@pytest.mark.parametrize(
+    ("template", "is_plain"),
+    [
+        ("no template", True),
+        ("{{ date }}/{{ due.year }} {{row.text}}", True),
+        ('{{ due.strftime("%d.%m.%Y") }}', True),
+        ("{% for a in range(9) %}{% endfor %}", False),
+        ("{{ '%999999999d' % 1 }}", False),
+        ("{{ date * 9 }}", False),
+        ("{{ date|replace('2', date) }}", False),
+        ("{{ date.ljust(99999999) }}", False),
+        ("{# {{ date }} #}", False),
+    ],
+)
+def test_only_a_template_that_names_variables_is_filled_in_where_time_matters(
+    template: str, is_plain: bool
+) -> None:
+    assert Recurring(prompts=("a", template)).is_plain is is_plain
+    assert Recurring(prompts=("a",), options=SubmitOptions(template=template)).is_plain is is_plain
