@@ -5,16 +5,18 @@ from typing import Any
 
 from celery.signals import celeryd_init
 
-from promptmill import settings
+from promptmill import logs, settings, unhandled
 from promptmill.broker import celery_app
 from promptmill.errors import ConfigurationError
-from promptmill.logs import scrub
 from promptmill.settings import Settings
 
 
 def _told() -> tuple[Settings, str]:
     found = settings.load()
     if "flower" in sys.argv:
+        # Before Flower would set up a log of its own, which it leaves where there is one.
+        logs.configure(level=found.log_level, style=found.log_format)
+        unhandled.catch_unhandled()
         from workers import flower  # noqa: PLC0415  # a web server that no worker needs
 
         flower.set_up(found.home)
@@ -31,7 +33,7 @@ try:
     _settings, _redis_url = _told()
 except ConfigurationError as error:
     # Celery shows any other exception with the whole of its traceback.
-    raise SystemExit(f"promptmill: {scrub(str(error))}") from None
+    raise SystemExit(f"promptmill: {logs.scrub(str(error))}") from None
 
 app = celery_app(_redis_url, _settings.broker_url)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from producers.cli.printing import log_to_stderr, say
+from producers.cli.printing import log_as_a_server, say_serving
 
 
 def dashboard(
@@ -33,7 +33,7 @@ def dashboard(
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     found = settings.load()
-    log_to_stderr(found.log_level)
+    log_as_a_server(found)
     token = found.dashboard.read_token()
     access = Access(host, token.get_secret_value() if token else None, names_of(allow_host or ()))
-    serve(found, access, port, lambda url: say(f"the page is at {url}; Ctrl-C stops it"))
+    serve(found, access, port, lambda url: say_serving(found, f"the page is at {url}; Ctrl-C stops it", url))

@@ -2,9 +2,13 @@
 
 import json
 import sys
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from producers.words import silence, tell
+
+if TYPE_CHECKING:
+    from promptmill.settings import Settings
 
 
 def say(message: str) -> None:
@@ -25,6 +29,29 @@ def log_to_stderr(level: str = "WARNING") -> None:
     from promptmill import logs  # noqa: PLC0415  # 0.2 s that --help need not take
 
     logs.configure(level=level)
+
+
+def log_as_a_server(settings: "Settings") -> None:
+    """What goes on goes to standard error as workers write it, and so does what nobody handles."""
+    from promptmill import logs, unhandled  # noqa: PLC0415  # likewise
+
+    logs.configure(level=settings.log_level, style=settings.log_format)
+    unhandled.catch_unhandled()
+
+
+def say_serving(settings: "Settings", sentence: str, url: str) -> None:
+    """Where it is; on its loop, whose errors are logged from then on. A line of JSON where every line is to be one."""
+    import asyncio  # noqa: PLC0415  # likewise
+
+    from promptmill import unhandled  # noqa: PLC0415  # likewise
+
+    unhandled.catch_on_loop(asyncio.get_running_loop())
+    if settings.log_format != "json":
+        say(sentence)
+        return
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {"event": "serving", "level": "info", "logger": __name__, "timestamp": now, "url": url}
+    say(json.dumps(line, sort_keys=True))
 
 
 def put_json(document: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from producers.cli.printing import say
+from producers.cli.printing import log_as_a_server, say_serving
 
 
 def simulate(
@@ -42,9 +42,12 @@ def simulate(
 
     Without a limit it has those of the published Start tier. Point Promptmill at it with ANTHROPIC_BASE_URL.
     """
-    from promptmill.simulator.config import SimulatorConfig  # noqa: PLC0415  # 0.3 s that --help does not need
+    from promptmill import settings  # noqa: PLC0415  # 0.3 s that --help does not need
+    from promptmill.simulator.config import SimulatorConfig  # noqa: PLC0415  # likewise
     from promptmill.simulator.server import run  # noqa: PLC0415  # likewise
 
+    found = settings.load()
+    log_as_a_server(found)
     unset = 0.0 if no_limits else None
     limits = {
         name: unset if limit is None else limit
@@ -62,7 +65,7 @@ def simulate(
         seed=seed,
         scenario=str(scenario) if scenario else None,
     )
-    run(config, on_ready=lambda url: say(start_line(url, **limits)))
+    run(config, on_ready=lambda url: say_serving(found, start_line(url, **limits), url))
 
 
 def start_line(url: str, **limits: float | None) -> str:

@@ -35,6 +35,7 @@ PUT_BEFORE = {"prometheus": ["prometheus"]}
 """What an image puts before the command of its service."""
 INSIDE = os.environ.get("PROMPTMILL_TEST_IMAGE", "").split()
 """Words that run a command in our image, `{folder}` being shared with it; none: our services run on this machine."""
+PSQL = [str(find_programs() / "psql"), *["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname"]]
 PATIENCE = 60.0  # seconds for a program to be healthy; several programs may share two cores
 
 
@@ -102,20 +103,18 @@ class Place:
         """What the image of Postgres does with a new volume: the database, then its scripts in their order."""
         told = SERVICES["postgres"]
         database = told["environment"]["POSTGRES_DB"]
-        psql = [
-            str(find_programs() / "psql"),
-            "--no-psqlrc",
-            "--quiet",
-            "--set",
-            "ON_ERROR_STOP=1",
-            "--dbname",
-        ]
-        subprocess.run([*psql, server_url, "--command", f"CREATE DATABASE {database}"], check=True)
+        inside = urlsplit(server_url)._replace(path=f"/{database}").geturl()
+        subprocess.run([*PSQL, server_url, "--command", f"CREATE DATABASE {database}"], check=True)
         for each in sorted(told["configs"], key=lambda config: str(config["target"])):
-            script = ROOT / FACTS["configs"][each["source"]]["file"]
-            inside = urlsplit(server_url)._replace(path=f"/{database}").geturl()
-            here = self.here(script.read_text(encoding="utf-8"))
-            subprocess.run([*psql, inside], input=here, text=True, check=True)
+            done = self.run_script(each["source"], inside)
+            assert done.returncode == 0, done.stderr
+
+    def run_script(self, config: str, url: str) -> subprocess.CompletedProcess[str]:
+        """A config of the compose file, given to psql."""
+        script = (ROOT / FACTS["configs"][config]["file"]).read_text(encoding="utf-8")
+        return subprocess.run(
+            [*PSQL, url], input=self.here(script), capture_output=True, text=True, check=False
+        )
 
     def text(self, text: object) -> str:
         """`text` as compose would fill it in, and then as it must read here."""

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from promptmill import settings
 from promptmill.embedded import throwaway_postgres
 from promptmill.embedded.process import free_port
-from tests.end_to_end.compose_place import PATIENCE, ROOT, SERVICES, Place, program_of
+from tests.end_to_end.compose_place import OURS, PATIENCE, ROOT, SERVICES, Place, program_of
 
 WaitUntil = Callable[..., None]
 Running = dict[str, subprocess.Popen[bytes]]
@@ -96,12 +96,19 @@ def test_the_services_answer_a_prompt_together_and_end_cleanly_when_they_are_sto
             wait_until(lambda: '"health":"up"' in read(targets), timeout=PATIENCE)
 
         assert denied_by_redis(place) == 0
+        assert not lines_that_are_no_json(place)
         assert not passwords_in_environments(place, running)
         for service, process in reversed(running.items()):
             program_of(process).terminate()
             assert process.wait(PATIENCE) == 0, place.log(service)
         redis.terminate()
         assert redis.wait(PATIENCE) == 0
+
+
+def lines_that_are_no_json(place: Place) -> list[str]:
+    """Of what our services have written; beat may have had nothing to say."""
+    lines = [line for service in STACK if service in OURS for line in place.log(service).splitlines()]
+    return [line for line in lines if not line.startswith("{")]
 
 
 def denied_by_redis(place: Place) -> int:
@@ -153,6 +160,22 @@ def test_redis_forgets_nothing_evicts_nothing_and_lets_nobody_in_without_the_pas
         }
 
 
+@pytest.mark.parametrize("secret", ["empty", "missing"])
+def test_redis_does_not_start_without_its_password(place: Place, secret: str) -> None:
+    take_away(place, "redis_password", secret)
+    done = place.execute("redis", *place.command(SERVICES["redis"]["command"]))
+    assert done.returncode != 0
+    assert "redis_password" in done.stderr
+    assert "valkey" not in done.stdout
+
+
+def take_away(place: Place, name: str, secret: str) -> None:
+    file = place.folder / "secrets" / name
+    file.unlink()
+    if secret == "empty":
+        file.write_text("\n")
+
+
 def test_postgres_is_healthy_when_it_takes_connections_and_knows_who_may_do_what(
     place_with_postgres: Place, place: Place
 ) -> None:
@@ -160,6 +183,14 @@ def test_postgres_is_healthy_when_it_takes_connections_and_knows_who_may_do_what
     assert not place.is_healthy("postgres")
     done = place_with_postgres.execute("worker", *SERVICES["migrate"]["command"])
     assert "permission denied" in done.stderr
+
+    for secret in ("missing", "empty"):
+        (place_with_postgres.folder / "secrets/postgres_app_password").touch()
+        take_away(place_with_postgres, "postgres_app_password", secret)
+        owner = f"postgresql://postgres@127.0.0.1:{place_with_postgres.replacements['5432']}/promptmill"
+        done = place_with_postgres.run_script("postgres_passwords", owner)
+        assert done.returncode != 0
+        assert "postgres_app_password is empty" in done.stderr
 
 
 @pytest.mark.skipif(
@@ -182,10 +213,11 @@ def read(url: str) -> str:
         return ""
 
 
-def test_a_worker_without_redis_is_not_healthy_for_long(place: Place) -> None:
-    pulse = Path(place.environment("worker")["PROMPTMILL_WORKER__PULSE_FILE"])
+@pytest.mark.parametrize("service", ["worker", "beat"])
+def test_who_is_without_redis_is_not_healthy_for_long(place: Place, service: str) -> None:
+    pulse = Path(place.environment(service)["PROMPTMILL_WORKER__PULSE_FILE"])
     pulse.touch()
-    assert place.is_healthy("worker")
+    assert place.is_healthy(service)
     two_minutes_ago = pulse.stat().st_mtime - 120
     os.utime(pulse, (two_minutes_ago, two_minutes_ago))
-    assert not place.is_healthy("worker")
+    assert not place.is_healthy(service)
