@@ -14,6 +14,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from promptmill.errors import ConfigurationError, PromptmillError, Unavailable
 
 MOST_BYTES: Final = 65_536
 """Of what a command may print; a token is a few kilobytes at most."""
+END_S: Final = 1.0
+"""How long a command may take to be gone once it is killed."""
 AHEAD: Final = timedelta(minutes=2)
 """A token is fetched anew so long before it ends, or when two thirds of its life are over if that is later."""
 SOONEST_S: Final = 1.0
@@ -61,7 +64,7 @@ def fetch_token(source: KeySource, clock: Clock) -> Token:
         token = _read(said, asked_at)
     except Unavailable:
         raise
-    except Exception as error:  # noqa: BLE001  # a function of somebody else's may raise what it likes
+    except BaseException as error:  # noqa: BLE001  # what somebody else wrote may raise what it likes, and even ask to exit
         why = str(error) if isinstance(error, PromptmillError) else type(error).__name__
     else:
         if token.expires_at is not None and token.expires_at <= clock.now():
@@ -87,7 +90,8 @@ class TokenKeeper:
     _due_at: datetime | None = None
     _asked_at: datetime | None = None
     _obtained_at: datetime | None = None
-    _in_vain: int = 0
+    _failures: int = 0
+    _refusals: int = 0
 
     @property
     def is_due(self) -> bool:
@@ -96,14 +100,12 @@ class TokenKeeper:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a token is on its way, or will be at once, so that it is worth waiting for."""
-        return self.is_due or (self._asked_at is not None and not self._is_overdue)
+        """Whether a token is on its way, or will be at once, and nothing has failed, so that it is worth waiting for."""
+        return not self._failures and (self.is_due or self._asked_at is not None)
 
     @property
     def why_missing(self) -> str:
         """For people, while there is no key."""
-        if self._is_overdue:
-            return f"the {self.source.kind} has not answered within {self.source.timeout_s:g} s"
         return self.why or f"the {self.source.kind} has not answered yet"
 
     def asked(self) -> None:
@@ -122,11 +124,13 @@ class TokenKeeper:
             self._due_at = max(token.expires_at - ahead, now + timedelta(seconds=SOONEST_S))
         self.key = self.source.key_of(token.secret, token.expires_at, self._obtained_at)
         self.why = self._asked_at = None
+        self._failures = 0
 
     def failed(self, why: str) -> None:
-        """A fetch failed; what is known stays in use while it lives."""
+        """A fetch failed, or was given up; what is known stays in use while it lives."""
         self.why, self._asked_at = why, None
-        self._due_at = self._later()
+        self._due_at = self._after(self._failures)
+        self._failures += 1
 
     def refused(self, key: Key) -> None:
         """The API refused it: if it is still the one in use, another is fetched; at once unless it was fresh."""
@@ -134,45 +138,51 @@ class TokenKeeper:
             return
         lived = (self.clock.now() - self._obtained_at).total_seconds()
         if lived > AFTER_FAILURE_S:
-            self._in_vain = 0
+            self._refusals = 0
             self._due_at = self.clock.now()
         else:
-            self._due_at = self._later()
+            self._due_at = self._after(self._refusals)
+            self._refusals += 1
         self.key, self.why = None, "the last one was refused"
 
-    @property
-    def _is_overdue(self) -> bool:
-        patience = timedelta(seconds=self.source.timeout_s + SOONEST_S)
-        return self._asked_at is not None and self.clock.now() > self._asked_at + patience
-
-    def _later(self) -> datetime:
-        pause = min(AFTER_FAILURE_S * 2**self._in_vain, LONGEST_S)
-        self._in_vain = min(self._in_vain + 1, 10)
-        return self.clock.now() + timedelta(seconds=pause)
+    def _after(self, in_vain: int) -> datetime:
+        return self.clock.now() + timedelta(seconds=min(AFTER_FAILURE_S * 2 ** min(in_vain, 10), LONGEST_S))
 
 
 def _run(source: KeySource) -> bytes:
     """What the command prints, of which nothing is left when it is over: it is ended with all it started."""
     deadline = time.monotonic() + source.timeout_s
-    with subprocess.Popen(  # noqa: S603  # the person who wrote the keys file chose it; no shell
+    process = subprocess.Popen(  # noqa: S603  # the person who wrote the keys file chose it; no shell
         source.command,
         cwd=source.folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-    ) as process:
-        try:
-            said = _read_until(process, deadline)
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"the command took longer than {source.timeout_s:g} s") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    )
+    try:
+        said = _read_until(process, deadline)
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"the command took longer than {source.timeout_s:g} s") from None
+    finally:
+        _end(process)
     if process.returncode:
         raise Unavailable(f"the command ended with status {process.returncode}")
     return said
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill it and its children, and wait, though not for long: one that took another user's rights cannot be killed."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout is not None:
+        process.stdout.close()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        # So that no zombie stays when it ends some day.
+        threading.Thread(target=process.wait, name="promptmill-keys-left", daemon=True).start()
 
 
 def _read_until(process: "subprocess.Popen[bytes]", deadline: float) -> bytes:
@@ -221,15 +231,41 @@ def _parsed(text: str) -> object:
 
 
 def _expiry(facts: Mapping[str, Any], asked_at: datetime) -> datetime | None:
-    """Absolute (a date of RFC 3339, or seconds of the epoch), or in seconds from when it was asked for."""
+    """Absolute (a date of RFC 3339, or seconds of the epoch), or in seconds from when it was asked for.
+
+    Raises:
+        ConfigurationError: it is neither; a token whose end is not understood would be used beyond it.
+    """
     at, within = (facts.get(name) for name in _EXPIRY)
-    if isinstance(within, int | float) and not isinstance(within, bool):
-        return asked_at + timedelta(seconds=within)
+    if within is not None:
+        seconds = _number(within)
+        if seconds is None:
+            raise _not_understood("expires_in", "a number of seconds")
+        return asked_at + timedelta(seconds=seconds)
     if at is None:
         return None
-    if isinstance(at, int | float) and not isinstance(at, bool):
-        return datetime.fromtimestamp(at, UTC)
-    moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
+    seconds = _number(at)
+    return _date(at) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _date(at: object) -> datetime:
+    try:
+        moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise _not_understood("expires_at", "a date of RFC 3339, or seconds of the epoch")
     if moment.tzinfo is None:
-        raise ConfigurationError("expires_at has no zone", setting=KEYS_SETTING)
+        raise _not_understood("expires_at", "a date with a zone, like 2026-12-01T00:00:00Z")
     return moment.astimezone(UTC)
+
+
+def _number(value: object) -> float | None:
+    """A number, or one in digits: shells print those."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return float(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _not_understood(name: str, wanted: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} of what it gave is not {wanted}", setting=KEYS_SETTING)

@@ -36,9 +36,18 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"def forced(*, force_refresh=False): return SimpleNamespace(token='{SAID}' * force_refresh, expires_at=1767225660)\n"
         f"def broken(): raise ValueError('{SAID}')\n"
         "def nothing(): return None\n"
+        "def leaving(): raise SystemExit(2)\n"
+        "async def canceled(): import asyncio; raise asyncio.CancelledError\n"
     )
+    (tmp_path / "token_script.py").write_text("import sys\nsys.exit(1)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "token_shop", raising=False)
+
+
+def test_a_script_that_ends_when_it_is_imported_ends_nothing_else(shop: None) -> None:
+    source = KeySource(label="cloud", account="a", kind=SourceKind.PROVIDER, provider="token_script:token")
+    with pytest.raises(Unavailable, match=r"the provider failed \(SystemExit\)"):
+        fetch_token(source, ManualClock(NOW))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +59,12 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (json.dumps({"token": SAID, "expires_at": "2026-01-01T01:00:00Z"}), NOW + timedelta(hours=1)),
         (json.dumps({"token": SAID, "expires_at": NOW.timestamp() + 60}), NOW + timedelta(minutes=1)),
         (json.dumps({"access_token": SAID, "expires_in": 60}), NOW + timedelta(minutes=1)),
+        (json.dumps({"access_token": SAID, "expires_in": "60"}), NOW + timedelta(minutes=1)),
+        (
+            json.dumps({"token": SAID, "expires_at": f"{NOW.timestamp() + 60:.0f}"}),
+            NOW + timedelta(minutes=1),
+        ),
+        (json.dumps({"token": SAID, "expires_in": None}), None),
     ],
 )
 def test_a_command_prints_a_token_alone_or_with_its_end(printed: str, expires_at: datetime | None) -> None:
@@ -65,7 +80,10 @@ def test_a_command_prints_a_token_alone_or_with_its_end(printed: str, expires_at
         (f"print('{SAID} two words')", "holds characters no key has"),
         (f'print(\'{{"token": "{SAID}"\')', "JSONDecodeError"),
         (f'print(\'{{"secret": "{SAID}"}}\')', "gave no token"),
-        (f'print(\'{{"token": "{SAID}", "expires_at": "2026-01-01"}}\')', "no zone"),
+        (f'print(\'{{"token": "{SAID}", "expires_at": "2026-01-01"}}\')', "expires_at .* a date with a zone"),
+        (f'print(\'{{"token": "{SAID}", "expires_at": "soon"}}\')', "expires_at .* is not a date"),
+        (f'print(\'{{"token": "{SAID}", "expires_in": "1h"}}\')', "expires_in .* is not a number"),
+        (f'print(\'{{"token": "{SAID}", "expires_in": true}}\')', "expires_in .* is not a number"),
         (f'print(\'{{"token": "{SAID}", "expires_in": -1}}\')', "ended already"),
         (f"print('{SAID}' * 10000)", "far more than a token"),
     ],
@@ -112,7 +130,14 @@ def test_a_function_returns_a_text_a_dictionary_or_an_object(
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("broken", "ValueError"), ("nothing", "no token"), ("absent", "AttributeError")]
+    ("name", "why"),
+    [
+        ("broken", "ValueError"),
+        ("nothing", "no token"),
+        ("absent", "AttributeError"),
+        ("leaving", "SystemExit"),
+        ("canceled", "CancelledError"),
+    ],
 )
 def test_a_function_that_fails_is_told_without_what_it_said(shop: None, name: str, why: str) -> None:
     with pytest.raises(Unavailable, match=why) as caught:
@@ -198,15 +223,35 @@ def test_an_older_token_that_is_refused_late_changes_nothing(keeper: TokenKeeper
     assert keeper.key is not None
 
 
-def test_only_one_fetch_is_on_its_way_and_it_is_not_waited_for_without_end(
+def test_only_one_fetch_is_on_its_way_and_after_a_failure_it_is_not_waited_for(
     keeper: TokenKeeper, clock: ManualClock
 ) -> None:
     assert (keeper.is_due, keeper.is_awaited) == (True, True)
     keeper.asked()
     assert (keeper.is_due, keeper.is_awaited) == (False, True)
-    clock.advance(12)
-    assert (keeper.is_due, keeper.is_awaited) == (False, False)
-    assert keeper.why_missing == "the command has not answered within 10 s"
+    keeper.failed("it hangs")
+    clock.advance(5)
+    assert (keeper.is_due, keeper.is_awaited) == (True, False)
+    assert keeper.why_missing == "it hangs"
+
+
+def test_failures_that_were_overcome_do_not_add_up(keeper: TokenKeeper, clock: ManualClock) -> None:
+    for _ in range(4):
+        keeper.failed("once")
+        assert due_after(keeper, clock) == 5
+        keeper.took(Token(SecretStr("sk-ant-oat01-x"), None))
+
+
+def test_a_command_that_cannot_be_killed_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(_group: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.killpg", forbidden)
+    monkeypatch.setattr("promptmill.claude.keys.tokens.END_S", 0.1)
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match="longer than"):
+        fetch_token(by_command("import time; time.sleep(2)", timeout_s=0.2), ManualClock(NOW))
+    assert time.monotonic() - begun < 1.5
 
 
 @pytest.mark.parametrize(
