@@ -37,8 +37,10 @@ class Access:
         """Refuse what would open it to strangers.
 
         Raises:
-            ConfigurationError: others could reach it and there is no token, or the token is a short one.
+            ConfigurationError: others could reach it and there is no token, or the token is a short one or no text.
         """
+        if self.token is not None and not is_text(self.token):
+            raise ConfigurationError(f"{TOKEN_SETTING}: is no text", setting=TOKEN_SETTING)
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:
             raise ConfigurationError(
                 f"{TOKEN_SETTING}: has fewer than {SHORTEST_TOKEN} characters; make one with: "
@@ -72,9 +74,18 @@ class Access:
 
     def is_token(self, offered: str | None) -> bool:
         """Whether it is the token; takes the same time for every wrong one."""
-        if self.token is None or offered is None:
+        if self.token is None or offered is None or not is_text(offered):
             return False
         return hmac.compare_digest(offered.encode(), self.token.encode())
+
+
+def is_text(offered: str) -> bool:
+    """Whether it can be written as UTF-8: JSON and headers may bring along halves of characters."""
+    try:
+        offered.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
@@ -95,11 +106,22 @@ def host_of(host_header: str | None) -> str | None:
         return None
 
 
+def port_of(host_header: str | None) -> int | None:
+    """The port in a Host header; None where there is none."""
+    try:
+        return urlsplit(f"//{host_header}").port if host_header else None
+    except ValueError:
+        return None
+
+
 def is_same_site(origin: str | None, host_header: str | None) -> bool:
     """Whether a request comes from a page of this very server; one without an Origin header comes from no page."""
     if origin is None or host_header is None:
         return False
-    found = urlsplit(origin)
+    try:
+        found = urlsplit(origin)
+    except ValueError:
+        return False
     return found.scheme in {"http", "https"} and found.netloc == host_header
 
 

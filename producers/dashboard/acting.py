@@ -14,7 +14,7 @@ from aiohttp import web
 import producers
 from producers import schedules
 from producers.batches import Batch
-from producers.dashboard.gate import COOKIE, GATE, refused
+from producers.dashboard.gate import GATE, cookie_name, refused, session_name
 from producers.wording import several
 from promptmill.errors import InvalidInput
 from promptmill.logs import get_logger
@@ -23,52 +23,46 @@ from promptmill.settings import Settings
 log = get_logger(__name__)
 
 SETTINGS = web.AppKey("settings", Settings)
-WRONG_S = 1.0
-"""What a wrong token costs whoever tries it."""
-_TRIES = asyncio.Semaphore(10)
-"""Wrong tokens that wait out their second at once."""
 MOST_BYTES = 16_384
 
 
 async def session(request: web.Request) -> web.Response:
-    """`GET /api/session`: what this browser may do, and the word that its actions must bring along."""
+    """`GET /api/session`: what this browser may do. The guard is not told again: a cookie alone must not act."""
     gate = request.app[GATE]
-    found = gate.session(request)
     return web.json_response(
         {
             "can_act": gate.access.token is not None,
-            "may_read": gate.may_read(request),
-            "signed_in": found is not None,
-            "guard": found.guard if found else None,
+            "may_read": gate.reads_in_browser(request),
+            "signed_in": gate.session(request) is not None,
         }
     )
 
 
 async def sign_in(request: web.Request) -> web.Response:
-    """`POST /api/session` with `{"token": …}`: a cookie that no script can read and no other site is sent."""
+    """`POST /api/session` with `{"token": …}`: a cookie that no script can read, and the word that actions bring along."""
     gate = request.app[GATE]
     gate.check_origin(request)
     if gate.access.token is None:
         raise refused(web.HTTPForbidden, "no token is set, so nobody can sign in")
     token = (await _document(request)).get("token")
     if not isinstance(token, str) or not gate.access.is_token(token):
-        if _TRIES.locked():
-            raise refused(web.HTTPTooManyRequests, "too many tries at once; wait a moment")
-        async with _TRIES:
-            await asyncio.sleep(WRONG_S)
-        log.warning("page_sign_in_refused", remote=request.remote)
-        raise refused(web.HTTPForbidden, "this is not the token")
-    response = web.json_response({"signed_in": True})
+        await gate.refuse_token(request, web.HTTPForbidden, token)
+    log.info("page_sign_in", remote=request.remote)
+    return _begun(request)
+
+
+def _begun(request: web.Request) -> web.Response:
+    name, guard = request.app[GATE].sessions.begin(time.monotonic())
     is_encrypted = request.headers.get("Origin", "").startswith("https:")
+    response = web.json_response({"signed_in": True, "guard": guard})
     response.set_cookie(
-        COOKIE,
-        gate.sessions.begin(time.monotonic()),
+        cookie_name(request, is_encrypted=is_encrypted),
+        name,
         httponly=True,
         samesite="Strict",
         secure=is_encrypted,
         path="/",
     )
-    log.info("page_sign_in", remote=request.remote)
     return response
 
 
@@ -76,9 +70,11 @@ async def sign_out(request: web.Request) -> web.Response:
     """`DELETE /api/session`."""
     gate = request.app[GATE]
     gate.check_origin(request)
-    gate.sessions.end(request.cookies.get(COOKIE))
+    gate.sessions.end(session_name(request))
     response = web.json_response({"signed_in": False})
-    response.del_cookie(COOKIE, path="/")
+    for is_encrypted in (True, False):
+        # A browser takes a cookie of the first name from nobody who does not say Secure, also to delete it.
+        response.del_cookie(cookie_name(request, is_encrypted=is_encrypted), path="/", secure=is_encrypted)
     return response
 
 
@@ -112,7 +108,7 @@ async def _document(request: web.Request) -> Mapping[str, Any]:
         raise refused(web.HTTPUnsupportedMediaType, "the body must be application/json")
     try:
         found = await request.json()
-    except ValueError:
+    except (ValueError, LookupError, RecursionError):  # no JSON, in a charset that nobody knows, or too deep
         raise refused(web.HTTPBadRequest, "the body is no JSON") from None
     if not isinstance(found, dict):
         raise refused(web.HTTPBadRequest, "the body must be an object")
@@ -139,7 +135,10 @@ def _cancel(batch: Batch, _: Mapping[str, Any]) -> str:
 
 
 def _retry(batch: Batch, wanted: Mapping[str, Any]) -> str:
-    retried = batch.retry(wanted.get("only"))
+    only = wanted.get("only")
+    if only is not None and not isinstance(only, str):
+        raise InvalidInput("must be a word", field="only")
+    retried = batch.retry(only)
     return (
         f"{batch.name}: {several(retried, 'job')} will be tried again"
         if retried

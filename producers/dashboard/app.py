@@ -12,6 +12,7 @@ from producers.dashboard.feed import Feed
 from producers.dashboard.figures import Figures
 from producers.dashboard.gate import GATE, Gate, Handler, check_where_from
 from producers.dashboard.headers import add_headers
+from producers.dashboard.health import Health
 from promptmill.errors import (
     InvalidInput,
     InvalidTransition,
@@ -51,6 +52,7 @@ def make_app(access: Access, figures: Figures, exposition: Callable[[], bytes]) 
 def _add_pages(app: web.Application, figures: Figures) -> None:
     """The page itself holds no figure, so everybody may have it: it holds the form to sign in."""
     found = files.load()
+    health = Health(figures.check)
 
     async def page(request: web.Request) -> web.Response:
         return found["index.html"].answer(request)
@@ -62,11 +64,9 @@ def _add_pages(app: web.Application, figures: Figures) -> None:
         return found[name].answer(request)
 
     async def healthz(_request: web.Request) -> web.Response:
-        try:
-            await asyncio.to_thread(figures.check)
-        except PromptmillError:
-            return web.json_response({"status": "the database does not answer"}, status=503)
-        return web.json_response({"status": "ok"})
+        if await health.is_well():
+            return web.json_response({"status": "ok"})
+        return web.json_response({"status": "the database does not answer"}, status=503)
 
     app.router.add_get("/", page)
     app.router.add_get("/batch/{name}", page)
@@ -106,8 +106,10 @@ async def _end_streams(app: web.Application) -> None:
 async def check_reading(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Figures are for those who may read; actions look for themselves."""
     told = request.path == "/metrics" or request.path.startswith("/api/")
-    if told and request.path != "/api/session" and request.method in {"GET", "HEAD"}:
-        request.app[GATE].check_read(request)
+    if told and request.path != "/api/session":
+        await request.app[GATE].check_bearer(request)
+        if request.method in {"GET", "HEAD"}:
+            request.app[GATE].check_read(request)
     return await handler(request)
 
 

@@ -12,6 +12,8 @@ from producers.schedules_shown import document, when
 from promptmill.settings import Settings
 
 KEEP_S = 5.0
+_TIMES = 10
+"""What took long to ask is kept for so many times as long: a Redis that hangs holds up no look after the first."""
 
 
 @dataclass(slots=True)
@@ -41,9 +43,10 @@ class Beside:
         return [{**document(each), "when": when(each.row)} for each in found]
 
     def _of(self, what: str, look: Callable[[], Any]) -> Any:
-        now = self.monotonic()
-        at, found = self._kept.get(what, (float("-inf"), None))
-        if now - at >= KEEP_S:
+        began = self.monotonic()
+        until, found = self._kept.get(what, (float("-inf"), None))
+        if began >= until:
             found = look()
-            self._kept[what] = (now, found)
+            ended = self.monotonic()
+            self._kept[what] = (max(began + KEEP_S, ended + _TIMES * (ended - began)), found)
         return found

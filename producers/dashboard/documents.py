@@ -21,6 +21,8 @@ __all__ = ["NOTHING", "batch_entry", "batch_page", "limits_entry", "stamp", "wor
 NOTHING: dict[str, Any] = {
     "at": None,
     "batches": [],
+    "more": 0,
+    "jobs_left": 0,
     "limits": None,
     "workers": [],
     "keys": None,

@@ -1,6 +1,7 @@
 """What was seen last, for however many pages are open: one look a second while somebody watches, one in five else.
 
-The one idea: a look makes each document once, as bytes; a page that is slow misses some, and holds up nobody.
+The one idea: a look makes each document once, as bytes; a page that is slow misses some, and holds up nobody. What was
+seen last is told with its age, however long a look takes: a server that is slow is no server that is gone.
 """
 
 import asyncio
@@ -24,9 +25,14 @@ WATCHED_S = 1.0
 UNWATCHED_S = 5.0
 _SHARE = 0.2
 """The most of its time that it looks: a slow database is asked less often."""
+LONGEST_REST_S = 5.0
+"""The longest it rests between two looks all the same, while somebody watches."""
 MOST_BATCHES = 8
 """Batches whose pages may be open at once; those beyond are told to wait."""
 PATIENCE_S = 10.0
+"""For what was never seen yet; longer where looks take longer."""
+BRIEFLY_S = 2.0
+"""How long who asks waits for something newer than what was seen last."""
 
 
 class TooMany(Exception):
@@ -43,6 +49,11 @@ class Published:
     history: bytes
     batches: Mapping[str, bytes]
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was seen."""
+        return time.monotonic() - self.at
+
 
 class Feed:
     """Looks, and lets others wait for what it sees."""
@@ -52,9 +63,16 @@ class Feed:
         self.is_ending = False
         self._watched: Counter[str | None] = Counter()
         self._last: Published | None = None
+        self.every_s = WATCHED_S
+        """Seconds from one look to the next, as it goes now."""
         self._news = asyncio.Condition()
         self._hurry = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="promptmill-page")
+
+    @property
+    def last(self) -> Published | None:
+        """What was seen last."""
+        return self._last
 
     @property
     def watchers(self) -> int:
@@ -93,35 +111,45 @@ class Feed:
             if not self._watched[batch]:
                 del self._watched[batch]
 
-    async def after(self, number: int, batch: str | None = None) -> Published:
+    async def after(
+        self, number: int, batch: str | None = None, *, within_s: float | None = None
+    ) -> Published:
         """The next look after that number that has this batch too; enter `watching` first.
 
         Raises:
-            TimeoutError: there was none in time.
+            TimeoutError: there was none in so many seconds, or in as long as looks take now.
         """
 
         def is_news() -> bool:
             last = self._last
             return last is not None and last.number > number and (batch is None or batch in last.batches)
 
-        async with asyncio.timeout(PATIENCE_S), self._news:
+        async with asyncio.timeout(self._patience_s if within_s is None else within_s), self._news:
             await self._news.wait_for(is_news)
             assert self._last is not None  # noqa: S101  # what was waited for
             return self._last
 
     async def newest(self, batch: str | None = None) -> Published:
-        """What was seen within the last two seconds, looked for where it was not.
+        """What was seen lately; what was seen last where nothing newer comes soon.
 
         Raises:
-            TimeoutError: nothing could be seen in time.
+            TimeoutError: it was never seen, and could not be in time.
             TooMany: see `watching`.
         """
         with self.watching(batch):
             last = self._last
-            fresh = last is not None and time.monotonic() - last.at < 2 * WATCHED_S
-            if last is not None and fresh and (batch is None or batch in last.batches):
+            if last is None or not (batch is None or batch in last.batches):
+                return await self.after(last.number if last else 0, batch)
+            if last.age_s < 2 * self.every_s:
                 return last
-            return await self.after(last.number if last else 0, batch)
+            try:
+                return await self.after(last.number, batch, within_s=BRIEFLY_S)
+            except TimeoutError:
+                return last
+
+    @property
+    def _patience_s(self) -> float:
+        return max(PATIENCE_S, 2 * self.every_s)
 
     def _see(self) -> Seen:
         wanted = tuple(each for each in list(self._watched) if each is not None)
@@ -145,8 +173,9 @@ class Feed:
 
     async def _rest(self, took: float) -> None:
         """One look a second at most; somebody new is a reason to look sooner than in five."""
-        least = max(WATCHED_S - took, took / _SHARE - took, 0.0)
-        await asyncio.sleep(least)
+        rest = max(WATCHED_S - took, min(took / _SHARE - took, LONGEST_REST_S), 0.0)
+        self.every_s = took + rest
+        await asyncio.sleep(rest)
         if not self._watched:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), UNWATCHED_S - WATCHED_S)

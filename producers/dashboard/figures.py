@@ -27,7 +27,9 @@ from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 
 NEWEST = 50
-"""Batches that are listed: the newest, and every active one."""
+"""Batches that are listed, whatever their state."""
+UNFINISHED = 100
+"""Batches that are listed because they have not ended, however old; the newest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,18 @@ class Figures:
         with self._database.read() as connection:
             now = database_now(connection)
             rows = _listed(connection)
+            standings = {each.id: each for each in stats.standings(connection)}
             alive = workers.live(connection, now)
-            statuses = [stats.status(connection, row.id, now) for row in rows if not _is_over(row)]
-        self._history.note(rows, at=time.time())
+            statuses = stats.statuses(connection, [row for row in rows if not _is_over(row)], now)
+        listed = {row.id for row in rows}
+        unlisted = [each for each in standings.values() if each.id not in listed]
+        self._history.note([*rows, *unlisted], at=time.time())
         moments = {each.status.batch.id: each for each in self._moments.of(statuses, alive)}
         return {
             "at": documents.stamp(now),
             "batches": [documents.batch_entry(row, moments.get(row.id)) for row in rows],
+            "more": len(unlisted),
+            "jobs_left": sum(each.total - each.done for each in standings.values()),
             "limits": documents.limits_entry(self.limits()),
             "workers": [documents.worker_entry(each) for each in alive],
             "keys": self._beside.keys(),
@@ -133,10 +140,10 @@ class Figures:
 
 
 def _listed(connection: Connection) -> list[BatchRow]:
-    """Newest first; an active one is never left out for its age."""
+    """Newest first; one that has not ended is left out only for many that are younger."""
     newest = list(batches.list_recent(connection, limit=NEWEST))
     known = {row.id for row in newest}
-    return newest + [row for row in reversed(batches.active(connection)) if row.id not in known]
+    return newest + [row for row in batches.unfinished(connection, UNFINISHED) if row.id not in known]
 
 
 def _is_over(row: BatchRow) -> bool:

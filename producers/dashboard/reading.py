@@ -6,13 +6,12 @@ for the same documents now and then.
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from aiohttp import web
 
-from producers.dashboard.feed import Feed, Published, TooMany
+from producers.dashboard.feed import Feed, Published, TooMany, encoded
 from producers.dashboard.gate import GATE, refused
 
 FEED = web.AppKey("feed", Feed)
@@ -22,33 +21,38 @@ EXPOSITION: web.AppKey[Exposition] = web.AppKey("exposition")
 MOST_STREAMS = 100
 AGAIN_MS = 1000
 """After which a browser whose stream has broken asks for it again."""
+BEAT_S = 2.0
+"""The longest for which a stream is silent, whether or not there is news."""
 SLOWEST_S = 30.0
 """Seconds in which a page must have taken what it was sent."""
 
 
 async def overview(request: web.Request) -> web.Response:
     """`GET /api/overview`: all of the first page."""
-    return _json((await _newest(request)).overview)
+    found = await _newest(request)
+    return _json(found, found.overview)
 
 
 async def history(request: web.Request) -> web.Response:
     """`GET /api/history`: see `history.History`."""
-    return _json((await _newest(request)).history)
+    found = await _newest(request)
+    return _json(found, found.history)
 
 
 async def part(request: web.Request) -> web.Response:
     """`GET /api/batches`, `/api/limits`, `/api/workers`, `/api/keys`, `/api/schedules`: one part of the overview."""
-    document = json.loads((await _newest(request)).overview)
-    return web.json_response(document[request.path.rpartition("/")[2]])
+    found = await _newest(request)
+    return _json(found, encoded(json.loads(found.overview)[request.path.rpartition("/")[2]]))
 
 
 async def batch(request: web.Request) -> web.Response:
     """`GET /api/batches/NAME`: all of one batch."""
     name = request.match_info["name"]
-    body = (await _newest(request, name)).batches[name]
+    found = await _newest(request, name)
+    body = found.batches[name]
     if not body.startswith(b'{"error"'):
-        return _json(body)
-    return _json(body, status=503 if json.loads(body).get("away") else 404)
+        return _json(found, body)
+    return _json(found, body, status=503 if json.loads(body).get("away") else 404)
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -90,15 +94,14 @@ class _Stream:
     async def send(self, feed: Feed, may_go_on: Callable[[], bool]) -> None:
         number = 0
         while may_go_on() and not feed.is_ending:
+            events: list[bytes] = []
             try:
-                published = await feed.after(number, self._batch)
+                published = await feed.after(number, self._batch, within_s=BEAT_S)
+                number = published.number
+                events = self._changed(published)
             except TimeoutError:
-                await self._write(b": nothing could be seen\n\n")
-                continue
-            number = published.number
-            # Also when nothing has changed, so that both sides know of a line that is cut.
-            events = [b"event: tick\ndata: %.1f\n\n" % time.time(), *self._changed(published)]
-            await asyncio.wait_for(self._write(b"".join(events)), SLOWEST_S)
+                pass  # A look takes longer than that: the line is alive all the same.
+            await asyncio.wait_for(self._write(b"".join([_tick(feed), *events])), SLOWEST_S)
 
     def _changed(self, published: Published) -> list[bytes]:
         documents = {"overview": published.overview, "history": published.history}
@@ -124,5 +127,15 @@ def _too_many() -> web.HTTPException:
     return refused(web.HTTPServiceUnavailable, "the pages of too many batches are open")
 
 
-def _json(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
+def _tick(feed: Feed) -> bytes:
+    """How old what was seen last is, and how often it is looked now; also when nothing has changed."""
+    age = None if feed.last is None else round(feed.last.age_s, 1)
+    return b"event: tick\ndata: %s\n\n" % encoded({"age_s": age, "every_s": round(feed.every_s, 1)})
+
+
+def _json(found: Published, body: bytes, status: int = 200) -> web.Response:
+    """The header says how many seconds ago it was seen."""
+    headers = {"Age": f"{found.age_s:.0f}"}
+    return web.Response(
+        body=body, status=status, content_type="application/json", charset="utf-8", headers=headers
+    )

@@ -1,10 +1,12 @@
 """People who are signed in. In memory: a restart of the page signs everybody out.
 
-The one idea: a browser holds a random name of its session in a cookie, and a second random word in the page. A strange
-site may have the browser send the first, and can never read the second.
+The one idea: a browser holds a random name of its session in a cookie, and a second random word, the guard, where only
+our own pages can read it. A strange site may have the browser send the first, and another server of the same host is sent
+it too, because cookies know no ports; neither ever learns the second.
 """
 
 import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass, field
 
@@ -15,10 +17,14 @@ MOST = 200
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One person in one browser; `guard` is what every action must bring along."""
+    """One person in one browser."""
 
-    guard: str = field(repr=False)
+    guard_hash: str = field(repr=False)
     ends_at: float
+
+    def is_guard(self, offered: str | None) -> bool:
+        """Whether it is what every action must bring along."""
+        return offered is not None and hmac.compare_digest(_hash(offered), self.guard_hash)
 
 
 @dataclass(slots=True)
@@ -27,14 +33,14 @@ class Sessions:
 
     _kept: dict[str, Session] = field(default_factory=dict, repr=False)
 
-    def begin(self, now: float) -> str:
-        """The name of a new session; `now` is a monotonic time in seconds."""
+    def begin(self, now: float) -> tuple[str, str]:
+        """The name of a new session, and its guard, which is told this once; `now` is a monotonic time in seconds."""
         self._kept = {name: each for name, each in self._kept.items() if each.ends_at > now}
         while len(self._kept) >= MOST:
             self._kept.pop(next(iter(self._kept)))
-        name = secrets.token_urlsafe(32)
-        self._kept[_hash(name)] = Session(secrets.token_urlsafe(32), now + LASTS_S)
-        return name
+        name, guard = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        self._kept[_hash(name)] = Session(_hash(guard), now + LASTS_S)
+        return name, guard
 
     def find(self, name: str | None, now: float) -> Session | None:
         """The session of that name; None where there is none, or it is over."""
@@ -48,4 +54,4 @@ class Sessions:
 
 
 def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()

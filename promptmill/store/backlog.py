@@ -5,7 +5,7 @@ is. Only a batch whose waiting jobs are for several model groups is counted thro
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -60,13 +60,23 @@ def waiting_jobs(conn: Connection, counted: Counted | None = None) -> list[Waiti
         counted: what a look before this one may have counted, for who looks often.
     """
     counted = counted or Counted(keep_s=0.0)
-    return [each for row in active(conn) for each in _of_batch(conn, row, counted)]
+    rows = active(conn)
+    out = _out_by_batch(conn)
+    return [each for row in rows for each in _of_batch(conn, row, out[row.id], counted)]
 
 
-def _of_batch(conn: Connection, row: BatchRow, counted: Counted) -> list[WaitingJobs]:
-    out: dict[tuple[str, str], int] = {
-        (group, state): number for group, state, number in conn.execute(_OUT_OF_BATCH, {"batch_id": row.id})
-    }
+_Out = dict[tuple[str, str], int]
+"""Jobs at the broker and in flight, by model group and state."""
+
+
+def _out_by_batch(conn: Connection) -> defaultdict[str, _Out]:
+    out: defaultdict[str, _Out] = defaultdict(dict)
+    for batch_id, group, state, number in conn.execute(_OUT):
+        out[batch_id][group, state] = number
+    return out
+
+
+def _of_batch(conn: Connection, row: BatchRow, out: _Out, counted: Counted) -> list[WaitingJobs]:
     pending = _pending(conn, row, row.total - row.done - sum(out.values()), counted)
     return [
         WaitingJobs(
@@ -97,10 +107,10 @@ def _count(conn: Connection, batch_id: str) -> Counter[str]:
     return counts
 
 
-_OUT_OF_BATCH = (
-    select(job.c.model_group, job.c.state, func.count())
-    .where(job.c.batch_id == bindparam("batch_id"), text(OUT))
-    .group_by(job.c.model_group, job.c.state)
+_OUT = (
+    select(job.c.batch_id, job.c.model_group, job.c.state, func.count())
+    .where(text(OUT))
+    .group_by(job.c.batch_id, job.c.model_group, job.c.state)
 )
 _PENDING_OF_BATCH = [
     select(job.c.model_group, func.count())

@@ -1,7 +1,7 @@
 """Figures: what `status` and the dispatcher ask. Kept counters and partial indexes, no scan of a batch."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, case, func, select, text
 from promptmill.states import TERMINAL_JOB_STATES, JobState
 from promptmill.store.batches import BatchRow, get
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.tables import OUT, PENDING_DEFERRED, attempt, job
+from promptmill.store.tables import OUT, PENDING_DEFERRED, SERVED, attempt, batch, job
 from promptmill.store.tallies import OUTCOME, words_of
 
 
@@ -46,13 +46,38 @@ def status(conn: Connection, batch_id: str, now: datetime) -> BatchStatus:
         NotFound: there is no such batch.
     """
     row = get(conn, batch_id)
-    began, until = row.started_at, row.ended_at or now
     return BatchStatus(
         batch=row,
-        jobs=_jobs_by_state(conn, row),
+        jobs=_jobs(row, out_of(conn, row.id)),
         failures=words_of(conn, batch_id, OUTCOME),
-        elapsed_s=max(0.0, (until - began).total_seconds()) if began else 0.0,
+        elapsed_s=_elapsed_s(row, now),
     )
+
+
+def statuses(conn: Connection, rows: Sequence[BatchRow], now: datetime) -> list[BatchStatus]:
+    """The figures of many batches from one question; `failures` are left out, which are asked for batch by batch."""
+    out: defaultdict[str, dict[JobState, int]] = defaultdict(dict)
+    for batch_id, state, number in conn.execute(_OUT_BY_BATCH):
+        out[batch_id][JobState(state)] = number
+    return [
+        BatchStatus(batch=row, jobs=_jobs(row, out[row.id]), failures={}, elapsed_s=_elapsed_s(row, now))
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a batch has come, and what it cost so far."""
+
+    id: str
+    total: int
+    done: int
+    cost_nanos: int
+
+
+def standings(conn: Connection) -> list[Standing]:
+    """Of every batch that is active, paused or being canceled, however many there are."""
+    return [Standing(*row) for row in conn.execute(_STANDINGS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +110,12 @@ def flow(conn: Connection, status: BatchStatus, now: datetime) -> Flow:
     twice the calls in flight.
     """
     most = MOST_TRIES + 2 * status.jobs[JobState.RUNNING]
-    batch = status.batch
-    since = max(now - FLOW_WITHIN, batch.resumed_at or now - FLOW_WITHIN)
-    row = conn.execute(_FLOW, {"batch_id": batch.id, "since": since, "most": most}).one()
+    ours = status.batch
+    since = max(now - FLOW_WITHIN, ours.resumed_at or now - FLOW_WITHIN)
+    row = conn.execute(_FLOW, {"batch_id": ours.id, "since": since, "most": most}).one()
     if not row.answered:
         return Flow()
-    began = row.first if row.seen == most else max(since, batch.started_at or since)
+    began = row.first if row.seen == most else max(since, ours.started_at or since)
     return Flow(round(row.begun * row.answered / row.closed), (now - began).total_seconds())
 
 
@@ -131,6 +156,15 @@ _OUT_OF_BATCH = (
     .where(job.c.batch_id == bindparam("batch_id"), text(OUT))
     .group_by(job.c.state)
 )
+_OUT_BY_BATCH = (
+    select(job.c.batch_id, job.c.state, func.count()).where(text(OUT)).group_by(job.c.batch_id, job.c.state)
+)
+_STANDINGS = select(
+    batch.c.id,
+    batch.c.total,
+    batch.c.succeeded + batch.c.errored + batch.c.canceled + batch.c.expired,
+    batch.c.cost_nanos,
+).where(text(SERVED))
 _OUT = (
     select(job.c.model_group, job.c.state, func.count())
     .where(text(OUT))
@@ -159,9 +193,13 @@ _FLOW = select(
 )
 
 
-def _jobs_by_state(conn: Connection, row: BatchRow) -> dict[JobState, int]:
+def _elapsed_s(row: BatchRow, now: datetime) -> float:
+    began, until = row.started_at, row.ended_at or now
+    return max(0.0, (until - began).total_seconds()) if began else 0.0
+
+
+def _jobs(row: BatchRow, out: Mapping[JobState, int]) -> dict[JobState, int]:
     """Terminal states from the kept counters, what is out from its index; `pending` is the rest."""
-    out = out_of(conn, row.id)
     jobs = {state: out.get(state, 0) for state in JobState}
     jobs |= {state: getattr(row, state.value) for state in TERMINAL_JOB_STATES}
     jobs[JobState.PENDING] = row.total - sum(jobs.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from promptmill.testing import simulated_claude
 from tests.end_to_end.dashboard_page import TOKEN, Served, served
@@ -119,14 +119,94 @@ def test_a_budget_is_set_and_a_wrong_one_is_explained(page: Page, place: Served)
     sign_in(page)
     open_batch(page, "dear")
 
-    for budget in ("much", "12.50"):
-        page.get_by_role("button", name="Set budget").click()
-        page.get_by_label("Dollars, or none").fill(budget)
-        page.get_by_role("button", name="Set it").click()
-        if budget == "much":
-            expect(page.get_by_text("'much' is no amount in dollars")).to_be_visible()
+    page.get_by_role("button", name="Set budget").click()
+    page.get_by_label("Dollars, or none").fill("much")
+    page.get_by_role("button", name="Set it").click()
+    expect(page.get_by_role("alert")).to_contain_text("'much' is no amount in dollars")
+    expect(page.get_by_label("Dollars, or none")).to_have_value("much")
+    page.get_by_label("Dollars, or none").fill("12.50")
+    page.get_by_role("button", name="Set it").click()
 
+    expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator(".figure", has_text="Budget")).to_contain_text("$12.50")
+
+
+def test_a_double_click_is_one_action(page: Page, place: Served) -> None:
+    place.batch("clicked")
+    sign_in(page)
+    open_batch(page, "clicked")
+    asked: list[Request] = []
+    page.on("request", asked.append)
+
+    page.get_by_role("button", name="Pause").evaluate("(button) => { button.click(); button.click(); }")
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    page.get_by_role("button", name="Set budget").click()
+    page.get_by_label("Dollars, or none").fill("5")
+    page.get_by_role("button", name="Set it").evaluate("(button) => { button.click(); button.click(); }")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+    sent = [each.url.rpartition("/")[2] for each in asked if each.method == "POST"]
+    assert sent == ["pause", "set"]
+
+
+def test_the_focus_stays_where_it_is_while_a_batch_changes(page: Page, place: Served) -> None:
+    place.batch("focused")
+    sign_in(page)
+    open_batch(page, "focused")
+    signed_in = {"Authorization": f"Bearer {TOKEN}"}
+    cancel = page.get_by_role("button", name="Cancel")
+
+    cancel.focus()
+    for what, then in (("pause", "Resume"), ("resume", "Pause")):
+        place.ask("POST", f"/api/batches/focused/{what}", {}, **signed_in)
+        expect(page.get_by_role("button", name=then)).to_be_visible()
+        expect(cancel).to_be_focused()
+    page.get_by_role("button", name="Pause").press("Enter")
+
+    expect(page.get_by_role("button", name="Resume")).to_be_focused()
+
+
+def test_who_is_signed_out_elsewhere_is_offered_to_sign_in(page: Page, place: Served) -> None:
+    place.batch("orphaned")
+    sign_in(page)
+    open_batch(page, "orphaned")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.context.clear_cookies()
+
+    page.get_by_role("button", name="Pause").click()
+
+    expect(page.get_by_text("That did not work: sign in first")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+
+
+def test_eight_tabs_are_served_and_a_button_in_each(page: Page, place: Served) -> None:
+    sign_in(page)
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    tabs = [page, *(page.context.new_page() for _ in range(7))]
+    for tab in tabs[1:]:
+        tab.goto(place.url)
+        expect(tab.get_by_role("row", name="the-first")).to_be_visible()
+        expect(tab.locator("#line")).to_have_text(re.compile("live|every few seconds"))
+
+    found = [tab.evaluate("fetch('/api/session').then((answer) => answer.status)") for tab in tabs]
+    assert found == [200] * len(tabs)
+    assert [tab.locator("#line").inner_text() for tab in tabs].count("live") == 3
+    tabs[0].close()
+
+    expect(tabs[3].locator("#line")).to_have_text("live", timeout=12_000)
+
+
+def test_a_tab_that_nobody_sees_holds_no_line(page: Page) -> None:
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+    be_seen = "(hidden) => { Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden }); document.dispatchEvent(new Event('visibilitychange')); }"
+
+    page.evaluate(be_seen, True)
+    assert page.evaluate("navigator.locks.query().then((found) => found.held.length)") == 0
+    with page.expect_request("**/api/live*"):
+        page.evaluate(be_seen, False)
+
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
 
 
 def test_a_wrong_token_is_told_in_the_dialog_and_escape_leaves_it(page: Page) -> None:

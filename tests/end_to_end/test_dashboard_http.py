@@ -4,7 +4,9 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -59,9 +61,8 @@ def signed_in(page: Served) -> dict[str, str]:
     cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
-    headers = {"Cookie": cookie.partition(";")[0], "Origin": page.url}
-    guard = page.get("/api/session", **headers).document["guard"]
-    return {**headers, "X_Promptmill_Guard": guard}
+    guard = answer.document["guard"]
+    return {"Cookie": cookie.partition(";")[0], "Origin": page.url, "X_Promptmill_Guard": guard}
 
 
 def test_on_this_machine_everything_is_shown_and_nothing_done(open_page: Served) -> None:
@@ -128,7 +129,7 @@ def test_a_file_that_has_not_changed_is_not_sent_again(open_page: Served) -> Non
 
 def test_beyond_this_machine_nothing_is_read_without_the_token(guarded: Served) -> None:
     for path in ADDRESSES:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "promptmill_session=wrong"}):
+        for headers in ({}, {"Authorization": "Basic wrong"}, {"Cookie": "promptmill_session=wrong"}):
             answer = guarded.get(path, **headers)
             assert answer.status == 401
             assert b"mine" not in answer.body
@@ -172,13 +173,109 @@ def test_an_action_needs_the_session_the_guard_and_our_own_origin(guarded: Serve
 def test_signing_in_is_for_our_own_page_and_out_is_out(guarded: Served) -> None:
     assert guarded.ask("POST", "/api/session", {"token": TOKEN}, Origin="http://evil.example").status == 403
     assert guarded.ask("POST", "/api/session", {"token": TOKEN + "x"}, Origin=guarded.url).status == 403
-    assert guarded.ask("POST", "/api/session", {"token": ["x"]}, Origin=guarded.url).status == 403
+    assert guarded.ask("POST", "/api/session", {"token": ["x"]}, Origin=guarded.url).status == 400
     ours = signed_in(guarded)
     assert guarded.get("/api/overview", **ours).status == 200
 
     guarded.ask("DELETE", "/api/session", {}, **ours)
 
     assert guarded.get("/api/overview", **ours).status == 401
+
+
+def test_a_wrong_token_costs_a_second_in_a_header_too_and_a_right_one_nothing(guarded: Served) -> None:
+    began = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        tried = [
+            pool.submit(guarded.get, path, Authorization="Bearer of-no-good-news")
+            for path in ("/api/overview", "/metrics", "/api/live")
+        ]
+        right = guarded.get("/api/overview", **BEARER)
+        soon = time.monotonic() - began
+
+    assert right.status == 200
+    assert {each.result().status for each in tried} == {401}
+    assert time.monotonic() - began >= 1.0 > soon
+
+
+def test_nothing_tells_for_free_whether_a_token_is_right(guarded: Served) -> None:
+    assert guarded.get("/api/session", **BEARER).document == guarded.get("/api/session").document
+
+
+def test_the_cookie_alone_does_not_act_nor_learn_how(guarded: Served) -> None:
+    ours = signed_in(guarded)
+
+    assert "guard" not in guarded.get("/api/session", Cookie=ours["Cookie"]).document
+
+
+def test_the_cookie_is_of_this_port_and_by_tls_of_this_host_alone(guarded: Served) -> None:
+    port = guarded.url.rpartition(":")[2]
+    by_tls = {"Host": "mill.example.org:8443", "Origin": "https://mill.example.org:8443"}
+    cookie = guarded.ask("POST", "/api/session", {"token": TOKEN}, **by_tls).headers["Set-Cookie"]
+
+    assert signed_in(guarded)["Cookie"].startswith(f"promptmill_session_{port}=")
+    assert cookie.startswith("__Host-promptmill_session_8443=")
+    assert "Secure" in cookie
+    assert "Path=/" in cookie
+    assert "Domain" not in cookie
+    seen = guarded.get("/api/session", Cookie=cookie.partition(";")[0], **by_tls)
+    assert seen.document["signed_in"]
+
+
+MALFORMED: tuple[tuple[bytes, dict[bytes, bytes], bytes], ...] = (
+    (b"POST /api/session", {b"Content-Type": b"application/json"}, b'{"token": "\\ud800"}'),
+    (b"POST /api/session", {b"Content-Type": b"application/json; charset=foo"}, b"{}"),
+    (b"POST /api/session", {b"Content-Type": b"application/json"}, b"[" * 16_000),
+    (b"POST /api/session", {b"Content-Type": b"application/json"}, b"\xff"),
+    (b"GET /api/overview", {b"Authorization": b"Bearer \xff"}, b""),
+)
+
+
+@pytest.mark.parametrize(("line", "headers", "body"), MALFORMED)
+def test_what_is_malformed_is_the_askers_fault(
+    guarded: Served, line: bytes, headers: dict[bytes, bytes], body: bytes
+) -> None:
+    assert raw(guarded, line, headers, body).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "body", "status"),
+    [
+        (b"GET /api/session", {b"Cookie": b"promptmill_session=\xff; \xff"}, b"", b"200"),
+        (b"GET /api/batches/%ed%a0%80%ff%00", {}, b"", b"404"),
+        (b"GET /api/overview", {b"If-None-Match": b"\xff"}, b"", b"200"),
+        (b"POST /api/session", {b"Origin": b"http://["}, b"{}", b"403"),
+        (
+            b"POST /api/batches/mine/retry",
+            {b"Content-Type": b"application/json"},
+            b'{"only": {}}',
+            b"422",
+        ),
+        (
+            b"POST /api/batches/mine/set",
+            {b"Content-Type": b"application/json"},
+            b'{"budget": "\\ud800"}',
+            b"422",
+        ),
+    ],
+)
+def test_what_is_odd_is_no_fault_of_ours(
+    guarded: Served, line: bytes, headers: dict[bytes, bytes], body: bytes, status: bytes
+) -> None:
+    bearer = {} if b"/api/session" in line else {b"Authorization": f"Bearer {TOKEN}".encode()}
+
+    assert raw(guarded, line, {**bearer, **headers}, body).startswith(b"HTTP/1.1 " + status)
+
+
+def raw(page: Served, line: bytes, headers: dict[bytes, bytes], body: bytes) -> bytes:
+    """The first line of the answer to what no library would send."""
+    host, port = page.url.removeprefix("http://").split(":")
+    sent = {b"Host": f"{host}:{port}".encode(), b"Origin": page.url.encode(), b"Connection": b"close"}
+    sent |= {b"Content-Length": b"%d" % len(body), **headers}
+    lines = [line + b" HTTP/1.1", *(b"%s: %s" % each for each in sent.items()), b"", body]
+    with socket.create_connection((host, int(port)), timeout=10) as open_line:
+        open_line.sendall(b"\r\n".join(lines))
+        with open_line.makefile("rb") as told:
+            return told.readline()
 
 
 def test_what_cannot_be_done_is_told_in_a_sentence(guarded: Served) -> None:

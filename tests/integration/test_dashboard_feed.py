@@ -1,13 +1,14 @@
 """One look is shared by all who watch."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from producers.dashboard import feed as feeds
-from producers.dashboard.feed import MOST_BATCHES, Feed, TooMany
+from producers.dashboard.feed import MOST_BATCHES, Feed, Look, TooMany
 from producers.dashboard.figures import Seen
 
 
@@ -26,7 +27,7 @@ class Looks:
 
 
 @asynccontextmanager
-async def running(looks: Looks) -> AsyncIterator[Feed]:
+async def running(looks: Look) -> AsyncIterator[Feed]:
     feed = Feed(looks)
     task = asyncio.create_task(feed.run())
     try:
@@ -96,3 +97,39 @@ async def test_pages_of_too_many_batches_are_refused() -> None:
         pass
     with feed.watching("batch-0"):
         assert feed.watchers == MOST_BATCHES + 1
+
+
+async def test_a_look_that_hangs_leaves_what_was_seen_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "BRIEFLY_S", 0.05)
+    go_on = threading.Event()
+    looks = Looks()
+
+    def look(wanted: tuple[str, ...]) -> Seen:
+        seen = looks(wanted)
+        if len(looks.wanted) > 1:
+            go_on.wait()
+        return seen
+
+    async with running(look) as feed:
+        with feed.watching():
+            await feed.after(0)
+            monkeypatch.setattr(feed, "every_s", 0.0)  # what was seen is old at once
+            found = await feed.newest()
+        go_on.set()
+
+    assert (found.overview, found.number) == (b'{"look":1}', 1)
+
+
+@pytest.mark.parametrize(("took", "every"), [(0.001, 0.02), (0.5, 2.5), (4.0, 9.0), (20.0, 25.0)])
+async def test_slow_looks_are_fewer_but_never_far_apart(
+    took: float, every: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sleep(_seconds: float) -> None:
+        pass
+
+    feed = Feed(Looks())
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with feed.watching():
+        await feed._rest(took)
+
+    assert feed.every_s == pytest.approx(every)

@@ -2,7 +2,7 @@
 
 import { el, link, table } from "./dom.js";
 import { answers, ended, figure, progress, section, state } from "./figures.js";
-import { act, ask, person } from "./person.js";
+import { act, ask, change, person } from "./person.js";
 import { count, dollars, duration, moment, rate, several, words } from "./words.js";
 
 export function batchPage(seen) {
@@ -88,17 +88,19 @@ function facts(batch) {
 
 function actions(batch) {
   const path = `/api/batches/${encodeURIComponent(batch.batch_id)}`;
-  const button = (name, onclick, type) => el("button", { key: name, onclick, class: type || "" }, name);
+  const button = (name, onclick, { key = name, type = "" } = {}) => el("button", { key, onclick, class: type }, name);
+  // One button under two names: who has pressed it keeps the focus on it.
+  const toggle = { key: "pause" };
   const runs = batch.state === "active" || batch.state === "paused";
   const failed = batch.jobs.errored + batch.jobs.expired;
   return el("div", { key: "actions", class: "buttons", role: "group", "aria-label": "What you may do" },
-    batch.state === "active" ? button("Pause", () => act(`${path}/pause`)) : null,
-    batch.state === "paused" ? button("Resume", () => act(`${path}/resume`)) : null,
+    batch.state === "active" ? button("Pause", () => act(`${path}/pause`), toggle) : null,
+    batch.state === "paused" ? button("Resume", () => act(`${path}/resume`), toggle) : null,
     batch.state !== "canceling" && batch.state !== "admitting" ? button("Set budget", () => ask(`The budget of ${batch.name}`, {
       does: "Set it",
       fields: [{ name: "budget", label: "Dollars, or none", value: batch.larger_budget_usd || "", inputmode: "decimal" }],
-      onDo: ({ budget }) => act(`${path}/set`, { budget: budget.trim() }),
+      onDo: ({ budget }) => change(`${path}/set`, { budget: budget.trim() }),
     })) : null,
-    failed && batch.state !== "canceling" ? button("Retry", () => ask(`Retry ${several(failed, "job")}?`, { text: "Jobs that errored or expired are asked again, and paid for again.", does: "Retry", onDo: () => act(`${path}/retry`) })) : null,
-    runs ? button("Cancel", () => ask(`Cancel ${batch.name}?`, { text: "No further call of it begins. Calls in flight finish and are kept.", does: "Cancel the batch", danger: true, onDo: () => act(`${path}/cancel`) }), "danger") : null);
+    failed && batch.state !== "canceling" ? button("Retry", () => ask(`Retry ${several(failed, "job")}?`, { text: "Jobs that errored or expired are asked again, and paid for again.", does: "Retry", onDo: () => change(`${path}/retry`) })) : null,
+    runs ? button("Cancel", () => ask(`Cancel ${batch.name}?`, { text: "No further call of it begins. Calls in flight finish and are kept.", does: "Cancel the batch", danger: true, onDo: () => change(`${path}/cancel`) }), { type: "danger" }) : null);
 }

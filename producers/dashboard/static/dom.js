@@ -9,25 +9,42 @@ export function el(tag, attributes, ...children) {
 }
 
 export function render(root, children) {
+  const focused = root.contains(document.activeElement) ? document.activeElement : null;
   patchChildren(root, [children].flat(9).filter(Boolean), false);
+  // A row that changed its place is put down anew, and loses the focus by that; what is gone leaves it to what holds all.
+  if (focused && document.activeElement !== focused) (focused.isConnected ? focused : root).focus({ preventScroll: true });
 }
 
 function patchChildren(parent, wanted, inSvg) {
-  const keyed = new Map();
-  for (const node of parent.childNodes) if (node.promptmillKey !== undefined) keyed.set(node.promptmillKey, node);
+  const nodes = reused(parent, wanted);
+  const kept = new Set(nodes);
+  // What is no longer wanted goes first: so nothing that stays is moved past it.
+  for (const node of [...parent.childNodes]) if (!kept.has(node)) node.remove();
   let place = parent.firstChild;
-  for (const want of wanted) {
-    const found = want.key === undefined ? (place && place.promptmillKey === undefined && fits(place, want) ? place : null) : keyed.get(want.key);
-    const node = found && fits(found, want) ? found : make(want, inSvg);
-    if (node !== place) parent.insertBefore(node, place);
-    else place = place.nextSibling;
+  wanted.forEach((want, index) => {
+    const node = nodes[index] || make(want, inSvg);
+    if (node === place) place = place.nextSibling;
+    else parent.insertBefore(node, place);
     update(node, want, inSvg);
+  });
+}
+
+// For each part the node that shows it already: by its key, or the next without a key that is of the same sort.
+function reused(parent, wanted) {
+  const keyed = new Map(), loose = [];
+  for (const node of parent.childNodes) {
+    if (node.promptmillKey === undefined) loose.push(node);
+    else keyed.set(node.promptmillKey, node);
   }
-  while (place) {
-    const next = place.nextSibling;
-    place.remove();
-    place = next;
-  }
+  return wanted.map((want) => {
+    if (want.key !== undefined) {
+      const node = keyed.get(want.key);
+      keyed.delete(want.key);
+      return node && fits(node, want) ? node : null;
+    }
+    const at = loose.findIndex((node) => fits(node, want));
+    return at < 0 ? null : loose.splice(0, at + 1)[at];
+  });
 }
 
 function fits(node, want) {

@@ -13,7 +13,7 @@ export function overview(seen) {
     el("h1", { class: "unseen", key: "title" }, "Overview"),
     figures(now, history),
     history ? charts(history) : null,
-    batches(now.batches),
+    batches(now),
     limits(now),
     workers(now.workers),
     now.keys ? keys(now.keys) : null,
@@ -24,14 +24,14 @@ export function overview(seen) {
 function figures(now, history) {
   const last = (name) => (history && history[name].length ? history[name][history[name].length - 1] : 0);
   const sum = (list, of) => list.reduce((total, each) => total + of(each), 0);
-  const live = now.batches.filter((batch) => batch.state !== "ended");
-  const running = sum(now.workers, (worker) => worker.running);
+  const told = now.limits && !now.limits.silence;
+  const running = told ? sum(now.limits.pools, (pool) => pool.in_flight) : sum(now.workers, (worker) => worker.running);
   const slots = sum(now.workers, (worker) => worker.slots);
   return el("dl", { key: "figures", class: "figures" },
     figure("Answers", answers(last("answers_per_s"))),
     figure("Spending", `${dollars(last("usd_per_h").toFixed(4))}/h`),
     figure("Calls in flight", count(running), slots ? `of ${count(slots)} slots` : null),
-    figure("Jobs left", count(sum(live, (batch) => batch.jobs.total - batch.jobs.succeeded - batch.jobs.errored - batch.jobs.canceled - batch.jobs.expired))),
+    figure("Jobs left", count(now.jobs_left)),
     figure("Workers", count(now.workers.length), now.workers.length ? null : "start one: promptmill up"));
 }
 
@@ -41,7 +41,8 @@ function charts(history) {
     chart("Dollars an hour", history.at, history.usd_per_h, (value) => `${dollars(value.toFixed(4))}/h`, history.every_s));
 }
 
-function batches(list) {
+function batches(now) {
+  const list = now.batches;
   if (!list.length) return section("Batches", el("p", {}, "There is no batch yet; make one with: ", el("code", {}, "promptmill submit FILE")));
   const rows = list.map((batch) => ({ key: batch.batch_id, cells: [
     [link(`/batch/${encodeURIComponent(batch.batch_id)}`, batch.name), el("span", { class: "under quiet" }, batch.model)],
@@ -50,7 +51,8 @@ function batches(list) {
     pace(batch),
     cost(batch),
   ] }));
-  return section("Batches", table("The newest batches first", ["Batch", "State", "Progress", "Pace", "Cost"], rows));
+  return section("Batches", table("The newest batches first", ["Batch", "State", "Progress", "Pace", "Cost"], rows),
+    now.more ? el("p", { class: "quiet" }, `and ${several(now.more, "older batch", "older batches")} not ended: `, el("code", {}, "promptmill list --limit 1000")) : null);
 }
 
 function why(batch) {
@@ -60,7 +62,7 @@ function why(batch) {
 
 function pace(batch) {
   if (batch.state === "ended") return el("span", { class: "quiet" }, batch.ended_at ? ["ended ", el("span", { class: "whole" }, moment(batch.ended_at))] : "");
-  return [batch.state === "active" || batch.answers_per_s ? answers(batch.answers_per_s) : "", batch.eta_s === null ? null : el("span", { class: "under quiet" }, `${duration(batch.eta_s)} left`)];
+  return [batch.state === "active" || batch.answers_per_s ? answers(batch.answers_per_s) : "", batch.eta_s === null ? null : el("span", { class: "under quiet" }, el("span", { class: "whole" }, `${duration(batch.eta_s)} left`))];
 }
 
 function limits(now) {
@@ -109,12 +111,12 @@ function workers(list) {
   if (!list.length) return section("Workers", el("p", {}, "No worker is running; start one with: ", el("code", {}, "promptmill up")));
   const rows = list.map((worker) => ({ key: worker.id, cells: [
     [`${worker.host}, process ${worker.pid}`],
-    [meter(`${worker.host} ${worker.pid}: calls in flight`, worker.running, worker.slots), el("span", { class: "under" }, `${count(worker.running)} of ${count(worker.slots)} slots`)],
+    [meter(`${worker.host} ${worker.pid}: slots in use`, worker.running, worker.slots), el("span", { class: "under" }, `${count(worker.running)} of ${count(worker.slots)}`)],
     [worker.endpoint || "unknown"],
     [worker.version],
     [moment(worker.started_at)],
   ] }));
-  return section("Workers", table("Worker processes that live", ["Process", "In flight", "Calls", "Version", "Since"], rows));
+  return section("Workers", table("Worker processes that live; slots as each told last", ["Process", "Slots in use", "Calls", "Version", "Since"], rows));
 }
 
 function keys(found) {

@@ -4,13 +4,21 @@ import { batchPage } from "./batch.js";
 import { el, render } from "./dom.js";
 import { Live } from "./live.js";
 import { overview } from "./overview.js";
-import { ask, person, say, signIn, signOut, whoIsIt } from "./person.js";
+import { ask, person, say, signIn, signOut, whenSignedOut, whoIsIt } from "./person.js";
 import { duration, moment } from "./words.js";
 
 const place = location.pathname.match(/^\/batch\/(.+)$/);
-const batch = place ? decodeURIComponent(place[1]) : null;
+const batch = place ? named(place[1]) : null;
 const seen = { overview: null, history: null, batch: null };
 let live = null;
+
+function named(path) {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path; // no name that was ever written so: the server says that there is no such batch
+  }
+}
 
 function show() {
   const page = batch === null ? overview : batchPage;
@@ -20,11 +28,11 @@ function show() {
   document.title = seen.batch && seen.batch.name ? `${seen.batch.name} · Promptmill` : "Promptmill";
 }
 
-const LINES = { live: "live", asking: "every few seconds", closed: "signed out" };
+const LINES = { live: "live", asking: "every few seconds", old: "the figures are late", silent: "no word from the server", closed: "signed out" };
 let line = "";
 function tellLine(how, seconds) {
-  const text = LINES[how] || `no word from the server for ${duration(seconds)}`;
-  const said = how === "silent" ? "no word from the server" : text;
+  const said = LINES[how];
+  const text = how === "old" ? `what you see is ${duration(seconds)} old` : how === "silent" ? `${said} for ${duration(seconds)}` : said;
   if (how === "closed" && line !== text) begin();
   line = text;
   const where = document.getElementById("line");
@@ -54,7 +62,7 @@ async function enter({ token }) {
 function showDoor() {
   Object.assign(seen, { overview: null, history: null, batch: null });
   render(document.getElementById("notices"), []);
-  render(document.getElementById("main"), [el("p", { key: "door" }, "The figures are for those who have the token of this page: sign in to see them.")]);
+  render(document.getElementById("main"), [el("p", { key: "door" }, "The figures are for those who have the token of this page: sign in to see them. The token is what PROMPTMILL_DASHBOARD_TOKEN says, or the file that PROMPTMILL_DASHBOARD_TOKEN_FILE names, where the page runs.")]);
 }
 
 async function begin() {
@@ -77,4 +85,5 @@ async function begin() {
   } });
 }
 
+whenSignedOut(begin);
 begin();

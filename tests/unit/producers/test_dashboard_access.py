@@ -25,6 +25,12 @@ def test_beyond_this_machine_it_needs_a_token(host: str) -> None:
     assert not Access(host, TOKEN).reads_freely
 
 
+def test_half_a_character_is_no_token() -> None:
+    assert not Access("127.0.0.1", TOKEN).is_token("\ud800")
+    with pytest.raises(ConfigurationError, match="is no text"):
+        Access("127.0.0.1", "\udcff" * 20)
+
+
 def test_behind_a_proxy_it_needs_a_token_too() -> None:
     with pytest.raises(ConfigurationError, match="--allow-host"):
         Access("127.0.0.1", names=frozenset({"mill.example.org"}))
@@ -78,6 +84,7 @@ def test_what_is_no_name_of_a_host_is_refused(name: str) -> None:
         ("http://127.0.0.1:8789", False),
         ("http://evil.example", False),
         ("null", False),
+        ("http://[", False),
         (None, False),
     ],
 )
@@ -87,19 +94,22 @@ def test_an_action_comes_from_our_own_page(origin: str | None, same: bool) -> No
 
 def test_a_session_ends_by_itself_and_when_somebody_signs_out() -> None:
     sessions = Sessions()
-    first, second = sessions.begin(0.0), sessions.begin(0.0)
+    (first, _), (second, guard) = sessions.begin(0.0), sessions.begin(0.0)
 
     sessions.end(first)
 
     assert sessions.find(first, 1.0) is None
-    assert sessions.find(second, LASTS_S - 1) is not None
+    found = sessions.find(second, LASTS_S - 1)
+    assert found is not None
+    assert found.is_guard(guard)
+    assert not found.is_guard(second)
     assert sessions.find(second, LASTS_S) is None
     assert sessions.find(None, 0.0) is None
 
 
 def test_the_oldest_session_ends_for_one_too_many() -> None:
     sessions = Sessions()
-    names = [sessions.begin(0.0) for _ in range(MOST + 1)]
+    names = [sessions.begin(0.0)[0] for _ in range(MOST + 1)]
 
     assert sessions.find(names[0], 1.0) is None
     assert all(sessions.find(name, 1.0) for name in names[1:])
