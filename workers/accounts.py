@@ -40,13 +40,13 @@ class Accounts:
 
     Args:
         keys: every key this process knows.
-        read_keys: reads them anew; a file may have been replaced a moment ago.
+        read_keys: has them read anew, soon; a file may have been replaced a moment ago.
         peek: asks the limiter for the state of a pool.
         clock: says whose rest at a spend limit is over.
     """
 
     keys: KeyRing
-    read_keys: Callable[[], Iterable[Key]]
+    read_keys: Callable[[], None]
     peek: Callable[[Pool], Awaitable[PoolState]]
     clock: Clock = field(default_factory=SystemClock)
     _states: dict[Pool, PoolState] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Accounts:
         try:
             return self.keys.usable(group, now=self.clock.now())
         except NoUsableKey:
-            self.keys.refresh(self.read_keys())
+            self.read_keys()
             if resumed_at is not None:
                 self.keys.forgive(resumed_at)
             return self.keys.usable(group, now=self.clock.now())

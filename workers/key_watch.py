@@ -1,8 +1,8 @@
 """The keys of one worker process, kept up with what their files, commands and functions say now.
 
 The idea: files are read anew every second and not only when they look changed, so that no way of replacing one (in place,
-by a rename, by a symlink's swap) is missed; tokens are fetched before they end. All of it happens on threads of its own,
-because a file may lie on a network and a command may hang. What cannot be read leaves what is known as it is.
+by a rename, by a symlink's swap) is missed; tokens are fetched before they end. All of it happens on threads of its own
+and never on the loop, because a file may lie on a network and a command may hang. What cannot be read leaves what is known as it is.
 """
 
 import asyncio
@@ -25,8 +25,12 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 LOOK_S: Final = 1.0
-READ_AGAIN_S: Final = 0.2
-"""Between two readings on behalf of jobs that have no key."""
+READING_S: Final = 3.0
+"""So long jobs wait for the reading that follows a refusal; a file may lie on a network that is away."""
+GRACE_S: Final = 1.0
+"""Above its own time limit, when a fetch is given up."""
+MOST_LEFT: Final = 3
+"""Fetches of one source that hang: its function is not called again until one of them has ended."""
 FIRST_TOKENS_S: Final = 15.0
 """How long a worker's start waits for its first tokens."""
 
@@ -78,7 +82,8 @@ class KeyWatch:
     _faults: Mapping[str, str] = field(default_factory=dict)
     _shown: Mapping[str, Key] = field(default_factory=dict)
     _is_reading: bool = False
-    _read_at: float = float("-inf")
+    _owes_reading_since: float | None = None
+    _under_way: dict[str, set[object]] = field(default_factory=dict)
     _owes_going_on: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -87,7 +92,8 @@ class KeyWatch:
         """Read the files, and wait for the first tokens, though not for long: without one the others carry on."""
         self.ring.on_refused = self._refused
         self.ring.on_held_in_vain = self._held_in_vain
-        self.ring.expecting = lambda: any(keeper.is_awaited for keeper in self._keepers.values())
+        self.ring.expecting = self._is_expecting
+        self.ring.why_not_followed = self._why_not_followed
         await self._read_files()
         self._fetch_due()
         if self._tasks:
@@ -103,11 +109,9 @@ class KeyWatch:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def read_now(self) -> list[Key]:
-        """The keys as the files say at this moment, for a job that has none; blocks for the length of a small file."""
-        if not self._is_reading and time.monotonic() - self._read_at > READ_AGAIN_S:
-            self._take(read(self.declared))
-        return self._keys()
+    def read_soon(self) -> None:
+        """Have the files read now, for a job that has no key: by a thread, because a file may lie on a network."""
+        self._wake.set()
 
     async def _run(self) -> None:
         while True:
@@ -123,16 +127,17 @@ class KeyWatch:
                 self._begin(self._go_on())
 
     async def _read_files(self) -> None:
-        self._is_reading = True
+        self._is_reading, owed = True, self._owes_reading_since
         try:
             self._take(await apart(partial(read, self.declared)))
+            if owed == self._owes_reading_since:
+                self._owes_reading_since = None
         except Exception as error:  # noqa: BLE001  # the next second may go better, and nobody else does it
             log.warning("keys_not_read", error=type(error).__name__)
         finally:
             self._is_reading = False
 
     def _take(self, reading: Reading) -> None:
-        self._read_at = time.monotonic()
         self._say(reading.faults)
         if reading.sources is not None:
             self._sources = reading.sources
@@ -153,17 +158,45 @@ class KeyWatch:
                 self._begin(self._fetch(keeper))
 
     async def _fetch(self, keeper: TokenKeeper) -> None:
-        label = keeper.source.label
+        """Every way out of here but the end of the worker leaves the keeper with a token or a failure."""
+        source = keeper.source
         try:
-            token: Token = await apart(partial(fetch_token, keeper.source, self.clock))
-        except (Unavailable, RuntimeError) as error:  # or no thread could be started
-            level = logging.INFO if str(error) == keeper.why else logging.WARNING
-            log.log(level, "token_not_fetched", key=label, why=str(error), in_use=keeper.key is not None)
-            keeper.failed(str(error))
-        else:
+            async with asyncio.timeout(source.timeout_s + GRACE_S):
+                token = await self._fetch_apart(source)
             keeper.took(token)
-            log.info("token_fetched", key=label, until=_text(token.expires_at))
+        except TimeoutError:
+            self._failed(keeper, f"the {source.kind} has not answered within {source.timeout_s:g} s")
+        except Unavailable as error:
+            self._failed(keeper, str(error))
+        except Exception as error:  # noqa: BLE001  # no thread could be started, say
+            self._failed(keeper, f"the {source.kind} could not be asked ({type(error).__name__})")
+        else:
+            log.info("token_fetched", key=source.label, until=_text(token.expires_at))
         self._show()
+
+    def _fetch_apart(self, source: KeySource) -> "asyncio.Future[Token]":
+        under_way = self._under_way.setdefault(source.label, set())
+        if len(under_way) >= MOST_LEFT:
+            raise Unavailable(f"{len(under_way)} calls of the {source.kind} hang, so it is not called again")
+        one: object = object()
+
+        def fetch() -> Token:
+            try:
+                return fetch_token(source, self.clock)
+            finally:
+                under_way.discard(one)
+
+        under_way.add(one)
+        try:
+            return apart(fetch)
+        except RuntimeError:
+            under_way.discard(one)
+            raise
+
+    def _failed(self, keeper: TokenKeeper, why: str) -> None:
+        level = logging.INFO if why == keeper.why else logging.WARNING
+        log.log(level, "token_not_fetched", key=keeper.source.label, why=why, in_use=keeper.key is not None)
+        keeper.failed(why)
 
     def _show(self) -> None:
         """Tell the ring; a key where there was none to use lets go on what was paused for want of one."""
@@ -212,7 +245,18 @@ class KeyWatch:
             log.warning("keys_readable_again", key=label or None)
         self._faults = faults
 
+    def _is_expecting(self) -> bool:
+        """A refused key may have been replaced a moment ago; a token may be on its way."""
+        owed = self._owes_reading_since
+        if owed is not None and time.monotonic() - owed < READING_S:
+            return True
+        return any(keeper.is_awaited for keeper in self._keepers.values())
+
+    def _why_not_followed(self, key: Key) -> str | None:
+        return next((keeper.why for keeper in self._keepers.values() if keeper.key is key), None)
+
     def _refused(self, key: Key) -> None:
+        self._owes_reading_since = time.monotonic()
         for keeper in self._keepers.values():
             keeper.refused(key)
         self._show()
@@ -252,7 +296,10 @@ def apart(act: Callable[[], T]) -> "asyncio.Future[T]":
         try:
             told = partial(deliver, future.set_result, act())
         except BaseException as error:  # noqa: BLE001  # whoever waits is told
-            told = partial(deliver, future.set_exception, error)
+            # An exit that is raised on the loop would end the process, a cancellation the task that waits.
+            is_fault = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            fault = error if is_fault else RuntimeError(type(error).__name__)
+            told = partial(deliver, future.set_exception, fault)
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(told)
 

@@ -182,7 +182,7 @@ class WorkerProcess:
             outcomes=outcomes,
             limiter=self.limiter,
             client=self.client,
-            accounts=Accounts(self.keys, self.key_watch.read_now, self.limiter.peek, self.clock),
+            accounts=Accounts(self.keys, self.key_watch.read_soon, self.limiter.peek, self.clock),
             estimator=estimator,
             meet=self.experiences.meet,
             serves=lambda job: job.endpoint == self.runtime.endpoint_name,

@@ -178,7 +178,7 @@ def _pipeline(writer: Writer, client: ClaudeClient, ceilings: Ceilings) -> Pipel
         outcomes=outcomes,
         limiter=limiter,
         client=client,
-        accounts=Accounts(keys, lambda: [KEY], limiter.peek),
+        accounts=Accounts(keys, lambda: None, limiter.peek),
         estimator=Estimator(),
         meet=_meet,
         serves=lambda _job: True,

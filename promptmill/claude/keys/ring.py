@@ -52,12 +52,14 @@ class KeyRing:
         on_refused: hears of each key that the API refused for everything.
         on_held_in_vain: hears that something was paused for want of a key, and that there is one meanwhile.
         expecting: whether a key is about to come, so that nothing need be paused for want of one.
+        why_not_followed: why there is no new token in the place of one that ended, where that is known.
     """
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self.on_refused: Callable[[Key], None] = lambda _key: None
         self.on_held_in_vain: Callable[[], None] = lambda: None
         self.expecting: Callable[[], bool] = lambda: False
+        self.why_not_followed: Callable[[Key], str | None] = lambda _key: None
         self._keys = tuple(keys)
         self._missing: tuple[Missing, ...] = ()
         self._retired: dict[tuple[Key, str | None], _Refusal] = {}
@@ -201,7 +203,8 @@ class KeyRing:
         if (refusal := self._retired.get((key, None))) is not None:
             return KeyStanding.REFUSED, refusal.why, None
         if (ended := _ended(key, now)) is not None:
-            return KeyStanding.EXPIRED, ended, None
+            why = self.why_not_followed(key)
+            return KeyStanding.EXPIRED, f"{ended}; {why}" if why else ended, None
         rest = self._resting.get(key.account)
         if rest is not None and (rest.until is None or rest.until > now):
             return KeyStanding.RESTING, rest.why, rest.until

@@ -128,15 +128,28 @@ async def test_a_refusal_has_the_files_read_at_once(
     await until(lambda: secret(watching) == "two")
 
 
-async def test_a_job_without_a_key_reads_the_files_itself(
-    place: Place, watch: Watch, monkeypatch: pytest.MonkeyPatch
+async def test_for_a_job_without_a_key_the_files_are_read_at_once_and_not_by_the_loop(
+    place: Place, watch: Watch, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_watch, "LOOK_S", 60)
-    monkeypatch.setattr(key_watch, "READ_AGAIN_S", 0)
     place.key("one")
     watching = await watch()
     place.key("two")
-    assert [key.secret.get_secret_value() for key in watching.read_now()] == ["two"]
+    watching.read_soon()
+    assert secret(watching) == "one"
+    await until(lambda: secret(watching) == "two")
+
+
+async def test_after_a_refusal_nothing_is_paused_before_the_files_were_read_again(
+    place: Place, watch: Watch, until: Until
+) -> None:
+    place.key("one")
+    watching = await watch()
+    (key,) = watching.ring.usable(GROUP)
+    assert not watching.ring.expecting()
+    watching.ring.retire(key, None, "401")
+    assert watching.ring.expecting()
+    await until(lambda: not watching.ring.expecting())
 
 
 async def test_the_first_token_is_there_when_the_worker_begins(place: Place, watch: Watch) -> None:
@@ -230,3 +243,65 @@ async def test_an_endless_wait_for_a_file_holds_up_nothing() -> None:
     assert watching.ring.usable(GROUP) == (kept,)
     release.set()
     await watching.stop()
+
+
+PROVIDER = """
+import sys, threading
+asked = 0
+def leaving(): raise SystemExit(1)
+def hanging():
+    global asked
+    asked += 1
+    if asked == 1:
+        return {"token": "token-1", "expires_in": 0.3}
+    threading.Event().wait(10 if asked < 5 else 0)
+    return "token-2"
+"""
+
+
+@pytest.fixture
+def provided(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`provided("hanging")`: the keys are what this function says."""
+    monkeypatch.setattr("promptmill.claude.keys.tokens.AFTER_FAILURE_S", 0.05)
+    monkeypatch.setattr("promptmill.claude.keys.tokens.SOONEST_S", 0.05)
+    monkeypatch.setattr(key_watch, "GRACE_S", 0.1)
+    (place.file.parent / "watched_provider.py").write_text(PROVIDER)
+    monkeypatch.syspath_prepend(str(place.file.parent))
+    monkeypatch.delitem(sys.modules, "watched_provider", raising=False)
+
+    def write(name: str) -> None:
+        place.write(f'[[key]]\nlabel = "p"\nprovider = "watched_provider:{name}"\ntimeout_s = 0.1\n')
+
+    return write
+
+
+async def test_a_function_that_asks_to_exit_ends_nothing(
+    provided: Callable[[str], None], watch: Watch
+) -> None:
+    provided("leaving")
+    watching = await watch()
+    (state,) = watching.ring.states(watching.clock.now())
+    assert (state.standing, state.why) == ("missing", "the provider failed (SystemExit)")
+
+
+async def test_a_function_that_hangs_is_given_up_and_called_again_and_threads_do_not_pile_up(
+    provided: Callable[[str], None], watch: Watch, until: Until
+) -> None:
+    def state() -> tuple[str, str]:
+        (found,) = watching.ring.states(watching.clock.now())
+        return found.standing, found.why or ""
+
+    provided("hanging")
+    watching = await watch()
+    assert secret(watching) == "token-1"
+    await until(lambda: state()[0] == "expired" and "has not answered within 0.1 s" in state()[1])
+    await until(lambda: "3 calls of the provider hang" in state()[1])
+    assert sum(thread.name == "promptmill-keys" for thread in threading.enumerate()) <= 4
+
+
+async def test_what_is_run_apart_and_exits_ends_only_itself() -> None:
+    def leave() -> None:
+        raise SystemExit(1)
+
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        await apart(leave)

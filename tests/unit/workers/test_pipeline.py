@@ -170,7 +170,7 @@ class Bench:
             outcomes=outcomes,
             limiter=self.limiter,
             client=self.claude,  # type: ignore[arg-type]  # all the pipeline asks of it is `create`
-            accounts=Accounts(self.keys, lambda: [KEY], self.limiter.peek),
+            accounts=Accounts(self.keys, lambda: None, self.limiter.peek),
             estimator=Estimator(),
             meet=self.meet,
             serves=lambda job: job.endpoint == "simulated",
@@ -427,13 +427,13 @@ async def test_a_refused_key_is_retired_and_without_another_the_batch_waits(benc
     assert held.reason == "key main was refused (no)"
 
 
-async def test_a_replaced_key_is_read_before_anybody_is_told_that_there_is_none(bench: Bench) -> None:
+async def test_a_job_without_a_key_has_the_files_read(bench: Bench) -> None:
+    heard: list[str] = []
     bench.keys.retire(KEY, None, "revoked")
-    bench.pipeline.accounts.read_keys = lambda: [
-        Key(label="main", secret=SecretStr("new"), account="account")
-    ]
-    await bench.start()
-    assert bench.rows.kinds()[-1] is Write.COMPLETE
+    bench.pipeline.accounts.read_keys = lambda: heard.append("read")
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert heard == ["read"]
 
 
 async def test_while_a_key_is_on_its_way_a_job_waits_and_nothing_is_paused(bench: Bench) -> None:
@@ -449,7 +449,6 @@ async def test_a_key_that_comes_while_the_batch_is_paused_lets_it_go_on(bench: B
     heard: list[str] = []
     bench.keys.retire(KEY, None, "revoked")
     bench.keys.on_held_in_vain = lambda: heard.append("go on")
-    bench.pipeline.accounts.read_keys = lambda: [KEY]
     bench.pipeline.outcomes.pause = lambda _held: bench.keys.refresh([replace(KEY, secret=SecretStr("new"))])
     with pytest.raises(Deferred):
         await bench.start()
