@@ -18,7 +18,7 @@ from promptmill.store.purging import Part
 _TRANSACTION_S = 0.025
 _SMALLEST_PAGE = 100
 _LARGEST_PAGE = 2_000
-_BATCHES = 500
+_BATCHES = 2_000
 _BETWEEN_TRIES_S = 0.1
 
 
@@ -33,7 +33,7 @@ class Retention:
     @property
     def is_for_ever(self) -> bool:
         """Whether nothing is ever deleted."""
-        return not any(self._days.values())
+        return all(days is None for days in self._days.values())
 
     @property
     def _days(self) -> Mapping[Part, float | None]:
@@ -62,12 +62,14 @@ def to_delete(row: BatchRow, wanted: Iterable[Part]) -> frozenset[Part]:
 
 
 def due(database: Database, retention: Retention) -> Iterator[tuple[BatchRow, frozenset[Part]]]:
-    """The batches that are kept longer than they should, and what of them; some hundreds are read at a time."""
+    """The batches that are kept longer than they should, and what of them; some thousands are read at a time."""
+    if retention.is_for_ever:
+        return
     with database.read() as conn:
         now = database_now(conn)
     moments = retention.moments(now)
     last: BatchRow | None = None
-    while moments:
+    while True:
         with database.read() as conn:
             rows = purging.old(conn, moments, after=last, most=_BATCHES)
         for row in rows:

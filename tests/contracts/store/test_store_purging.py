@@ -19,6 +19,9 @@ from promptmill.store import batches, failures, jobs, purging, results, retrying
 from promptmill.store.purging import Part
 from promptmill.store.tables import METADATA, job, reply
 from promptmill.usage import Usage
+from promptmill.webhooks import Secrets
+from workers.notices import Herald
+from workers.upkeep import Upkeep
 
 PROMPT, ANSWER, QUOTE = "a question nobody may keep", "an answer nobody may keep", "quoted by an error"
 BOTH = frozenset({Part.PROMPTS, Part.ANSWERS})
@@ -262,3 +265,12 @@ def test_a_purge_holds_up_no_writer_while_somebody_reads_sqlite(world_of: Any, s
     assert max(waits) < 2
     assert retention.forget(world.database, clock=SystemClock(), patience=5)
     assert left_in_files(sqlite_url, PROMPT, ANSWER) == []
+
+
+def test_a_worker_that_steps_down_leaves_the_rest_of_a_batch_to_the_next(world: Any) -> None:
+    made = ended_batch(world, 3)
+    herald = Herald(world.database, Secrets())
+    kept = Upkeep(world.database, herald, Retention(prompts_days=0), SystemClock())
+    kept.step_down()
+    assert kept.delete_old() == 0
+    assert world.row(made).purged_at is None
