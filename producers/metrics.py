@@ -85,10 +85,12 @@ class MetricsReader:
             return self._shown[1]
 
     def _found(self) -> Iterable[Found]:
-        found = list(limits_metrics.samples(look(self._limits, self._backlog, self._settings)))
+        limits = look(self._limits, self._backlog, self._settings)
+        found = list(limits_metrics.samples(limits))
         found.append((metrics.BUILD, (promptmill.__version__,), 1.0))
         settings = with_running_redis(self._settings)
-        with _redis(settings.redis_url) as redis:
+        # Who has just been waited for in vain is not waited for again in the same scrape.
+        with _redis(settings.redis_url if limits.silence is None else None) as redis:
             seen = self._ask_database(redis)
             found.append((metrics.DATABASE_REACHABLE, (), float(seen is not None)))
             if seen is not None:

@@ -54,7 +54,7 @@ def figures(database: Database) -> Figures:
             totals=totals.totals(connection),
             served=totals.served(connection),
             calls=totals.latest_calls(connection, now),
-            workers=workers.live(connection, now),
+            workers=_one_a_name(workers.live(connection, now)),
             schedules=totals.schedules(connection),
         )
 
@@ -90,6 +90,11 @@ def of_figures(figures: Figures, counters: Mapping[str, int] | None) -> Iterator
 def name_of(worker: WorkerRow) -> str:
     """What a worker is called in labels: an id would tell nobody where to look."""
     return f"{worker.host}/{worker.pid}"
+
+
+def _one_a_name(rows: Sequence[WorkerRow]) -> Sequence[WorkerRow]:
+    """The newest of each name: where a worker was killed and started anew, both count as alive for some seconds."""
+    return tuple({name_of(row): row for row in sorted(rows, key=lambda row: row.started_at)}.values())
 
 
 def _sums(totals: Totals) -> Iterator[tuple[Metric, tuple[str, ...], int]]:

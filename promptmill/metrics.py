@@ -199,7 +199,7 @@ BATCH_PAUSED = Metric(
 CALL_SECONDS = Metric(
     "promptmill_recent_call_seconds",
     "seconds",
-    "How long calls took, by percentile: of the latest 1,000 that began within 10 minutes and have ended.",
+    "How long calls took, by percentile: of the 1,000 that ended last, within 10 minutes.",
     ("group", "percentile"),
 )
 QUEUE = Metric(

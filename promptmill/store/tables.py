@@ -31,6 +31,7 @@ RUNNING = "state = 'running'"
 QUEUED = "state = 'queued'"
 FAILED_TRIES = "outcome NOT IN ('open', 'succeeded')"
 ANSWERED = "outcome = 'succeeded'"
+CLOSED = "closed_at IS NOT NULL"
 ENDED_BADLY = "state IN ('errored', 'expired')"
 NOTICE_OWED = "notify_url IS NOT NULL AND notified_at IS NULL"
 NOTICE_AGAIN: dict[str, Any] = {"notified_at": None, "notify_tries": 0, "notify_after": None}
@@ -220,6 +221,7 @@ class Attempt(Row, table=True):
         UniqueConstraint("job_id", "number"),
         _partial("attempt_failed", "batch_id", "outcome", where=FAILED_TRIES),
         Index("attempt_opened", "opened_at", "model_group"),
+        _partial("attempt_closed", "closed_at", where=CLOSED),
         _partial("attempt_answered", "batch_id", "model_group", "opened_at", where=ANSWERED),
     )
 

@@ -15,7 +15,17 @@ from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, case, func,
 from promptmill.recurrence import ScheduleState
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState, PausedBy
 from promptmill.store.columns import UTCDateTime
-from promptmill.store.tables import OUT, SERVED, attempt, batch, batch_count, job, schedule, schedule_run
+from promptmill.store.tables import (
+    CLOSED,
+    OUT,
+    SERVED,
+    attempt,
+    batch,
+    batch_count,
+    job,
+    schedule,
+    schedule_run,
+)
 from promptmill.store.tallies import OUTCOME
 
 LATEST_CALLS: Final = 1_000
@@ -139,9 +149,9 @@ def _jobs(row: Row[Any], out: Mapping[str, int]) -> dict[JobState, int]:
 
 
 def latest_calls(conn: Connection, now: datetime) -> dict[str, list[float]]:
-    """How many seconds the latest calls took that have ended, by model group, in rising order.
+    """How many seconds the calls took that ended last, by model group, in rising order.
 
-    LATEST_CALLS at most, begun within LATEST_WITHIN. Those that go on are missing, so the longest are as well.
+    LATEST_CALLS at most, within LATEST_WITHIN. By their end: of those that began last, only the quick ones have ended.
     """
     found: dict[str, list[float]] = {}
     for group, opened_at, closed_at in conn.execute(_LATEST, {"since": now - LATEST_WITHIN}):
@@ -191,14 +201,12 @@ _SERVED = (
 _OUT_OF_SERVED = (
     select(job.c.batch_id, job.c.state, func.count()).where(text(OUT)).group_by(job.c.batch_id, job.c.state)
 )
-_NEWEST = (
+_LATEST = (
     select(attempt.c.model_group, attempt.c.opened_at, attempt.c.closed_at)
-    .where(attempt.c.opened_at >= bindparam("since", type_=UTCDateTime()))
-    .order_by(attempt.c.opened_at.desc())
+    .where(text(CLOSED), attempt.c.closed_at >= bindparam("since", type_=UTCDateTime()))
+    .order_by(attempt.c.closed_at.desc())
     .limit(LATEST_CALLS)
-    .subquery()
 )
-_LATEST = select(_NEWEST).where(_NEWEST.c.closed_at.is_not(None))
 _RUNS = schedule_run.alias()
 _LAST_DUE = select(func.max(_RUNS.c.due_at)).where(_RUNS.c.schedule_id == schedule.c.id).scalar_subquery()
 _SCHEDULES = (

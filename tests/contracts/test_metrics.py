@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import socket
 import subprocess
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +83,7 @@ def test_what_workers_tell_in_redis_is_shown_while_they_live(config: Settings, d
     new = workers.NewWorker(id="worker_1", host="here", pid=7, version="0", endpoint=None, slots=10)
     with database.begin() as connection:
         workers.register(connection, new, database_now(connection))
-    key = {
+    key: dict[str, Any] = {
         "account": "research",
         "label": "main",
         "kind": "file",
@@ -109,6 +112,40 @@ def test_what_workers_tell_in_redis_is_shown_while_they_live(config: Settings, d
     assert ("promptmill_key_expires_timestamp_seconds", "research", "token") not in found
     assert found["promptmill_key_expires_timestamp_seconds", "research", "main"] == 1796083200
     assert found["promptmill_messages_refused_total", "another_task"] == 3
+
+
+def test_a_worker_that_was_started_anew_with_its_number_is_shown_once(
+    config: Settings, database: Database
+) -> None:
+    with database.begin() as connection:
+        now = database_now(connection)
+        for seconds, slots in ((2, 20), (1, 10)):  # the newer first
+            new = workers.NewWorker(
+                id=f"worker_{slots}", host="here", pid=7, version="0", endpoint=None, slots=slots
+            )
+            workers.register(connection, new, now - timedelta(seconds=3 - seconds))
+
+    text = exposition(config)
+
+    assert text.count(b"promptmill_worker_slots{") == 1
+    assert series_of(text)["promptmill_worker_slots", "here/7"] == 20
+
+
+@pytest.mark.timeout(20)
+def test_a_redis_that_takes_connections_and_says_nothing_holds_a_scrape_up_for_a_little(
+    config: Settings, database: Database
+) -> None:
+    a_batch(database, 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = config.model_copy(
+            update={"redis_url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "broker_url": None}
+        )
+        began = time.monotonic()
+        found = series_of(exposition(config))
+
+    assert time.monotonic() - began < 4
+    assert found["promptmill_limiter_reachable",] == 0
+    assert found["promptmill_jobs", "pending"] == 2
 
 
 def test_labels_are_those_that_were_promised(config: Settings, database: Database) -> None:

@@ -3,9 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from promptmill.recurrence import Due, Missed, Overlap, ScheduleState, Timetable
 from promptmill.states import JobState
-from promptmill.store import schedules, totals
+from promptmill.store import schedule_runs, schedules, totals
 
 GROUP = "claude-sonnet-5"
 
@@ -92,6 +94,22 @@ def test_the_latest_calls_are_told_by_how_long_they_took(world: Any) -> None:
         assert totals.latest_calls(conn, world.tick(700)) == {}
 
 
+def test_calls_in_flight_do_not_push_aside_those_that_ended_before_them(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals, "_LATEST", totals._LATEST.limit(2))
+    slow, *_ = world.running(world.batch(1))
+    world.tick(60)
+    world.running(world.batch(3))
+    quick, *_ = world.running(world.batch(1))
+    world.tick(1)
+    world.complete(quick)
+    world.complete(slow)
+
+    with world.database.read() as conn:
+        assert totals.latest_calls(conn, world.now) == {GROUP: [1.0, 61.0]}
+
+
 def test_schedules_tell_their_next_and_last_due_time_and_none_while_paused(world: Any) -> None:
     now = world.now
     with world.database.begin() as conn:
@@ -99,7 +117,7 @@ def test_schedules_tell_their_next_and_last_due_time_and_none_while_paused(world
         idle = schedules.add(conn, a_schedule("idle", now), now)
         schedules.set_state(conn, idle.id, ScheduleState.PAUSED, None, now)
         for days in (2, 1):
-            schedules.record(conn, nightly.id, Due(now - timedelta(days=days)), now)
+            schedule_runs.record(conn, nightly.id, Due(now - timedelta(days=days)), now)
 
     with world.database.read() as conn:
         assert totals.schedules(conn) == [

@@ -1,4 +1,4 @@
-"""Recurring runs, notices of a batch's end, and batches whose prompts and answers were deleted."""
+"""Recurring runs, notices of a batch's end, batches whose texts were deleted, and which calls ended last."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,6 +23,7 @@ def upgrade() -> None:
     ):
         op.add_column("batch", column)
     _index("batch_notice", "batch", ["notify_after"], "notify_url IS NOT NULL AND notified_at IS NULL")
+    _index("attempt_closed", "attempt", ["closed_at"], "closed_at IS NOT NULL")
 
 
 def _make_schedules() -> None:
