@@ -15,7 +15,7 @@ from producers.pace import Pace
 from producers.prediction import Prediction, Terms, predict
 from promptmill.budgets import Budget, next_call_of
 from promptmill.catalogue import Catalogue, limit_group
-from promptmill.errors import Unavailable
+from promptmill.errors import ConfigurationError, Unavailable
 from promptmill.experience import Experience
 from promptmill.logs import get_logger
 from promptmill.pricing import PriceBook
@@ -264,7 +264,10 @@ def _predict(database: Database, batch: BatchRow, settings: Settings) -> Predict
     """By what is known of the model that most of its prompts ask for, at the terms that they share."""
     group = Catalogue(settings.models).group_of(batch.model)
     with database.read() as connection:
-        shared = batches.shared_of(connection, batch.id)
+        try:
+            shared = batches.shared_of(connection, batch.id)
+        except ConfigurationError:  # its key is lost; all else about it can be said
+            shared = {}
         terms = Terms(shared.get("speed"), shared.get("inference_geo"))
         known = _known(connection, batch, limit_group(group, terms.speed))
         if batch.succeeded and terms.speed is None and not known.basis.batch:

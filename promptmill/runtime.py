@@ -59,10 +59,15 @@ def open_database(settings: Settings, *, reads_texts: bool = True) -> Iterator[D
                 raise
             database.migrate()
         if reads_texts and not database.check_keys():
-            log.warning("old_batch_unreadable", why=_KEY_LOST)
+            _say_once(_KEY_LOST)
         yield database
     finally:
         database.close()
+
+
+@cache
+def _say_once(why: str) -> None:
+    log.warning("old_batch_unreadable", why=why)
 
 
 @dataclass

@@ -22,13 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from promptmill.errors import ConfigurationError, InvalidInput, InvalidTransition, NotFound
+from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.ids import new_id
 from promptmill.states import BatchState, JobState, Lane, PausedBy, check_batch_change
 from promptmill.store.columns import UTCDateTime, storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none
-from promptmill.store.sealing import unseal
+from promptmill.store.sealing import unseal_if_possible
 from promptmill.store.tables import NOTICE_AGAIN, SERVED, batch
 from promptmill.store.tallies import Tallies, Tally, add
 from promptmill.store.waiting import call_back, end_waiting
@@ -222,10 +222,7 @@ def content_hash_of(conn: Connection, batch_id: str) -> str | None:
 def told_address(conn: Connection, batch_id: str) -> str | None:
     """Who is told of the end of a batch; None for nobody, and where no key opens the address (see `is_told`)."""
     stored = type_coerce(batch.c.notify_url, Text)
-    try:
-        return unseal(conn.dialect, conn.scalar(select(stored).where(batch.c.id == batch_id)))
-    except ConfigurationError:
-        return None
+    return unseal_if_possible(conn.dialect, conn.scalar(select(stored).where(batch.c.id == batch_id)))
 
 
 def list_recent(conn: Connection, limit: int = 20) -> Sequence[BatchRow]:

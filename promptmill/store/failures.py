@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, select, text
+from sqlalchemy import Connection, Dialect, Row, Select, Text, and_, bindparam, select, text, type_coerce
 
 from promptmill.advice import advice_for
 from promptmill.states import JobState
+from promptmill.store.sealing import unseal_if_possible
 from promptmill.store.tables import ENDED_BADLY, FAILED_OF, attempt, job
 from promptmill.store.tallies import FAILED_JOBS, STOP_REASON, words_of
 
@@ -31,7 +32,7 @@ class FailureGroup:
         status, type, code: what the server said, where it said something.
         custom_id: of the first such job; None where the count is kept and no such job is found.
         attempts: how often that one was tried.
-        message, request_id: of its last attempt.
+        message, request_id: of its last attempt; no message where no key opens it.
     """
 
     jobs: int
@@ -58,7 +59,7 @@ def groups(conn: Connection, batch_id: str) -> Sequence[FailureGroup]:
     found = [(jobs, _said(word)) for word, jobs in counts.most_common(MOST_GROUPS)]
     samples = [(jobs, said, _sample(conn, batch_id, said)) for jobs, said in found]
     samples.sort(key=lambda each: (-each[0], each[2].seq if each[2] else 0))
-    return [_group(*each) for each in samples]
+    return [_group(conn.dialect, *each) for each in samples]
 
 
 def stop_reasons(conn: Connection, batch_id: str) -> dict[str, int]:
@@ -85,8 +86,9 @@ def _sample(conn: Connection, batch_id: str, said: Mapping[str, Any]) -> Row[*tu
 def _sample_of(known: frozenset[str]) -> Select[*tuple[Any, ...]]:
     """What is not known is NULL, which no parameter can say."""
     is_such = [job.c[name] == bindparam(name) if name in known else job.c[name].is_(None) for name in _PLACE]
+    message = type_coerce(attempt.c.error_message, Text).label("error_message")
     return (
-        select(job.c.seq, job.c.custom_id, job.c.attempts, attempt.c.error_message, attempt.c.request_id)
+        select(job.c.seq, job.c.custom_id, job.c.attempts, message, attempt.c.request_id)
         .select_from(job)
         .outerjoin(attempt, and_(_LAST, attempt.c.outcome == job.c.error_kind))
         .where(job.c.batch_id == bindparam("of_batch"), text(ENDED_BADLY), *is_such)
@@ -98,7 +100,9 @@ def _sample_of(known: frozenset[str]) -> Select[*tuple[Any, ...]]:
     )
 
 
-def _group(jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]] | None) -> FailureGroup:
+def _group(
+    dialect: Dialect, jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]] | None
+) -> FailureGroup:
     state = JobState(said["state"])
     return FailureGroup(
         jobs=jobs,
@@ -109,6 +113,6 @@ def _group(jobs: int, said: Mapping[str, Any], sample: Row[*tuple[Any, ...]] | N
         code=said["error_code"],
         custom_id=sample.custom_id if sample else None,
         attempts=sample.attempts if sample else 0,
-        message=sample.error_message if sample else None,
+        message=unseal_if_possible(dialect, sample.error_message) if sample else None,
         request_id=sample.request_id if sample else None,
     )

@@ -91,6 +91,14 @@ def unseal(dialect: Dialect, stored: str | None) -> str | None:
     return opened(vault_of(dialect), stored)
 
 
+def unseal_if_possible(dialect: Dialect, stored: str | None) -> str | None:
+    """The text that was stored; None also where no key opens it."""
+    try:
+        return unseal(dialect, stored)
+    except ConfigurationError:
+        return None
+
+
 def check_keys(conn: Connection) -> bool:
     """Try the keys on the newest batch, so that a program with wrong ones writes nothing.
 

@@ -149,6 +149,7 @@ def test_a_batch_whose_key_is_lost_holds_up_no_other(world_with: Any, sealed: An
         assert {each.id for each in batches.list_recent(conn)} == {lost.id, running.id, after.id}
         assert [each.id for each in batches.active(conn)] == [running.id]
         assert batches.find(conn, lost.name).is_told
+        assert [(each.jobs, each.message) for each in failures.groups(conn, lost.id)] == [(1, None)]
         told = {each.batch.id: each.url for each in notices.due(conn, world.now)}
         assert told == {lost.id: None, after.id: SECRETS["url"]}
         assert batches.cancel(conn, running.id, world.now).state is BatchState.ENDED
