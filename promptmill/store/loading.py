@@ -11,16 +11,19 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Row, Select, Text, case, func, select, type_coerce
 
 from promptmill import jsontext
+from promptmill.logs import get_logger
 from promptmill.prompts import Prompt, merge
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.ledger import OPEN, SUCCEEDED
 from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
-from promptmill.store.sealing import unseal
+from promptmill.store.sealing import unseal_if_possible
 from promptmill.store.tables import attempt, batch, job, prompt
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +69,28 @@ class LoadedJob:
 
 
 def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
-    """The jobs with those ids, by id; an unknown id is missing in the answer."""
+    """The jobs with those ids, by id; an unknown id is missing in the answer, and one whose text no key opens."""
     wanted = _IDS.parameters((each,) for each in ids)
     rows = _LOAD.run(conn, wanted).all()
     batches = batches_of(conn, {row.batch_id for row in rows})
     histories = _histories(conn, [row.id for row in rows if row.attempts])
-    return {
-        row.id: _loaded(row, unseal(conn.dialect, row.body) or "", batches[row.batch_id], histories[row.id])
-        for row in rows
-    }
+    shared = {each.id: _opened(conn, each.shared, each.name) for each in batches.values()}
+    loaded = {}
+    for row in rows:
+        of = batches[row.batch_id]
+        body = _opened(conn, row.body, of.name)
+        if body is not None and (common := shared[of.id]) is not None:
+            loaded[row.id] = _loaded(row, body, common, of, histories[row.id])
+    return loaded
+
+
+def _opened(conn: Connection, stored: str, batch_name: str) -> str | None:
+    text = unseal_if_possible(conn.dialect, stored)
+    if text is None:
+        log.error(
+            "key_lost", batch=batch_name, why="its prompts are encrypted, and no key opens them: cancel it"
+        )
+    return text
 
 
 def batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[Any]]:
@@ -110,7 +126,6 @@ _OF_BATCH = (
     "options",
     "template",
     "resumed_at",
-    "shared",
 )
 
 
@@ -127,7 +142,9 @@ _LOAD = Prepared(_load)
 
 @cache
 def _load_batches(dialect: str) -> Select[Any]:
-    return select(*(batch.c[name] for name in _OF_BATCH)).where(_IDS.among(dialect, batch.c.id))
+    # As it is stored: one that no key opens must not keep the others from being loaded.
+    shared = type_coerce(batch.c.shared, Text).label("shared")
+    return select(*(batch.c[name] for name in _OF_BATCH), shared).where(_IDS.among(dialect, batch.c.id))
 
 
 @dataclass(slots=True)
@@ -172,7 +189,7 @@ def _attempts(dialect: str) -> Select[Any]:
     )
 
 
-def _loaded(row: Row[Any], body: str, of: Row[Any], history: _History) -> LoadedJob:
+def _loaded(row: Row[Any], body: str, shared: str, of: Row[Any], history: _History) -> LoadedJob:
     return LoadedJob(
         id=row.id,
         batch_id=row.batch_id,
@@ -184,7 +201,7 @@ def _loaded(row: Row[Any], body: str, of: Row[Any], history: _History) -> Loaded
         token=row.token,
         attempts=row.attempts,
         model_group=row.model_group,
-        prompt=merge(of.shared, jsontext.read(body)),
+        prompt=merge(jsontext.read(shared), jsontext.read(body)),
         lane=Lane(of.lane),
         endpoint=of.endpoint,
         simulated=of.simulated,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from promptmill import retention
 from promptmill.clock import SystemClock
@@ -15,7 +15,7 @@ from promptmill.states import BatchState, JobState
 from promptmill.store import batches, failures, jobs, loading, notices, resealing, results
 from promptmill.store.database import Database
 from promptmill.store.purging import Part
-from promptmill.store.tables import METADATA
+from promptmill.store.tables import METADATA, job
 
 SECRETS = {
     "system": "a system prompt of a kind", "prompt": "What is 1?", "source": "a row of a person", "print": "print of 1",
@@ -143,11 +143,15 @@ def test_a_batch_whose_key_is_lost_holds_up_no_other(world_with: Any, sealed: An
     newer = world_with(database_url, OTHER, KEY)
     newer.tick(5)
     after = filled(newer, name="after")
+    new = newer.batch(1, name="new")
     world = world_with(database_url, OTHER)
     assert world.database.check_keys() is False
+    with world.database.read() as conn:
+        ids = conn.scalars(select(job.c.id).where(job.c.batch_id.in_([running.id, new.id]))).all()
+        assert {each.batch_id for each in loading.load(conn, ids).values()} == {new.id}
     with world.database.begin() as conn:
-        assert {each.id for each in batches.list_recent(conn)} == {lost.id, running.id, after.id}
-        assert [each.id for each in batches.active(conn)] == [running.id]
+        assert {each.id for each in batches.list_recent(conn)} == {lost.id, running.id, after.id, new.id}
+        assert [each.id for each in batches.active(conn)] == [running.id, new.id]
         assert batches.find(conn, lost.name).is_told
         assert [(each.jobs, each.message) for each in failures.groups(conn, lost.id)] == [(1, None)]
         told = {each.batch.id: each.url for each in notices.due(conn, world.now)}
