@@ -4,8 +4,9 @@ The template is the user's, the values are data: what a value holds is never ren
 field is an error, because a prompt with a hole in it costs as much as a whole one.
 """
 
+import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from promptmill.errors import InvalidInput
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # About a million tokens: more than any window holds.
 LONGEST_RESULT = 8_000_000
 _MOST_BITS = 10_000  # of a number that a template computes
+_WIDE = re.compile(r"%[^a-zA-Z%]*\d{6}|\{[^{}]*:[^{}]*\d{6}")
+_WIDTH_IS_GIVEN = re.compile(r"%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")
 _FIELD = "template"
 
 
@@ -66,19 +69,55 @@ class Template:
 
 
 def _sandbox() -> "Environment":
-    """Jinja2's, in which multiplying makes nothing that would fill the memory."""
+    """Jinja2's, in which neither multiplying nor padding makes anything that would fill the memory."""
     from jinja2 import StrictUndefined  # noqa: PLC0415  # see above
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415  # likewise
 
     class Sandbox(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**"})
+        intercepted_binops = frozenset({"*", "**", "%"})
+
+        def call(self, context: Any, obj: Any, /, *args: Any, **options: Any) -> Any:
+            method = getattr(obj, "__wrapped__", obj)  # Jinja2 puts its own around `format`
+            text, name = getattr(method, "__self__", None), getattr(method, "__name__", None)
+            if isinstance(text, str) and name in _CHECKS:
+                _CHECKS[name](text, *args, *options.values())
+            return super().call(context, obj, *args, **options)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if _is_too_much(operator, left, right):
+            if operator == "%":
+                _check_format(left, *(right if isinstance(right, tuple) else (right,)))
+            elif _is_too_much(operator, left, right):
                 raise OverflowError
             return super().call_binop(context, operator, left, right)
 
-    return Sandbox(undefined=StrictUndefined, autoescape=False)  # prompts are text, not HTML
+    sandbox = Sandbox(undefined=StrictUndefined, autoescape=False)  # prompts are text, not HTML
+    for name, check in (("format", _check_format), ("center", _check_padding), ("indent", _check_padding)):
+        sandbox.filters[name] = _guarded(check, sandbox.filters[name])
+    return sandbox
+
+
+def _guarded(check: Callable[..., None], act: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(text: Any, *args: Any, **options: Any) -> Any:
+        check(text, *args, *options.values())
+        return act(text, *args, **options)
+
+    return guarded
+
+
+def _check_padding(_text: Any, *widths: Any) -> None:
+    """Refuse a width that nobody wants a text of."""
+    if any(isinstance(each, int) and each > LONGEST_RESULT for each in widths):
+        raise OverflowError
+
+
+def _check_format(form: Any, *values: Any) -> None:
+    """Refuse a format with such a width, or one that takes it from a value."""
+    if not isinstance(form, str):
+        return
+    if _WIDE.search(form):
+        raise OverflowError
+    if _WIDTH_IS_GIVEN.search(form):
+        _check_padding(form, *values)
 
 
 def _is_too_much(operator: str, left: Any, right: Any) -> bool:
@@ -94,6 +133,12 @@ def _is_too_much(operator: str, left: Any, right: Any) -> bool:
         and isinstance(times, int)
         and text.bit_length() + times.bit_length() > _MOST_BITS
     )
+
+
+_CHECKS: Mapping[str, Callable[..., None]] = {
+    **dict.fromkeys(("format", "format_map"), _check_format),
+    **dict.fromkeys(("ljust", "rjust", "center", "zfill", "expandtabs"), _check_padding),
+}
 
 
 def _line_of(error: Exception) -> str:

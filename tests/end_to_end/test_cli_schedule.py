@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from promptmill.recurrence import Due
+
 NIGHTLY = ("--cron", "0 2 * * *", "--timezone", "Asia/Shanghai", "--model", "claude-haiku-5-5")
 
 
@@ -54,6 +56,7 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
         (("x", "-", "--every", "1h"), "nobody is there at the standard input"),
         (("x", "{{ day }}.jsonl", "--every", "1h"), "'day' is undefined; known are due, date, schedule, run"),
         (("x", "rows.jsonl", "--every", "1h", "--name", "same-{{ date[:4] }}"), "would both be named"),
+        (("x", "rows.jsonl", "--cron", "0 9,17 * * *", "--name", "n-{{ date }}"), "would both be named"),
         (("x", "rows.jsonl", "--every", "1h", "--timezone", "Mars/Base"), "there is no time zone"),
         (("x", "rows.jsonl", "--every", "1h", "--missed", "some"), "some is none of latest, all, skip"),
         (("x", "rows.jsonl", "--every", "1h", "--template", "{{ x"), "template"),
@@ -71,6 +74,26 @@ def test_what_could_not_go_well_is_refused_when_it_is_added(
     assert "Traceback" not in done.stderr
 
 
+def test_what_had_failed_before_a_pause_is_not_tried_after_it(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, claude: Any
+) -> None:
+    from producers import schedules  # noqa: PLC0415  # what a person writes
+    from promptmill.runtime import open_database  # noqa: PLC0415  # likewise
+    from promptmill.settings import load  # noqa: PLC0415  # likewise
+    from promptmill.store import schedule_runs  # noqa: PLC0415  # likewise
+
+    monkeypatch.chdir(cli.folder)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", claude.url)
+    added = schedules.add("hourly", every="1h", prompts=["a"], model="claude-haiku-5-5")
+    with open_database(load()) as database, database.begin() as conn:
+        schedule_runs.record(conn, added.row.id, Due(added.row.created_at), added.row.created_at)
+
+    schedules.pause("hourly")
+
+    [run] = schedules.resume("hourly").runs
+    assert (run.state, run.reason, run.try_after) == ("skipped", "the schedule was paused first", None)
+
+
 def test_prompts_of_its_own_and_the_python_form(
     cli: Any, monkeypatch: pytest.MonkeyPatch, claude: Any
 ) -> None:
@@ -82,9 +105,11 @@ def test_prompts_of_its_own_and_the_python_form(
     added = schedules.add(
         "hourly", every="1h", prompts=["What is new on {{ date }}?"], model="claude-haiku-5-5"
     )
+    schedules.run("hourly")
     ran = schedules.run("hourly")
 
-    assert [run.manual for run in ran.runs] == [True]
+    assert [run.manual for run in ran.runs] == [True, True]
+    assert all(run.due_at.microsecond for run in ran.runs), "no due time is taken from the timetable"
     assert added.next_due == schedules.schedule("hourly").next_due
     [listed] = cli.json("schedule", "list")
     assert (listed["every_s"], listed["prompts"], listed["file"]) == (3600, 1, None)

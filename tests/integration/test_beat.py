@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,3 +161,23 @@ def test_while_the_database_is_away_beat_goes_on_with_what_it_knows(
 
 def _away() -> list[ScheduleRow]:
     raise beat.Unavailable("the database is away")
+
+
+def test_beat_needs_no_key_to_what_is_encrypted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTMILL_ENCRYPTION_KEYS_FILE", "/nowhere/keys")
+    world.add("news")
+
+    world.tick()
+
+    assert world.entries == ["news"]
+
+
+def test_in_an_hour_that_comes_twice_beat_sleeps_until_the_next_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 10, 25, 1, 4, tzinfo=UTC)
+    monkeypatch.setattr(beat, "datetime", SimpleNamespace(now=lambda _zone: moment))
+    times = Timetable(cron="30 2 * * *", timezone="Europe/Berlin", starts_at=moment - timedelta(days=9))
+
+    due = beat.DueTimes(times).is_due(moment)
+
+    assert not due.is_due
+    assert due.next == timedelta(hours=24, minutes=26).total_seconds()

@@ -14,9 +14,10 @@ from redis import Redis
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.recurring import Recurring
 from promptmill.recurrence import Missed, Overlap, RunState, ScheduleState, Timetable
-from promptmill.store import schedules
+from promptmill.store import schedule_runs, schedules
 from promptmill.store.database import database_now
-from promptmill.store.schedules import NewSchedule, RunRow, ScheduleRow
+from promptmill.store.schedule_runs import RunRow
+from promptmill.store.schedules import NewSchedule, ScheduleRow
 from promptmill.testing import simulated_claude
 from tests.warm.popen import WarmPopen
 
@@ -57,7 +58,7 @@ def add(mill: Any) -> ScheduleRow:
 def done(mill: Any, schedule: ScheduleRow) -> Sequence[RunRow]:
     """The runs that have their batch, the oldest first."""
     with mill.database.read() as conn:
-        runs = schedules.runs_of(conn, schedule.id, limit=1000)
+        runs = schedule_runs.runs_of(conn, schedule.id, limit=1000)
     return [run for run in reversed(runs) if run.state is RunState.SUBMITTED]
 
 

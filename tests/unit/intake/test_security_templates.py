@@ -13,6 +13,14 @@ from promptmill.intake.templates import Template
         "{{ 10 ** 9 * 'x' }}",
         "{{ [word] * 100000000 }}",
         "{{ 10 ** (10 ** 10) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (999999999, 1) }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 999999999) }}",
+        "{{ word.ljust(999999999) }}",
+        "{{ word | center(999999999) }}",
+        "{{ word | indent(width=999999999) }}",
         "{% for _ in range(200000) %}x{% endfor %}",
         "{% for _ in range(90000) %}{{ 'x' * 1000 }}{% endfor %}",
     ],
@@ -38,6 +46,19 @@ def test_what_would_fill_the_memory_is_refused(text: str) -> None:
 def test_nothing_of_python_or_of_this_machine_is_reached(text: str) -> None:
     with pytest.raises(InvalidInput):
         Template(text).render({"word": "w"})
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("{{ '%05.1f' % 7 }} {{ 10 % 3 }}", "007.0 1"),
+        ("{{ 'order 1234567, 100%%: %s' % number }}", "order 1234567, 100%: 123456789"),
+        ("{{ '%s'|format(number) }} {{ '{:>3}'.format(1) }}", "123456789   1"),
+        ("{{ word|center(3) }}{{ word.ljust(3) }}{{ '%*d' % (3, 7) }}", " w w    7"),
+    ],
+)
+def test_modest_formats_work(text: str, made: str) -> None:
+    assert Template(text).render({"word": "w", "number": 123456789}) == made
 
 
 def test_modest_sums_and_repetitions_work() -> None:
