@@ -78,7 +78,7 @@ def _sandbox() -> "Environment":
 
         def call(self, context: Any, obj: Any, /, *args: Any, **options: Any) -> Any:
             method = getattr(obj, "__wrapped__", obj)  # Jinja2 puts its own around `format`
-            text, name = getattr(method, "__self__", None), getattr(method, "__name__", None)
+            text, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
             if isinstance(text, str) and name in _CHECKS:
                 _CHECKS[name](text, *args, *options.values())
             return super().call(context, obj, *args, **options)
