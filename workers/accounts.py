@@ -76,6 +76,10 @@ class Accounts:
         in_order = sorted(usable, key=lambda key: self._expected_wait(Pool(key.account, group)))
         return in_order if probe is None else [probe, *in_order]
 
+    def still_fits(self, key: Key, group: str) -> bool:
+        """Whether a key that was chosen a while ago may still be called with."""
+        return self.keys.still_fits(key, group, self.clock.now() if key.use_until else None)
+
     @contextmanager
     def waiting(self, pool: Pool) -> Iterator[None]:
         """Count a call among those that wait at a pool, for the length of the block."""

@@ -26,6 +26,7 @@ from promptmill.logs import get_logger, scrub
 from promptmill.routes import ANSWER_QUEUE
 from promptmill.states import JobState
 from workers.monitoring import LOST_WORDS, event_of_lost
+from workers.other_keys import StandingBack
 from workers.refusals import Refusal, fault_of, refused, unpack_nothing
 from workers.transport import AT_ONCE, MALFORMED
 
@@ -52,6 +53,7 @@ class Consumer(CeleryConsumer):
     Attributes:
         turns: how often the loop has turned, or tried to connect.
         taken: messages taken, good or bad.
+        standing_back: says when jobs are left to others; the stock transport takes no notice.
     """
 
     connection_errors: tuple[type[Exception], ...]
@@ -63,6 +65,7 @@ class Consumer(CeleryConsumer):
     pool: Any
     turns = 0
     taken = 0
+    standing_back: StandingBack | None = None
     _flush_is_due = False
 
     def __init__(self, *args: Any, worker_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -215,8 +218,15 @@ class BatchedConsumer(Consumer):
     def register_with_event_loop(self, hub: Any) -> None:
         """Called with each connection, before messages come."""
         super().register_with_event_loop(hub)
-        self.task_consumer.channel.room = lambda: self.pool.num_processes - len(state.reserved_requests)
+        self.task_consumer.channel.room = self._room
+        self.task_consumer.channel.stands_back = lambda: (
+            self.standing_back is not None and self.standing_back.is_on
+        )
         self.task_consumer.channel.share = lambda: share_of(self.pool.num_processes)
+
+    def _room(self) -> int:
+        free = self.pool.num_processes - len(state.reserved_requests)
+        return free if self.standing_back is None else self.standing_back.room(free)
 
 
 def share_of(slots: int) -> int:

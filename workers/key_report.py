@@ -5,6 +5,8 @@ The idea: only who calls learns whether a key works. By label and account, never
 
 import contextlib
 import json
+import os
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +19,8 @@ from promptmill.claude.keys import KeyState
 from promptmill.logs import scrub
 from promptmill.routes import KEY_STATES, KEYS_USED, key_field
 
+NAME: Final = f"{socket.gethostname()}:{os.getpid()}"
+"""By which a person finds this worker."""
 FORGOTTEN_AFTER_S: Final = 86_400.0
 """What a worker that is gone told last is left for so long; who reads looks at its age."""
 
@@ -27,6 +31,7 @@ class KeyReport:
 
     redis: "Redis"
     worker_id: str
+    endpoint: str = ""
     _used: Mapping[Any, Any] = field(default_factory=dict)
     _tidied: bool = False
 
@@ -45,7 +50,12 @@ class KeyReport:
         seconds, micros = self.redis.time()
         at = seconds + micros / 1e6
         self._tidy(at)
-        document = {"at": at, "keys": [_document(state) for state in told]}
+        document = {
+            "at": at,
+            "endpoint": self.endpoint,
+            "name": NAME,
+            "keys": [_document(state) for state in told],
+        }
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.hset(KEY_STATES, self.worker_id, json.dumps(document))
             if used != self._used:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import NoReturn
@@ -40,6 +40,7 @@ from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.usage import Usage
 from workers.compose import compose
 from workers.holding import Held
+from workers.other_keys import OtherKeys, StandingBack
 from workers.verdicts import Failed, verdict_on
 from workers.writer import Write, Writer
 
@@ -63,6 +64,8 @@ class Outcomes:
     rng: random.Random
     keys: KeyRing
     pause: Callable[[Held], datetime | None]
+    others: OtherKeys | None = None
+    standing_back: StandingBack = field(default_factory=StandingBack)
 
     async def load(self, job_id: str) -> LoadedJob | None:
         """The job and its prompt."""
@@ -201,19 +204,23 @@ class Outcomes:
         )
 
     async def put_back_without_key(self, job: LoadedJob, none_left: NoUsableKey) -> NoReturn:
-        """Pause what has no key to call with, and send the job back.
+        """Send the job back, and unless another worker can call for it pause what has no key to call with.
 
         Raises:
             Deferred: always, once it is committed.
         """
-        if not none_left.asking and not none_left.expecting:
-            await self._hold(job, none_left)
+        waits = none_left.asking or none_left.expecting
+        held = not waits and await self._hold(job, none_left)
         # What a spend limit holds begins again with the batch, at once; a key may be with another worker.
-        after = 0.0 if none_left.resting and not none_left.asking else WITHOUT_KEY_S
+        after = 0.0 if held and none_left.resting else WITHOUT_KEY_S
         await self.put_back(job, after=after, why=scrub(str(none_left)))
 
-    async def _hold(self, job: LoadedJob, none_left: NoUsableKey) -> None:
-        """Pause the batch; at a spend limit every batch that calls where this job calls."""
+    async def _hold(self, job: LoadedJob, none_left: NoUsableKey) -> bool:
+        """Pause the batch; at a spend limit every batch that calls where this job calls. False where others can call."""
+        if await self._others_can_call(job):
+            if none_left.everywhere:
+                self.standing_back.begin()
+            return False
         if none_left.resting:
             whole = none_left.everywhere
             held = Held(
@@ -234,13 +241,22 @@ class Outcomes:
             if went_on is not None:
                 self.keys.resumed(went_on)
             if held.by is PausedBy.KEY:
-                self._look_for_key(job)
+                await self._look_for_key(job)
+        return True
 
-    def _look_for_key(self, job: LoadedJob) -> None:
-        """A key that came while the batch was being paused has let nothing go on yet."""
+    async def _look_for_key(self, job: LoadedJob) -> None:
+        """A key that came while the batch was being paused, here or elsewhere, has let nothing go on yet."""
         with contextlib.suppress(NoUsableKey):
             self.keys.usable(job.model_group, now=self.clock.now())
             self.keys.on_held_in_vain()
+            return
+        if await self._others_can_call(job, anew=True):
+            self.keys.on_held_in_vain()
+
+    async def _others_can_call(self, job: LoadedJob, *, anew: bool = False) -> bool:
+        if self.others is None:
+            return False
+        return await self.others.can_call(job.model_group, but=self.keys.at_rest, anew=anew)
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
         """End a job whose answer was paid for and cannot be stored: asking again would only cost again.

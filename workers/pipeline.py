@@ -251,13 +251,23 @@ class Pipeline:
     async def _permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """A key and the right to call now; or the job goes back, or fails."""
         try:
-            return await self._first_permit(job, amounts)
+            return await self._fitting_permit(job, amounts)
         except NoUsableKey as error:
             await self.outcomes.put_back_without_key(job, error)
         except RequestTooLarge as error:
             await self.outcomes.refuse(job, error, "request_too_large")
         except LimitReached as error:
             await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
+
+    async def _fitting_permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
+        """As `_first_permit`; for another key, if that one was refused or replaced while the job waited."""
+        while True:
+            key, permit = await self._first_permit(job, amounts)
+            if self.accounts.still_fits(key, job.model_group):
+                if self.outcomes.standing_back.in_vain:
+                    self.outcomes.standing_back.over()
+                return key, permit
+            await self.limiter.release(permit)
 
     async def _first_permit(self, job: LoadedJob, amounts: Amounts) -> tuple[Key, Permit]:
         """From the first account that can hold such a call at all.

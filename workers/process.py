@@ -5,6 +5,7 @@ writes what is left, the process signs off. `workers.lifecycle` says when.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -19,10 +20,11 @@ from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from promptmill.broker import celery_app, is_redis, nudge, publish
-from promptmill.claude.keys import configured_account
+from promptmill.claude.keys import KeyState, configured_account
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.estimates import Estimator
 from promptmill.ids import new_id
@@ -45,6 +47,7 @@ from workers.leader import Leader
 from workers.leadership import Leadership
 from workers.limit_changes import LimitChanges
 from workers.notices import Herald
+from workers.other_keys import OtherKeys, StandingBack
 from workers.outcomes import Outcomes
 from workers.permits import WatchedLimiter
 from workers.pipeline import Pipeline
@@ -88,7 +91,8 @@ class WorkerProcess:
         self.watched_queue = self._queue()  # for the watchdog's
         self.hands = Hands(self.redis)
         self.keys = runtime.keys()
-        self.key_report = KeyReport(self.redis, self.id)
+        self.key_report = KeyReport(self.redis, self.id, runtime.endpoint_name)
+        self.standing_back = StandingBack()
         self.heartbeat = self._heartbeat()
         self.traces = Traces.open(runtime.settings.tracing, worker_id=self.id)
         self.limit_changes = LimitChanges()
@@ -157,7 +161,17 @@ class WorkerProcess:
         )
 
     async def _tell_keys(self) -> None:
-        await asyncio.to_thread(self.key_report.tell, self.keys.states(self.clock.now()))
+        await asyncio.to_thread(self.key_report.tell, self._key_states())
+
+    def _key_states(self) -> list[KeyState]:
+        return self.keys.states(self.clock.now())
+
+    async def _go_on(self) -> None:
+        """There is a new key. It is told first, so that nobody pauses meanwhile what it lets go on."""
+        self.standing_back.over()
+        with contextlib.suppress(RedisError):
+            await self._tell_keys()
+        await asyncio.to_thread(resume_for_key, self.runtime.database, self.runtime.endpoint_name)
 
     async def _tell_refused(self) -> None:
         await asyncio.to_thread(self.refused_messages.tell)
@@ -177,6 +191,10 @@ class WorkerProcess:
             rng=random.Random(),  # noqa: S311  # jitter, not a secret
             keys=self.keys,
             pause=lambda held: pause_held(self.runtime.database, held, self.clock),
+            others=OtherKeys(
+                self.redis, self.id, self.runtime.endpoint_name, self._key_states, self.key_report
+            ),
+            standing_back=self.standing_back,
         )
         return Pipeline(
             outcomes=outcomes,
@@ -206,6 +224,7 @@ class WorkerProcess:
         """Begin to watch that Celery's consumer takes messages."""
         worker = self.runtime.settings.worker
         self._handed_over = lambda: consumer.task_ids
+        consumer.standing_back = self.standing_back
         self._tell_of_lost = consumer.tell_of_lost
         self.watchdog = Watchdog(
             judge=Judge(deaf_after=worker.deaf_after_s, hung_after=worker.hung_after_s),
@@ -223,7 +242,7 @@ class WorkerProcess:
             waiting = self.watched_queue.length() > 0
         except Unavailable:
             waiting = None
-        free = consumer.pool.has_free_slot and consumer.is_subscribed
+        free = consumer.pool.has_free_slot and consumer.is_subscribed and not self.standing_back.is_on
         return Signs(consumer.turns, consumer.taken, free=free, waiting=waiting)
 
     def _restart(self, consumer: Any) -> None:
@@ -291,11 +310,10 @@ class WorkerProcess:
         return RedisQueue(_redis(elsewhere)) if is_redis(elsewhere) else ForeignQueue(self.app)
 
     def _key_watch(self) -> KeyWatch:
-        go_on = partial(resume_for_key, self.runtime.database, self.runtime.endpoint_name)
         return KeyWatch(
             ring=self.keys,
             declared=self.runtime.declared_keys,
-            go_on=lambda: asyncio.to_thread(go_on),
+            go_on=self._go_on,
             clock=self.clock,
         )
 

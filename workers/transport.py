@@ -71,6 +71,10 @@ def _cap() -> int:
     return AT_ONCE
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """How many heard an event of a task, and when that was (monotonic seconds)."""
@@ -85,12 +89,14 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
     Attributes:
         room: how many more messages the worker can begin; set by its consumer, like the next.
         share: how many one read takes at most, so that other workers get some; 1 at least.
+        stands_back: whether nothing is to be taken for now, because others can answer and this worker cannot.
         listeners: who heard the last event of a task that was sent here.
     """
 
     Message = Message
     room: Callable[[], int] = staticmethod(_one)
     share: Callable[[], int] = staticmethod(_cap)
+    stands_back: Callable[[], bool] = staticmethod(_never)
     listeners: Listeners | None = None
     _kept_client: Any = None
     _rests_until = 0.0
@@ -113,7 +119,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # see `stock`
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message, unless it is time to rest; kombu comes again in the next turn of the loop."""
-        if self._rests_until and time.monotonic() < self._rests_until:
+        if (self._rests_until and time.monotonic() < self._rests_until) or self.stands_back():
             return
         self._rests_until = 0.0
         super()._brpop_start(timeout)

@@ -94,6 +94,12 @@ class KeyRing:
             return tuple(first.values())
         raise self._none_left(group, now)
 
+    def still_fits(self, key: Key, group: str, now: datetime | None) -> bool:
+        """Whether a key of `usable` or `probe` is still one; in the usual case no more than a few looks."""
+        if key not in self._keys or self._unfit(key, group, now) is not None:
+            return False
+        return key.account not in self._resting or key.account in self._asked
+
     def probe(self, group: str, now: datetime) -> Key | None:
         """A key of an account that rests without a date and was not asked for long; to be called with once.
 
@@ -154,6 +160,11 @@ class KeyRing:
             self._resting[account] = rest
             if self._asked.get(account, rest.since) <= rest.since:
                 self._asked.pop(account, None)
+
+    @property
+    def at_rest(self) -> frozenset[str]:
+        """The accounts that rest."""
+        return frozenset(self._resting)
 
     def resumed(self, at: datetime) -> None:
         """A person let a batch go on, or its time came: rests that began before that prove nothing any more."""

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
+from sqlalchemy import func, select
 
+from promptmill.routes import KEY_STATES
 from promptmill.states import JobState
+from promptmill.store.tables import job
 from promptmill.testing import a_batch, simulated_claude
 
 Start = Callable[..., Any]
@@ -139,6 +143,37 @@ def test_short_lived_tokens_of_a_command_follow_each_other_without_a_refusal(
     assert status.jobs[JobState.SUCCEEDED] == 80
     assert status.failures == {}
     assert "CANARY" not in mill.logs()
+
+
+def test_a_worker_with_a_stale_key_leaves_its_jobs_to_one_whose_key_is_good(
+    start_mill: Start, sqlite_url: str, tmp_path: Path
+) -> None:
+    stale, good = tmp_path / "stale.key", tmp_path / "good.key"
+    by_rename(stale, "sk-ant-api03-CANARY-stale")
+    by_rename(good, "sk-ant-api03-CANARY-good")
+    with simulated_claude(
+        organizations={"one": ["sk-ant-api03-CANARY-good"]}, only_known_keys=True, first_token_s=0.1
+    ) as claude:
+        mill = start_mill(sqlite_url, claude, quick=True, PROMPTMILL_CONCURRENCY=SLOTS)
+        mill.start_worker(ANTHROPIC_API_KEY_FILE=str(good))
+        mill.start_worker(ANTHROPIC_API_KEY_FILE=str(stale))
+        mill.wait_until(lambda: _telling(mill) == 2, timeout=30)
+        made = a_batch(mill.database, 150)
+        status = mill.wait_for_end(made.id)
+        answered = claude.ledger()["answered"]
+    assert status.jobs[JobState.SUCCEEDED] == 150
+    assert answered == {"1": 150}
+    assert set(status.failures) == {"key_rejected"}
+    assert status.failures["key_rejected"] <= 2 * int(SLOTS)
+    assert "batch_paused" not in mill.logs()
+    with mill.database.read() as connection:
+        dispatched = connection.scalar(select(func.sum(job.c.dispatch)).where(job.c.batch_id == made.id))
+    assert dispatched <= 150 + 4 * int(SLOTS)
+
+
+def _telling(mill: Any) -> int:
+    with Redis.from_url(mill.environment["PROMPTMILL_REDIS_URL"]) as redis:
+        return int(redis.hlen(KEY_STATES))
 
 
 @pytest.mark.chaos

@@ -29,6 +29,21 @@ def test_a_key_at_its_end_leaves_its_work_to_another() -> None:
     assert ring.usable(GROUP, now=NOW + SOON - timedelta(seconds=10))[0].label == "b"
 
 
+def test_a_chosen_key_fits_no_more_once_it_was_replaced_refused_ended_or_its_account_rests() -> None:
+    key = a_key("a", ends=NOW + SOON)
+    ring = KeyRing([key])
+    assert ring.still_fits(key, GROUP, NOW)
+    assert not ring.still_fits(key, GROUP, NOW + SOON)
+    ring.rest("x", Rest(NOW, None, "402"))
+    assert not ring.still_fits(key, GROUP, NOW)
+    ring.resumed(NOW)
+    ring.retire(key, GROUP, "403")
+    assert not ring.still_fits(key, GROUP, NOW)
+    assert ring.still_fits(key, "claude-haiku-4-5", NOW)
+    ring.refresh([a_key("b")])
+    assert not ring.still_fits(key, "claude-haiku-4-5", NOW)
+
+
 def test_when_the_only_key_ended_it_is_said() -> None:
     with pytest.raises(NoUsableKey) as caught:
         KeyRing([a_key("a", ends=NOW - SOON)]).usable(GROUP, now=NOW)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
 from promptmill.clock import SystemClock
-from promptmill.dimensions import Headroom
+from promptmill.dimensions import Amounts, Headroom
 from promptmill.errors import (
     ClaudeError,
     ConnectionFailed,
@@ -25,7 +25,7 @@ from promptmill.errors import (
     Unavailable,
 )
 from promptmill.estimates import Estimator
-from promptmill.limits import Ceilings, LocalLimiter, Pool
+from promptmill.limits import Ceilings, LocalLimiter, Permit, Pool
 from promptmill.pricing import PriceBook
 from promptmill.prompts import Prompt
 from promptmill.retries import RetryPolicy, truncation_policy
@@ -130,12 +130,14 @@ class Claude:
         self.called = asyncio.Event()
         self.streamed: list[bool] = []
         self.asked: list[Prompt] = []
+        self.keys: list[Key] = []
 
     async def create(
-        self, prompt: Prompt, _key: object, *, stream: bool | None, tell: Callable[[Headroom, Usage], None]
+        self, prompt: Prompt, key: Key, *, stream: bool | None, tell: Callable[[Headroom, Usage], None]
     ) -> Reply:
         self.called.set()
         self.asked.append(prompt)
+        self.keys.append(key)
         self.streamed.append(bool(stream))
         if stream:
             tell(Headroom(requests_limit=60_000, requests_remaining=59_000), Usage(input_tokens=10))
@@ -145,6 +147,13 @@ class Claude:
             raise self.outcome
         assert isinstance(self.outcome, Reply)
         return self.outcome
+
+
+class Others:
+    """Stands for other workers: they can call."""
+
+    async def can_call(self, _group: str, *, but: frozenset[str], anew: bool) -> bool:
+        return not but and not anew
 
 
 class Bench:
@@ -425,6 +434,39 @@ async def test_a_refused_key_is_retired_and_without_another_the_batch_waits(benc
     [held] = bench.held
     assert (held.batch_id, held.endpoint) == ("batch", None)
     assert held.reason == "key main was refused (no)"
+
+
+async def test_a_key_that_is_replaced_while_a_job_waits_for_its_permit_is_not_called_with(
+    bench: Bench,
+) -> None:
+    new = replace(KEY, secret=SecretStr("new"))
+    acquire = bench.limiter.acquire
+
+    async def acquire_late(pool: Pool, amounts: Amounts, *, patience: float) -> Permit:
+        permit = await acquire(pool, amounts, patience=patience)
+        bench.keys.refresh([new])
+        return permit
+
+    bench.limiter.acquire = acquire_late  # type: ignore[method-assign]
+    await bench.start()
+    assert bench.claude.keys == [new]
+    assert await bench.open_permits() == 0
+
+
+async def test_where_another_worker_can_call_nothing_is_paused_and_jobs_are_left_to_it(bench: Bench) -> None:
+    bench.keys.retire(KEY, None, "revoked")
+    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # all that is asked of it
+    for _ in range(2):
+        with pytest.raises(Deferred):
+            await bench.start()
+    assert bench.held == []
+    assert all(each.not_before is not None for each in bench.rows.of(Write.DEFER))
+    standing_back = bench.pipeline.outcomes.standing_back
+    assert standing_back.is_on
+    assert standing_back.room(50) == 0
+    bench.keys.refresh([replace(KEY, secret=SecretStr("new"))])
+    await bench.start()
+    assert standing_back.room(50) == 50
 
 
 async def test_a_job_without_a_key_has_the_files_read(bench: Bench) -> None:
