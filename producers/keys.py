@@ -24,7 +24,6 @@ FRESH_S: Final = 30.0
 """So old may be what a worker told; it tells every few seconds."""
 UNTOLD: Final = "unknown"
 """The state of a key that no worker tells of."""
-_REHEARSING = "simulated/"
 _BEST_FIRST = ("usable", "resting", "expired", "refused", "missing", UNTOLD)
 
 
@@ -44,6 +43,7 @@ class KeyNow:
         calls: how many calls workers began with it within five minutes.
         workers: how many tell of it.
         usable_at: at how many of them it is usable.
+        not_usable_at: at which it is not, by host and process, and why; those that do not have it among them.
     """
 
     label: str
@@ -59,6 +59,7 @@ class KeyNow:
     calls: int = 0
     workers: int = 0
     usable_at: int = 0
+    not_usable_at: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +91,38 @@ def list_keys(*, settings: Settings | None = None) -> KeysNow:
     settings = settings or load()
     declared, fault = _declared(settings)
     told, used, silence = _told(settings)
-    keys = merged(declared, told.values(), used)
+    keys = merged(declared, told, used)
     return KeysNow(keys, len(told), silence, fault)
 
 
 def merged(
-    declared: Sequence[KeyNow], told: Iterable[Sequence[Mapping[str, Any]]], used: Mapping[str, datetime]
+    declared: Sequence[KeyNow],
+    told: Mapping[str, Sequence[Mapping[str, Any]]],
+    used: Mapping[str, datetime],
 ) -> tuple[KeyNow, ...]:
-    """What is declared here and what each worker tells, as one list. Pure."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for worker in told:
-        for key in worker:
-            found.setdefault((key["account"], key["label"]), []).append(key)
-    keys = [_of_workers(said, used.get(key_field(*place))) for place, said in found.items()]
+    """What is declared here and what each worker tells (by its name), as one list. Pure."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for worker, keys_there in told.items():
+        for key in keys_there:
+            found.setdefault((key["account"], key["label"]), {})[worker] = key
+    keys = [_of_workers(said, told, used.get(key_field(*place))) for place, said in found.items()]
     known = {(key.account, key.label) for key in keys}
     return (*keys, *(key for key in declared if (key.account, key.label) not in known))
 
 
-def _of_workers(said: Sequence[Mapping[str, Any]], used_at: datetime | None) -> KeyNow:
+def _of_workers(
+    told: Mapping[str, Mapping[str, Any]], everybody: Iterable[str], used_at: datetime | None
+) -> KeyNow:
+    from promptmill.claude.keys import configured_account  # noqa: PLC0415  # 0.4 s of imports
+
+    said = told.values()
     best = min(said, key=lambda each: _BEST_FIRST.index(each["standing"]))
     worst = max(said, key=lambda each: _BEST_FIRST.index(each["standing"]))
     return KeyNow(
         label=best["label"],
-        account=best["account"].removeprefix(_REHEARSING),
+        account=(account := configured_account(best["account"])),
         source=best["kind"],
-        simulated=best["account"].startswith(_REHEARSING),
+        simulated=account != best["account"],
         state=best["standing"],
         why=best["why"] or worst["why"],
         refused_for={group: why for each in said for group, why in each["refused_for"].items()},
@@ -124,7 +132,18 @@ def _of_workers(said: Sequence[Mapping[str, Any]], used_at: datetime | None) -> 
         calls=sum(each["calls"] for each in said),
         workers=len(said),
         usable_at=sum(each["standing"] == "usable" for each in said),
+        not_usable_at={
+            worker: _why_not(told.get(worker))
+            for worker in everybody
+            if worker not in told or told[worker]["standing"] != "usable"
+        },
     )
+
+
+def _why_not(key: Mapping[str, Any] | None) -> str:
+    if key is None:
+        return "no such key there"
+    return f"{key['standing']} ({key['why']})" if key["why"] else str(key["standing"])
 
 
 def _declared(settings: Settings) -> tuple[list[KeyNow], str | None]:
@@ -166,7 +185,11 @@ def _read(redis: "Redis") -> tuple[dict[str, list[dict[str, Any]]], dict[str, da
         pipe.hgetall(KEYS_USED)
         (seconds, _), told, used = pipe.execute()
     documents = {worker: json.loads(said) for worker, said in told.items()}
-    fresh = {worker: said["keys"] for worker, said in documents.items() if said["at"] > seconds - FRESH_S}
+    fresh = {
+        said.get("name", worker): said["keys"]
+        for worker, said in documents.items()
+        if said["at"] > seconds - FRESH_S
+    }
     return fresh, {name: datetime.fromisoformat(at) for name, at in used.items()}
 
 

@@ -47,8 +47,9 @@ def keys_document(found: KeysNow) -> dict[str, Any]:
 def _state(key: KeyNow) -> str:
     if key.state == UNTOLD:
         return "not told" if key.workers == 0 else key.state
-    if 0 < key.usable_at < key.workers:
-        return f"usable at {key.usable_at} of {key.workers}"
+    everybody = key.usable_at + len(key.not_usable_at)
+    if 0 < key.usable_at < everybody:
+        return f"usable at {key.usable_at} of {everybody}"
     if key.state == "usable" and key.refused_for:
         return "usable, not for all"
     return key.state
@@ -70,11 +71,14 @@ def _used(key: KeyNow, now: datetime) -> str:
 
 
 def _reasons(key: KeyNow) -> list[str]:
-    reasons = [f"{key.label}, for {group}: {why}" for group, why in sorted(key.refused_for.items())]
-    if key.why is not None:
-        until = f"until {key.until:%Y-%m-%d %H:%M} UTC: " if key.until else ""
-        reasons.insert(0, f"{key.label}: {until}{key.why}")
-    return reasons
+    for_groups = [f"{key.label}, for {group}: {why}" for group, why in sorted(key.refused_for.items())]
+    if key.usable_at and key.not_usable_at:
+        at = [f"{key.label}, at {worker}: {why}" for worker, why in sorted(key.not_usable_at.items())]
+        return at + for_groups
+    if key.why is None:
+        return for_groups
+    until = f"until {key.until:%Y-%m-%d %H:%M} UTC: " if key.until else ""
+    return [f"{key.label}: {until}{key.why}", *for_groups]
 
 
 def _notices(found: KeysNow) -> list[str]:
@@ -109,6 +113,7 @@ def _document(key: KeyNow) -> dict[str, Any]:
         "calls_lately": key.calls,
         "workers": key.workers,
         "usable_at": key.usable_at,
+        "not_usable_at": dict(key.not_usable_at),
     }
 
 

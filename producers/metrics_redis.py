@@ -50,11 +50,18 @@ def _of_workers(redis: "Redis", workers: Sequence[WorkerRow]) -> Iterator[Found]
             vitals = json.loads(words)
             yield metrics.LOOP_LAG, (name_of(worker),), vitals["loop_lag_s"]
             yield metrics.MEMORY, (name_of(worker),), vitals["memory_bytes"]
-    reports: Any = redis.hmget(KEY_STATES, [each.id for each in workers])
-    yield from _of_keys([json.loads(words)["keys"] for words in reports if words is not None])
+    ids = [each.id for each in workers]
+    reports: Any = redis.hmget(KEY_STATES, ids)
+    yield from _of_keys(
+        {
+            worker: json.loads(words)["keys"]
+            for worker, words in zip(ids, reports, strict=True)
+            if words is not None
+        }
+    )
 
 
-def _of_keys(reports: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[Found]:
+def _of_keys(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Found]:
     """As `promptmill keys` shows them, of the workers that live."""
     keys = merged((), reports, {})
     counted = Counter((key.account, key.state) for key in keys)

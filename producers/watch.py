@@ -117,7 +117,10 @@ class Moment:
         """What to put right before a paused batch can go on; None where nothing is."""
         batch = self.status.batch
         if batch.paused_by is PausedBy.KEY:
-            return "set a valid key in ANTHROPIC_API_KEY (and restart the workers) or in the keys file"
+            return (
+                "put a valid key into its file, and it goes on by itself; "
+                "for one in ANTHROPIC_API_KEY, restart the workers first"
+            )
         if self.lacks_a_price:
             return "no larger budget helps: set the price of its model in promptmill.toml and restart the workers"
         if batch.paused_by is PausedBy.SPEND_CAP:

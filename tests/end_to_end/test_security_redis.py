@@ -8,7 +8,15 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from promptmill.routes import ANSWER_QUEUE
+from promptmill.routes import (
+    ANSWER_QUEUE,
+    DISPATCHER_LOCK,
+    IN_HAND,
+    KEY_STATES,
+    KEYS_USED,
+    MESSAGES_REFUSED,
+    PUT_RIGHT,
+)
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
 from tests.end_to_end.conftest import NO_LIMITS, Cli
@@ -111,6 +119,19 @@ def test_who_only_looks_or_submits_cannot_put_a_message_into_the_queue(
 ) -> None:
     with Redis.from_url(redis.url(role)) as client, pytest.raises(NoPermissionError):
         client.lpush(ANSWER_QUEUE, "x")
+
+
+@pytest.mark.parametrize("role", ["producer", "dashboard", "flower", "beat"])
+@pytest.mark.parametrize(
+    "key", [KEY_STATES, KEYS_USED, IN_HAND + "worker_x", PUT_RIGHT, MESSAGES_REFUSED, DISPATCHER_LOCK + "api"]
+)
+def test_what_workers_tell_and_agree_on_is_written_by_workers_alone(
+    redis: GuardedRedis, role: str, key: str
+) -> None:
+    with Redis.from_url(redis.url(role)) as client:
+        for command in (("SET", key, "x"), ("DEL", key), ("HSET", key, "x", "y"), ("HDEL", key, "x")):
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*command)
 
 
 @pytest.mark.parametrize("role", ["producer", "beat", "flower", "dashboard"])

@@ -10,6 +10,7 @@ deployment can be named without running anything.
     expires = 2026-12-01T00:00:00Z
 """
 
+import os
 import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -141,26 +142,46 @@ def _simple(api_key: SecretStr | None, path: Path | None) -> Iterable[KeySource]
 
 
 def _from_file(path: Path) -> Iterable[KeySource]:
-    entries = _toml(path).get("key")
+    told, others = _toml(path)
+    entries = told.get("key")
     if not isinstance(entries, list) or not entries:
         raise _wrong(f"{path} has no [[key]] table")
     sources = [_source(entry, place, path.parent) for place, entry in enumerate(entries, 1)]
-    if any(source.kind.is_fetched for source in sources) and _anybody_writes(path):
-        raise _wrong(f"anybody may write {path}, so its commands are not run; do: chmod o-w {path}")
+    if others is not None and any(source.kind.is_fetched for source in sources):
+        raise _wrong(f"{others}, so its commands and functions are not run")
     return sources
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path) -> tuple[dict[str, Any], str | None]:
+    """What the file says, and why somebody else may have written it; None where nobody could."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            others = _who_else_writes(path, file.fileno())
+            return tomllib.loads(file.read().decode()), others
     except (OSError, ValueError) as error:
         why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
     # Outside the handler: the caught exception holds the text of the file.
     raise _wrong(f"{path} cannot be read ({why})")
 
 
-def _anybody_writes(path: Path) -> bool:
-    return bool(path.stat().st_mode & stat.S_IWOTH)
+def _who_else_writes(path: Path, opened: int) -> str | None:
+    """Of the file as it was opened, and its folder, where it could be put in another's place.
+
+    Raises:
+        OSError: the folder cannot be looked at.
+    """
+    if os.fstatvfs(opened).f_flag & os.ST_RDONLY:
+        return None  # a secret of a container: its owner is somebody outside
+    found = os.fstat(opened)
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write {path} (chmod go-w {path})"
+    if found.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to another user"
+    for folder in {path.parent, path.resolve().parent}:
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return f"anybody may replace {path} (chmod o-w {folder})"
+    return None
 
 
 def _source(entry: object, place: int, folder: Path) -> KeySource:

@@ -1,5 +1,6 @@
 """How keys are declared: their header, their end, commands and functions; and what a wrong file is told."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,10 +55,41 @@ def test_what_is_fetched_is_declared_and_nothing_is_run(keys_file: Path, tmp_pat
 def test_a_file_that_anybody_may_write_runs_no_command(keys_file: Path) -> None:
     keys_file.write_text("[[key]]\ncommand = ['true']\n")
     keys_file.chmod(0o666)
-    with pytest.raises(ConfigurationError, match=r"anybody may write .*chmod o-w"):
+    with pytest.raises(ConfigurationError, match=r"others may write .*chmod go-w"):
         declared_keys(None, keys_file)
     keys_file.write_text(KEY)
     assert len(declared_keys(None, keys_file)) == 1
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_nor_one_that_the_group_may_write(keys_file: Path, mode: int) -> None:
+    keys_file.write_text("[[key]]\ncommand = ['true']\n")
+    keys_file.chmod(mode)
+    with pytest.raises(ConfigurationError, match="others may write"):
+        declared_keys(None, keys_file)
+
+
+def test_nor_one_that_anybody_may_replace(keys_file: Path) -> None:
+    keys_file.write_text("[[key]]\ncommand = ['true']\n")
+    keys_file.chmod(0o600)
+    folder = keys_file.parent
+    before = folder.stat().st_mode
+    try:
+        folder.chmod(0o777)
+        with pytest.raises(ConfigurationError, match="anybody may replace"):
+            declared_keys(None, keys_file)
+        folder.chmod(0o1777)
+        assert len(declared_keys(None, keys_file)) == 1
+    finally:
+        folder.chmod(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_nor_one_of_another_user(keys_file: Path) -> None:
+    keys_file.write_text("[[key]]\nprovider = 'a:b'\n")
+    os.chown(keys_file, 12345, 12345)
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        declared_keys(None, keys_file)
 
 
 @pytest.mark.parametrize(

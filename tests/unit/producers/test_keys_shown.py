@@ -21,22 +21,30 @@ def test_what_several_workers_tell_is_one_line_and_what_they_do_not_have_stands_
         KeyNow(label="main", account="research", source="file"),
         KeyNow(label="new", account="research", source="command"),
     ]
-    keys = merged(declared, [[told("main")], [told("main", "refused", why="401")]], {"research\tmain": NOW})
+    keys = merged(
+        declared,
+        {"a:1": [told("main")], "b:2": [told("main", "refused", why="401")], "c:3": []},
+        {"research\tmain": NOW},
+    )
     main, new = keys
+    assert main.not_usable_at == {"b:2": "refused (401)", "c:3": "no such key there"}
+    page = keys_table(KeysNow((main,), 3), NOW)
+    assert "usable at 1 of 3" in page
+    assert "main, at b:2: refused (401)" in page
     assert (main.state, main.why, main.calls, main.workers, main.usable_at) == ("usable", "401", 4, 2, 1)
     assert (main.used_at, new.state, new.workers) == (NOW, "unknown", 0)
 
 
 def test_the_account_is_shown_as_a_person_wrote_it_also_while_a_simulator_answers() -> None:
-    (key,) = merged([], [[told("main", account="simulated/research")]], {})
+    (key,) = merged([], {"a:1": [told("main", account="simulated/research")]}, {})
     assert (key.account, key.simulated) == ("research", True)
 
 
 def test_the_page_fits_and_says_why() -> None:
     keys = merged(
         [],
-        [
-            [
+        {
+            "a:1": [
                 told(
                     "main", "refused", why="401 authentication_error: invalid x-api-key " + "and so on " * 9
                 ),
@@ -47,7 +55,7 @@ def test_the_page_fits_and_says_why() -> None:
                 ),
                 told("capped", "resting", why="spend limit", until="2026-02-01T00:00:00+00:00"),
             ]
-        ],
+        },
         {"research\tvault": NOW - timedelta(seconds=3)},
     )
     page = keys_table(KeysNow(keys, 1), NOW)
@@ -65,9 +73,9 @@ def test_without_a_worker_and_without_a_key_it_says_so() -> None:
 
 
 def test_the_document_has_no_value_and_dates_of_one_form() -> None:
-    (key,) = keys_document(KeysNow(merged([], [[told("main")]], {"research\tmain": NOW}), 1))["keys"]
+    (key,) = keys_document(KeysNow(merged([], {"a:1": [told("main")]}, {"research\tmain": NOW}), 1))["keys"]
     assert key["last_used_at"] == "2026-01-01T12:00:00Z"
     assert set(key) == {
         "label", "account", "source", "simulated", "state", "why", "refused_for", "until", "expires_at",
-        "last_used_at", "calls_lately", "workers", "usable_at",
+        "last_used_at", "calls_lately", "workers", "usable_at", "not_usable_at",
     }  # fmt: skip
