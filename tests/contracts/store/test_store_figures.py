@@ -145,3 +145,20 @@ def test_of_a_batch_that_has_just_begun_the_time_since_then_counts(world: Any) -
     world.complete(*world.running(made, 6))
     world.tick(3)
     assert _flow(world, made) == Flow(6, 3.0)
+
+
+def test_many_batches_are_asked_for_at_once_and_told_as_one_is(world: Any) -> None:
+    first, second = world.batch(5), world.batch(3)
+    world.running(first, 2)
+    world.dispatch(second, 1)
+
+    with world.database.read() as conn:
+        rows = batches.unfinished(conn, 10)
+        told = stats.statuses(conn, rows, world.now)
+        standings = {(each.id, each.total, each.done) for each in stats.standings(conn)}
+        assert [each.jobs for each in told] == [stats.status(conn, row.id, world.now).jobs for row in rows]
+        newest = batches.unfinished(conn, 1)
+
+    assert {row.id for row in rows} == {first.id, second.id}
+    assert standings == {(first.id, 5, 0), (second.id, 3, 0)}
+    assert [row.id for row in newest] == [rows[0].id]

@@ -35,6 +35,13 @@ SMALL_INDEXES = ("INDEX job_out", "INDEX job_running")
 Statement = tuple[str, Any]
 
 
+def _look_at_all(conn: Any, now: Any) -> None:
+    """What the page and `limits` ask, of all batches at once."""
+    backlog.waiting_jobs(conn)
+    stats.statuses(conn, batches.unfinished(conn, 10), now)
+    stats.standings(conn)
+
+
 def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     """Do everything that is done while a batch runs; read only the first `pages` pages of its results."""
     made = world.batch(many, deadline=world.now + timedelta(seconds=500), template="t")
@@ -57,7 +64,7 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         batches.pause(conn, made.id, "lunch", world.now)
         batches.resume(conn, made.id, world.now)
         batches.active(conn)
-        backlog.waiting_jobs(conn)
+        _look_at_all(conn, world.now)
         stats.flow(conn, stats.status(conn, made.id, world.now), world.now)
         failures.groups(conn, made.id)
         failures.stop_reasons(conn, made.id)
