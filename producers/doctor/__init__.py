@@ -10,7 +10,7 @@ from producers.doctor import words
 from producers.doctor.checks import Check, Verdict, healthy
 from producers.doctor.database import database
 from producers.doctor.endpoint import endpoint
-from producers.doctor.keys import keys
+from producers.doctor.keys import keys, keys_at_work
 from producers.doctor.limits import groups, limits
 from producers.doctor.machine import file_descriptors, home
 from producers.doctor.redis_server import broker, redis
@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[Settings], list[Check]], ...] = (
     broker,
     database,
     keys,
+    keys_at_work,
     limits,
     groups,
     endpoint,

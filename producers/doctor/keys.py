@@ -11,6 +11,7 @@ from promptmill.errors import PromptmillError
 from promptmill.settings import REAL_API, Settings
 
 if TYPE_CHECKING:
+    from producers.keys import KeyNow
     from promptmill.claude.keys.sources import KeySource
 
 SOON = timedelta(days=7)
@@ -37,6 +38,29 @@ def keys(settings: Settings) -> list[Check]:
         *judge_ends(sources, datetime.now(UTC)),
         *_idle_entries(settings, [each.account for each in sources]),
     ]
+
+
+def keys_at_work(settings: Settings) -> list[Check]:
+    """The same as workers find them when they call: of a key that is refused, only they know."""
+    from producers.keys import list_keys  # noqa: PLC0415  # it asks Redis
+
+    return judge_told(list_keys(settings=settings).keys)
+
+
+def judge_told(told: "Sequence[KeyNow]") -> list[Check]:
+    """Keys that no worker can call with are wrong; those that some cannot are worth a look."""
+    said = []
+    for key in told:
+        if not key.workers or key.state in ("usable", "resting"):
+            if key.usable_at and key.not_usable_at:
+                where = ", ".join(sorted(key.not_usable_at))
+                found = f"not usable at {len(key.not_usable_at)} of the workers ({where})"
+                said.append(note(f"key {key.label}", found, "promptmill keys says why"))
+            continue
+        found = f"{key.state} at every worker that has it" + (f": {key.why}" if key.why else "")
+        advice = "put a valid one in its place; workers take it up by themselves"
+        said.append(wrong(f"key {key.label}", found, advice))
+    return said
 
 
 def judge_ends(sources: "Sequence[KeySource]", now: datetime) -> list[Check]:

@@ -12,6 +12,9 @@ USUAL_PASSWORDS = frozenset({
     "", "admin", "changeme", "default", "example", "guest", "password", "postgres", "promptmill", "redis", "secret",
     "test",
 })  # fmt: skip
+JUDGED = frozenset(
+    {"redis", "rediss", "valkey", "valkeys", "amqp", "amqps", "pyamqp", "postgres", "postgresql"}
+)
 VERIFIED = frozenset({"verify-ca", "verify-full"})
 
 
@@ -23,23 +26,28 @@ def way_to(name: str, url: str) -> list[Check]:
         url: where; only a server on another machine is judged.
     """
     parts = urlsplit(url)
-    if (parts.hostname or "") in LOOPBACK:
+    kind = parts.scheme.partition("+")[0]
+    if kind not in JUDGED or all(host in LOOPBACK or host.startswith("/") for host in _hosts(url)):
         return []
+    where = ", ".join(_hosts(url))
     said = []
     if not _is_verified(url):
+        said.append(note(f"{name} encryption", f"none that is verified, to {where}", _encrypt(parts.scheme)))
+    password = unquote(parts.password or "") or parse_qs(parts.query).get("password", [""])[-1]
+    # Postgres may have one from .pgpass or PGPASSWORD, or know us by a certificate.
+    if password in USUAL_PASSWORDS and (password or not kind.startswith("postgres")):
+        what = "a password that anybody would try" if password else "no password"
         said.append(
-            note(f"{name} encryption", f"none that is verified, to {parts.hostname}", _encrypt(parts.scheme))
-        )
-    if unquote(parts.password or "") in USUAL_PASSWORDS:
-        what = "no password" if not parts.password else "a password that anybody would try"
-        said.append(
-            wrong(
-                f"{name} password",
-                f"{what}, at {parts.hostname}",
-                "give it a long random one (docs/security.md)",
-            )
+            wrong(f"{name} password", f"{what}, at {where}", "give it a long random one (docs/security.md)")
         )
     return said
+
+
+def _hosts(url: str) -> list[str]:
+    """Several are divided by commas; of Postgres the query counts more, and a path there is a socket of this machine."""
+    parts = urlsplit(url)
+    given = parse_qs(parts.query).get("host", []) if parts.scheme.startswith("postgres") else []
+    return ",".join(given).split(",") if given else [(parts.hostname or "")]
 
 
 def clocks(name: str, apart: timedelta) -> Check:

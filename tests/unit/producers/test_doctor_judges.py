@@ -3,18 +3,20 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from producers.doctor.checks import Check, Verdict
 from producers.doctor.database import judge_postgres, judge_schedules, judge_sqlite, judge_workers
-from producers.doctor.keys import judge_ends, judge_mode
+from producers.doctor.keys import judge_ends, judge_mode, judge_told
 from producers.doctor.limits import judge_slots
 from producers.doctor.machine import disk_of, judge_disk, judge_room
 from producers.doctor.redis_server import Facts, judge, redelivery
 from producers.doctor.servers import clocks, way_to
 from producers.doctor.surroundings import judge_names
 from producers.doctor.words import checks
+from producers.keys import KeyNow
 from promptmill.claude.keys.key import SourceKind
 from promptmill.claude.keys.sources import KeySource
 from promptmill.store.workers import WorkerRow
@@ -67,6 +69,46 @@ def test_a_server_elsewhere_needs_encryption_and_a_password(url: str, said: dict
     found = way_to("it", url)
     assert bad(found) == said
     assert "a-long-random-one" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@db/x?sslmode=verify-full&sslcert=me.pem",
+        "postgresql://db/x?sslmode=verify-full&password=a-long-random-one",
+        "postgresql://me@/x?host=/run/postgresql",
+        "postgresql://me@/x?host=127.0.0.1",
+        "rediss://cache:6379/0?password=a-long-random-one",
+        "redis+socket:///run/redis.sock",
+        "sqs://AKIA:x@",
+    ],
+)
+def test_nothing_is_said_of_what_is_in_order_or_cannot_be_judged(url: str) -> None:
+    assert way_to("it", url) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://127.0.0.1/x?host=db&password=postgres&sslmode=verify-full", "it password"),
+        ("amqps://rabbit//", "it password"),
+        ("postgresql://me@/x?host=127.0.0.1,db", "it encryption"),
+    ],
+)
+def test_host_and_password_are_read_in_the_query_too(url: str, said: str) -> None:
+    assert set(bad(way_to("it", url))) == {said}
+
+
+def test_a_key_that_is_refused_at_every_worker_is_wrong_and_at_some_worth_a_look() -> None:
+    def told(**fields: Any) -> KeyNow:
+        return KeyNow(label="main", account="x", source="file", **fields)
+
+    everywhere = told(state="refused", why="401", workers=2, not_usable_at={"a:1": "", "b:2": ""})
+    some = told(state="usable", workers=2, usable_at=1, not_usable_at={"b:2": ""})
+    fine, untold = told(state="usable", workers=2, usable_at=2), told()
+    assert bad(judge_told([everywhere])) == {"key main": Verdict.WRONG}
+    assert bad(judge_told([some])) == {"key main": Verdict.NOTE}
+    assert judge_told([fine, untold]) == []
 
 
 @pytest.mark.parametrize(
