@@ -172,3 +172,22 @@ def test_the_stamp_changes_with_what_the_environment_is_made_from(
     assert dev.fingerprint() == before
     lock.write_text("one==2")
     assert dev.fingerprint() != before
+
+
+WEAK = '{"dependencies": [{"name": "fine", "vulns": []}, {"name": "weak", "vulns": [{"id": "X-1"}]}]}'
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint", "faults"),
+    [
+        (WEAK, "", ["weak has a known weakness: X-1"]),
+        ('{"dependencies": [{"name": "own", "skip_reason": "not found"}]}', "", []),
+        ("", "requests.exceptions.ConnectionError: Max retries exceeded", []),
+        ("", "ERROR: requirement has no hash", ["pip-audit failed"]),
+        ("[]", "", ["pip-audit failed"]),
+    ],
+)
+def test_only_a_service_that_is_not_reached_excuses_pip_audit(
+    dev: ModuleType, said: str, complaint: str, faults: list[str]
+) -> None:
+    assert dev.weaknesses_in(said, complaint) == faults
