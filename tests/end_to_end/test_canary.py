@@ -22,9 +22,10 @@ from urllib.parse import quote
 import pytest
 from cryptography.fernet import Fernet
 
+import workers
 from promptmill.testing import simulated_claude
 from tests.end_to_end.conftest import NO_LIMITS, Cli
-from tests.end_to_end.guarded import ROLES, GuardedRedis, Programs, free_port, guarded_redis
+from tests.end_to_end.guarded import ROLES, ROOT, GuardedRedis, Programs, free_port, guarded_redis
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -101,6 +102,7 @@ def test_the_search_finds_a_word_in_each_form() -> None:
 def test_keys_are_nowhere_and_prompts_only_where_they_were_asked_for(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
+    assert Path(workers.__file__).is_relative_to(ROOT)  # and not of another checkout
     written, inputs, home = Written(), tmp_path / "inputs", tmp_path / "home"
     inputs.mkdir()
     passwords = {role: SECRETS[role] for role in ROLES}
@@ -123,7 +125,7 @@ def test_keys_are_nowhere_and_prompts_only_where_they_were_asked_for(
             "PROMPTMILL_WORKER__HEARTBEAT_S": "0.4",
             "PROMPTMILL_WORKER__DEAD_AFTER_S": "1.2",
             "ANTHROPIC_BASE_URL": claude.url,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(ROOT),
         }
         write_inputs(inputs)
         programs = Programs(tmp_path, environment)
@@ -140,6 +142,7 @@ def test_keys_are_nowhere_and_prompts_only_where_they_were_asked_for(
             look_at_everything(cli, batch)
             do_everything_wrong(cli, redis)
             wait_until(lambda: look_at_pages(flower, page, batch, written), timeout=20)
+            look_at_processes(programs, written)
         finally:
             programs.stop()
         redis.admin.config_set("rdbcompression", "no")
@@ -247,6 +250,10 @@ def do_everything_wrong(cli: Recorded, redis: GuardedRedis) -> None:
     for scheme in ("postgresql", "mysql", "postgresql+nothing"):
         cli("list", PROMPTMILL_DATABASE_URL=scheme + gone, PROMPTMILL_DEBUG="1")
     cli("limits", PROMPTMILL_REDIS_URL="redis" + gone, PROMPTMILL_DEBUG="1")
+    for name, address in odd_addresses(SECRETS["database"]):
+        cli(
+            "list" if name == "PROMPTMILL_DATABASE_URL" else "doctor", **{name: address}, PROMPTMILL_DEBUG="1"
+        )
     cli(
         "doctor", PROMPTMILL_REDIS_URL=redis.url("worker").replace("worker:", "nobody:"), PROMPTMILL_DEBUG="1"
     )
@@ -254,6 +261,21 @@ def do_everything_wrong(cli: Recorded, redis: GuardedRedis) -> None:
     cli("doctor", PROMPTMILL_BROKER_URL=SECRETS["database"], PROMPTMILL_DEBUG="1")
     cli("keys", PROMPTMILL_KEYS_FILE="broken-keys.toml", PROMPTMILL_DEBUG="1")
     cli("doctor", PROMPTMILL_KEYS_FILE="broken-keys.toml", ANTHROPIC_API_KEY=SECRETS["key-two"])
+
+
+def odd_addresses(word: str) -> Iterator[tuple[str, str]]:
+    """A password where people put it as well, or not escaped."""
+    for field_name in ("password", "sslpassword"):
+        yield "PROMPTMILL_DATABASE_URL", f"postgresql://x@127.0.0.1:1/x?{field_name}={word}"
+    for address in (f"redis://127.0.0.1:1/0?password={word}", f"redis://:p@{word}@127.0.0.1:1/0"):
+        yield "PROMPTMILL_REDIS_URL", address
+    yield "PROMPTMILL_BROKER_URL", f"amqp://x:p/{word}@127.0.0.1:1//"
+
+
+def look_at_processes(programs: Programs, written: Written) -> None:
+    """What anybody on the machine can read of a process: its arguments."""
+    for name, process in programs.running.items():
+        written.add(f"arguments of {name}", Path(f"/proc/{process.pid}/cmdline").read_bytes())
 
 
 def look_at_pages(flower: int, page: int, batch: str, written: Written) -> bool:

@@ -47,7 +47,7 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A key that is declared and cannot be had just now."""
+    """A key that is declared and cannot be had just now; `why` says it to people, without label or value."""
 
     label: str
     account: str
