@@ -281,7 +281,7 @@ def look_at_processes(programs: Programs, written: Written) -> None:
 def look_at_pages(flower: int, page: int, batch: str, written: Written) -> bool:
     """Every page of Flower and of ours, as somebody who may see them; False while one is not there."""
     login = base64.b64encode(f"a:{SECRETS['flower']}".encode()).decode()
-    paths = ("/tasks", "/api/tasks", "/workers", "/worker/first@test", "/broker", "/metrics")
+    paths: tuple[str, ...] = ("/tasks", "/api/tasks", "/workers", "/worker/first@test", "/broker", "/metrics")
     found = [fetched(flower, path, f"Basic {login}", written, "flower") for path in paths]
     token = f"Bearer {SECRETS['page-token']}"
     parts = ("overview", "history", "batches", "limits", "keys", "workers", "schedules", f"batches/{batch}")

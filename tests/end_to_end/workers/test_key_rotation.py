@@ -103,6 +103,7 @@ TOKENS = """
 import json, pathlib, sys, time
 place = pathlib.Path(sys.argv[1])
 token, ends = json.loads(place.read_text())
+place.with_suffix(".taken").write_text(token)
 print(json.dumps({"token": token, "expires_at": ends}))
 """
 
@@ -112,6 +113,16 @@ def issue(claude: Any, place: Path, token: str, seconds: float) -> None:
     claude.change_keys(add={"one": [token]})
     ends = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
     by_rename(place, json.dumps([token, ends]))
+
+
+def has_ended(mill: Any, batch_id: str) -> bool:
+    return bool(mill.status(batch_id).batch.state == "ended")
+
+
+def handed_out(place: Path) -> str:
+    """The token that the command gave last."""
+    taken = place.with_suffix(".taken")
+    return taken.read_text() if taken.exists() else ""
 
 
 def test_short_lived_tokens_of_a_command_follow_each_other_without_a_refusal(
@@ -129,17 +140,23 @@ def test_short_lived_tokens_of_a_command_follow_each_other_without_a_refusal(
         mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_CONCURRENCY=SLOTS)
         made = a_batch(mill.database, 80)
         mill.start_worker()
+        turns = 0
         while mill.status(made.id).batch.state != "ended":
             current, old = next(tokens), current
-            issued = time.monotonic()
             issue(claude, store, current, 3.0)
-            over = issued + 2.6
             mill.wait_until(
-                lambda over=over: time.monotonic() > over or mill.status(made.id).batch.state == "ended",
+                lambda new=current: handed_out(store) == new or has_ended(mill, made.id), timeout=10
+            )
+            # As many answers as there are slots, twice: no call with the old one is under way any more.
+            done = mill.status(made.id).batch.succeeded + 2 * int(SLOTS)
+            mill.wait_until(
+                lambda done=done: mill.status(made.id).batch.succeeded >= done or has_ended(mill, made.id),
                 timeout=10,
             )
+            turns += 1
             claude.change_keys(revoke=[old])
         status = mill.status(made.id)
+    assert turns >= 2
     assert status.jobs[JobState.SUCCEEDED] == 80
     assert status.failures == {}
     assert "CANARY" not in mill.logs()

@@ -84,6 +84,8 @@ def test_the_row_that_postgres_quotes_is_cut_off() -> None:
 def test_a_password_is_not_shown() -> None:
     url = parse("postgresql://joe:hush@db.example/name?sslmode=require")
     assert shown(url) == "postgresql://joe:***@db.example/name?sslmode=require"
+    url = parse("postgresql://joe@db.example/name?password=hush&sslpassword=hush")
+    assert shown(url) == "postgresql://joe@db.example/name?password=hidden&sslpassword=hidden"
 
 
 def test_without_the_driver_it_is_said_what_to_install() -> None:
