@@ -86,7 +86,9 @@ def find(
     """What `purge` would delete; arguments and errors as there."""
     wanted = parts_of(what)
     if (of is None) == (older_than is None):
-        raise InvalidInput("name a batch, or say --older-than 30d instead")
+        if of is None:
+            raise InvalidInput("name a batch, or say --older-than 30d instead")
+        raise InvalidInput("name a batch or say --older-than, not both")
     age = duration_of(older_than, field="older-than") if isinstance(older_than, str) else older_than
     # Removing all of a batch opens no text, so it is the way out where its key is lost.
     with (
