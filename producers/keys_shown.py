@@ -10,7 +10,8 @@ from producers.wording import WIDTH, duration, several
 
 NO_KEY = "no key is set; set ANTHROPIC_API_KEY, or PROMPTMILL_KEYS_FILE for several"
 _SOON_S = 172_800.0
-NO_WORKER = "no worker runs, so nobody knows whether they work"
+UNKNOWN = "nobody knows whether they work"
+NO_WORKER = f"no worker runs, so {UNKNOWN}"
 
 
 def keys_table(found: KeysNow, now: datetime) -> str:
@@ -86,7 +87,7 @@ def _notices(found: KeysNow) -> list[str]:
     if any(key.simulated for key in found.keys):
         notices.append("a simulated Claude answers")
     if found.silence is not None and found.keys:
-        notices.append(f"{NO_WORKER} ({found.silence})")
+        notices.append(f"{UNKNOWN}: {found.silence}")
     elif found.keys and not found.workers:
         notices.append(NO_WORKER)
     elif found.workers and (alone := [key.label for key in found.keys if not key.workers]):

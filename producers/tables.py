@@ -89,7 +89,8 @@ def _notice(batch: BatchRow, host: str) -> str:
     if batch.notified_at:
         return f"{host} was told at {batch.notified_at:%Y-%m-%d %H:%M:%SZ}"
     if batch.notify_tries and batch.notify_after:
-        return f"{host}: {several(batch.notify_tries, 'try', 'tries')} so far, the next at {batch.notify_after:%H:%M:%SZ}"
+        tries = several(batch.notify_tries, "try", "tries")
+        return f"{host}: {tries} so far, the next at {batch.notify_after:%H:%M:%SZ}; why: the workers' log, notice_failed"
     return f"{host} is told when it has ended or is paused by itself"
 
 

@@ -35,6 +35,7 @@ LONGEST_URL = 2_000
 SHORTEST_SECRET = 24
 """Bytes; Standard Webhooks 1.0 asks for as many."""
 _SECRET_PREFIX = "whsec_"  # noqa: S105  # how such a secret begins
+_NOT_PUBLIC = "it is not on the public internet; PROMPTMILL_WEBHOOK_ALLOW lets inner hosts be named"
 _PORTS = {"https": 443, "http": 80}
 _MOST_TRIED = 4  # addresses of a name
 _MOST_LOOKUPS = 32  # threads that may hang in the system's resolver at once
@@ -52,6 +53,9 @@ _SPECIAL: tuple[IPv4Network | IPv6Network, ...] = (
 _METADATA = frozenset(
     map(ip_address, ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
 )
+
+# RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of 2024: names that no public host has.
+_INNER_NAMES = (".localhost", ".local", ".internal", ".home.arpa", ".localdomain")
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Collection[str]]
@@ -118,6 +122,8 @@ def host_of(url: str) -> str:
 def check_url(url: str, allowed: Collection[str] = ()) -> None:
     """Refuse an address that nothing would ever be sent to; what its name resolves to is judged when it is sent.
 
+    Names that only a network of one's own has, as `localhost` or `hooks.internal`, are refused at once.
+
     Args:
         url: where to send.
         allowed: hosts, as `name` or `name:port`, that may be private and may be spoken to without TLS.
@@ -133,6 +139,8 @@ def check_url(url: str, allowed: Collection[str] = ()) -> None:
     try:
         address = ip_address(host)
     except ValueError:
+        if not is_allowed and f".{host.removesuffix('.')}".endswith(_INNER_NAMES):
+            raise _wrong(f"may not be {host}: {_NOT_PUBLIC}") from None
         return
     if why := _why_not(address, is_allowed=is_allowed, is_literal=True):
         raise _wrong(f"may not be {host}: {why}")
@@ -273,7 +281,7 @@ def _why_not(address: Address, *, is_allowed: bool, is_literal: bool) -> str | N
     is_outer = inner.is_global and not inner.is_multicast and not inner.is_reserved
     if is_outer and not any(inner in network for network in _SPECIAL):
         return None
-    return "it is not on the public internet; PROMPTMILL_WEBHOOK_ALLOW lets inner hosts be named"
+    return _NOT_PUBLIC
 
 
 def _inner(address: Address) -> Address:

@@ -27,6 +27,8 @@ def limits(settings: Settings) -> list[Check]:
     states = _states(settings)
     if any(each.is_set for each in set_limits(settings)):
         known = ok("limits", "set; promptmill limits shows them")
+    elif given := sorted({state.pool.group for state in states if _is_set(state)}):
+        known = ok("limits", f"set where workers run, for {', '.join(given)}")
     elif learned := sorted({state.pool.group for state in states if _is_known(state)}):
         known = ok("limits", f"learned for {', '.join(learned)}")
     else:

@@ -33,7 +33,18 @@ def judge_names(where: str, found: Iterable[str]) -> Iterator[Check]:
     """The names of ours that nothing reads, with the one that is most likely meant."""
     known = {name for each in VARIABLES.values() for name in each} | READ_ELSEWHERE
     for name in sorted(set(found) - known):
-        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=ALIKE)
-        if name.startswith(OURS) or (near and name.startswith(OTHERS)):
+        rest = _behind_our_name(name)
+        meant = name if rest is None else OURS + rest
+        near = difflib.get_close_matches(meant, sorted(known), n=1, cutoff=ALIKE)
+        if rest is not None or (near and name.startswith(OTHERS)):
             advice = f"{near[0]} is the nearest" if near else "docs/settings.md lists them all"
             yield note(name, f"in {where}: nothing reads this name", advice)
+
+
+def _behind_our_name(name: str) -> str | None:
+    """What follows `PROMPTMILL_`, also where that is misspelt as `PROMTMILL_` or `PROMPT_MILL_`; None elsewhere."""
+    for end in (at for at, letter in enumerate(name) if letter == "_"):
+        word = name[:end].replace("_", "")
+        if difflib.SequenceMatcher(None, word, OURS.removesuffix("_")).ratio() >= ALIKE:
+            return name[end + 1 :]
+    return None

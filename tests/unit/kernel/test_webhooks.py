@@ -183,8 +183,18 @@ def test_what_is_no_address_of_a_webhook_is_refused_without_being_repeated(url: 
 
 
 def test_numbers_that_a_resolver_takes_for_an_address_lead_nowhere() -> None:
-    for host in ("2130706433", "0x7f.1", "127.1", "localhost"):
+    for host in ("2130706433", "0x7f.1", "127.1"):
         assert "leads to" in str(send(f"https://{host}/", allowed=()))
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.", "printer.local", "metadata.google.internal", "a.localhost"]
+)
+def test_names_of_inner_hosts_are_refused_at_once_unless_allowed(host: str) -> None:
+    with pytest.raises(InvalidInput, match="not on the public internet; PROMPTMILL_WEBHOOK_ALLOW"):
+        check_url(f"https://{host}:8443/x")
+    check_url(f"https://{host}:8443/x", allowed={f"{host.lower()}:8443"})
+    check_url("https://local.example.com/")
 
 
 def test_a_name_is_resolved_once_so_rebinding_gains_nothing() -> None:

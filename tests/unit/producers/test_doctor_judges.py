@@ -234,6 +234,22 @@ def test_a_name_that_nothing_reads_is_told_of_with_the_one_that_was_meant() -> N
     }
 
 
+def test_a_name_whose_beginning_is_misspelt_is_told_of_too() -> None:
+    found = [
+        "PROMTMILL_ITPM",
+        "PROMPT_MILL_RPM",
+        "PROMPTMIL_ZZZ",
+        "PROMPT_COMMAND",
+        "PROMPT",
+        "TREADMILL_RPM",
+    ]
+    assert {each.name: each.advice for each in judge_names("environment", found)} == {
+        "PROMTMILL_ITPM": "PROMPTMILL_ITPM is the nearest",
+        "PROMPT_MILL_RPM": "PROMPTMILL_RPM is the nearest",
+        "PROMPTMIL_ZZZ": "docs/settings.md lists them all",
+    }
+
+
 def test_what_is_said_fits_a_terminal_of_80_columns() -> None:
     long = Check(
         "redis", Verdict.WRONG, "something that takes many words to say " * 4, "do this and that " * 8

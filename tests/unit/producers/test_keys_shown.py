@@ -69,6 +69,9 @@ def test_without_a_worker_and_without_a_key_it_says_so() -> None:
     declared = (KeyNow(label="main", account="research", source="file"),)
     assert keys_table(KeysNow((), 0), NOW).startswith("no key is set")
     assert "no worker runs" in keys_table(KeysNow(declared, 0), NOW)
+    silent = keys_table(KeysNow(declared, 0, "Redis does not answer (TimeoutError)"), NOW)
+    assert silent.endswith("nobody knows whether they work: Redis does not answer (TimeoutError)")
+    assert "no worker runs" not in silent
     assert "1 worker without: main" in keys_table(KeysNow(declared, 1), NOW)
 
 
