@@ -6,6 +6,7 @@ The one idea: what a server said of a failure may quote a prompt, so it stays ou
 from collections.abc import Mapping
 from typing import Any
 
+from producers.dashboard.folding import Fold
 from producers.documents import list_document, stamp, status_document
 from producers.limits_document import limits_document
 from producers.limits_now import LimitsNow
@@ -32,8 +33,9 @@ NOTHING: dict[str, Any] = {
 _NOT_SHOWN = ("message",)
 
 
-def batch_entry(row: BatchRow, moment: Moment | None) -> dict[str, Any]:
+def batch_entry(row: BatchRow, moment: Moment | None, folded: Fold | None = None) -> dict[str, Any]:
     """One line of the list; `moment` is None for a batch that has ended."""
+    folded = folded or Fold()
     [entry] = list_document([row])
     jobs = moment.status.jobs if moment else {}
     more = {state.value: jobs.get(state, 0) for state in JobState if state.value not in entry["jobs"]}
@@ -43,6 +45,8 @@ def batch_entry(row: BatchRow, moment: Moment | None) -> dict[str, Any]:
         "model": row.model,
         "estimate_usd": usd(row.estimate_nanos),
         "budget_usd": usd(row.budget_nanos),
+        "schedule": folded.schedule,
+        "more_runs": folded.more,
         **_live(moment),
     }
 

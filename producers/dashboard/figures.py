@@ -14,6 +14,7 @@ from producers import limits_now, watch
 from producers.bottleneck import Bottleneck
 from producers.dashboard import documents
 from producers.dashboard.beside import Beside
+from producers.dashboard.folding import fold
 from producers.dashboard.history import History
 from producers.dashboard.moments import Moments
 from producers.limits_now import BacklogReader, LimitsNow
@@ -27,7 +28,9 @@ from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 
 NEWEST = 50
-"""Batches that are listed, whatever their state."""
+"""Batches that are listed, whatever their state; the ended runs of a schedule count as one."""
+LOOKED_AT = 500
+"""Batches among which those are found."""
 UNFINISHED = 100
 """Batches that are listed because they have not ended, however old; the newest of them."""
 
@@ -101,17 +104,19 @@ class Figures:
     def _overview(self) -> dict[str, Any]:
         with self._database.read() as connection:
             now = database_now(connection)
-            rows = _listed(connection)
+            recent = batches.heads(connection, LOOKED_AT)
+            folded = fold(recent, NEWEST)
+            rows = _listed(connection, folded)
             standings = {each.id: each for each in stats.standings(connection)}
             alive = workers.live(connection, now)
             statuses = stats.statuses(connection, [row for row in rows if not _is_over(row)], now)
         listed = {row.id for row in rows}
         unlisted = [each for each in standings.values() if each.id not in listed]
-        self._history.note([*rows, *unlisted], at=time.time())
+        self._history.note([*recent, *rows, *unlisted], at=time.time())
         moments = {each.status.batch.id: each for each in self._moments.of(statuses, alive)}
         return {
             "at": documents.stamp(now),
-            "batches": [documents.batch_entry(row, moments.get(row.id)) for row in rows],
+            "batches": [documents.batch_entry(row, moments.get(row.id), folded.get(row.id)) for row in rows],
             "more": len(unlisted),
             "jobs_left": sum(each.total - each.done for each in standings.values()),
             "limits": documents.limits_entry(self.limits()),
@@ -139,9 +144,9 @@ class Figures:
             self._bottlenecks.setdefault(name, Bottleneck(self.settings))
 
 
-def _listed(connection: Connection) -> list[BatchRow]:
+def _listed(connection: Connection, wanted: Collection[str]) -> list[BatchRow]:
     """Newest first; one that has not ended is left out only for many that are younger."""
-    newest = list(batches.list_recent(connection, limit=NEWEST))
+    newest = list(batches.those(connection, wanted))
     known = {row.id for row in newest}
     return newest + [row for row in batches.unfinished(connection, UNFINISHED) if row.id not in known]
 

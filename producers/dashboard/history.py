@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptmill.pricing import NANOS_PER_DOLLAR
-from promptmill.store.batches import BatchRow
+from promptmill.store.batches import BatchRow, Head
 from promptmill.store.stats import Standing
 
 EVERY_S = 5.0
@@ -35,7 +35,7 @@ class History:
     _before: dict[str, tuple[int, int]] = field(default_factory=dict)
     _at: float | None = None
 
-    def note(self, rows: Sequence[BatchRow | Standing], *, at: float) -> bool:
+    def note(self, rows: Sequence[BatchRow | Head | Standing], *, at: float) -> bool:
         """Take in the counters of batches at `at`, seconds since the epoch; whether that made a sample."""
         if self._at is not None and 0 <= at - self._at < EVERY_S:
             return False

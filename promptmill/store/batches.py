@@ -1,6 +1,6 @@
 """Batches: made, found, sealed, and controlled; each change of state is one guarded transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -231,6 +231,29 @@ def list_recent(conn: Connection, limit: int = 20) -> Sequence[BatchRow]:
     return [_batch_row(row) for row in conn.execute(query).mappings()]
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """So much of a batch as tells whether it is to be listed: cheap to read of many."""
+
+    id: str
+    state: BatchState
+    tags: Mapping[str, str]
+    done: int
+    cost_nanos: int
+
+
+def heads(conn: Connection, limit: int) -> Sequence[Head]:
+    """Of the newest batches, the newest first."""
+    query = _HEADS.order_by(batch.c.created_at.desc(), batch.c.id.desc()).limit(limit)
+    return [Head(row[0], BatchState(row[1]), *row[2:]) for row in conn.execute(query)]
+
+
+def those(conn: Connection, ids: Collection[str]) -> Sequence[BatchRow]:
+    """The batches with these ids, the newest first; one that is gone is left out."""
+    query = _SELECT.where(batch.c.id.in_(ids)).order_by(batch.c.created_at.desc(), batch.c.id.desc())
+    return [_batch_row(row) for row in conn.execute(query).mappings()]
+
+
 def ended(
     conn: Connection, *which: ColumnElement[bool], after: BatchRow | None = None, most: int | None = None
 ) -> Sequence[BatchRow]:
@@ -427,6 +450,13 @@ _HELD = (
 )
 _IS_TOLD = batch.c.notify_url.is_not(None).label("is_told")
 _SELECT = select(*(_IS_TOLD if each.name == "is_told" else batch.c[each.name] for each in fields(BatchRow)))
+_HEADS = select(
+    batch.c.id,
+    batch.c.state,
+    batch.c.tags,
+    batch.c.succeeded + batch.c.errored + batch.c.canceled + batch.c.expired,
+    batch.c.cost_nanos,
+)
 
 
 def _batch_row(row: RowMapping) -> BatchRow:

@@ -72,6 +72,17 @@ def test_a_batch_is_shown_as_soon_as_it_is_there(page: Page, place: Served) -> N
     expect(page.get_by_role("row", name="comes-later")).to_contain_text("0 of 1,234")
 
 
+def test_the_runs_of_a_schedule_that_have_ended_are_one_line(page: Page, place: Served) -> None:
+    for due in "abc":
+        place.batch(f"tick-{due}", jobs=0, tags={"schedule": "tick", "due": due})
+
+    last = page.get_by_role("row", name="tick-c")
+    expect(last).to_contain_text("and 2 more runs of tick")
+    expect(page.get_by_role("row", name="tick-a")).to_have_count(0)
+    last.get_by_role("link", name="tick", exact=True).click()
+    expect(page).to_have_url(re.compile("#schedules$"))
+
+
 def test_a_name_that_looks_like_markup_is_text(page: Page, place: Served) -> None:
     place.batch(MARKUP)
 

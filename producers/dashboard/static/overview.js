@@ -45,7 +45,7 @@ function batches(now) {
   const list = now.batches;
   if (!list.length) return section("Batches", el("p", {}, "There is no batch yet; make one with: ", el("code", {}, "promptmill submit FILE")));
   const rows = list.map((batch) => ({ key: batch.batch_id, cells: [
-    [link(`/batch/${encodeURIComponent(batch.batch_id)}`, batch.name), el("span", { class: "under quiet" }, batch.model)],
+    [link(`/batch/${encodeURIComponent(batch.batch_id)}`, batch.name), el("span", { class: "under quiet" }, batch.model), runs(batch)],
     [state(batch), why(batch)],
     progress(batch),
     pace(batch),
@@ -53,6 +53,11 @@ function batches(now) {
   ] }));
   return section("Batches", table("The newest batches first", ["Batch", "State", "Progress", "Pace", "Cost"], rows),
     now.more ? el("p", { class: "quiet" }, `and ${several(now.more, "older batch", "older batches")} not ended: `, el("code", {}, "promptmill list --limit 1000")) : null);
+}
+
+// Of a schedule's runs that have ended only the newest has a line.
+function runs(batch) {
+  return batch.more_runs ? el("span", { class: "under quiet" }, `and ${several(batch.more_runs, "more run")} of `, link("#schedules", batch.schedule)) : null;
 }
 
 function why(batch) {
