@@ -17,7 +17,7 @@ _SETTING_OF = {
     "input_tokens": "PROMPTMILL_ITPM",
     "output_tokens": "PROMPTMILL_OTPM",
 }
-_LISTS = ("jobs", "attempts")
+_LISTS = ("jobs", "attempts", "notice")
 """Facts that grow; the others may hold a command, which must stay whole."""
 
 
