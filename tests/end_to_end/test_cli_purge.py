@@ -51,7 +51,7 @@ def test_a_batch_is_purged_only_when_somebody_agrees(canceled: Any) -> None:
     ("words", "why"),
     [
         ((), "name a batch, or say --older-than"),
-        (("old", "--older-than", "1d"), "name a batch, or say --older-than"),
+        (("old", "--older-than", "1d"), "name a batch or say --older-than, not both"),
         (("old", "--what", "lies"), "lies is none of prompts, answers, everything"),
         (("--older-than", "soon"), "'soon' is no duration such as"),
     ],
