@@ -72,6 +72,7 @@ worker_redirect_stdouts = False
 beat_scheduler = "workers.beat:Scheduler"
 beat_max_loop_interval = 2  # seconds; with the 3 s between two looks at the table, a change is seen within 5
 redbeat_redis_url = _settings.redis_url
-redbeat_redis_options = {"retry_period": 60, "socket_connect_timeout": 5, "socket_keepalive": True}
+# No retry_period: after it beat would end; the scheduler waits for Redis as long as it takes.
+redbeat_redis_options = {"socket_connect_timeout": 5, "socket_timeout": 10, "socket_keepalive": True}
 redbeat_key_prefix = _routes.KEY_PREFIX + "beat:"
 redbeat_lock_timeout = 30  # seconds; a killed beat is replaced after this; 3 loops at least

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Self
 
-from producers.limits_reader import LimitsReader
+from producers.limits_reader import START_REDIS, LimitsReader, is_fault
 from promptmill.catalogue import Catalogue, limit_group
 from promptmill.errors import PromptmillError
 from promptmill.settings import Settings
@@ -23,11 +23,14 @@ class Bottleneck:
     """Asks the limiter now and then; silent, not broken, while Redis is away."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._reader = LimitsReader(settings)
         self._catalogue = Catalogue(settings.models)
         self._asked_at = float("-inf")
         self._dimension: str | None = None
         self._is_default = False
+        self.fault: str | None = None
+        """That Redis does not answer, and what to do about it; None where it does, or nobody had to ask."""
 
     def __enter__(self) -> Self:
         return self
@@ -45,6 +48,7 @@ class Bottleneck:
             slots: calls that all its workers together can hold.
         """
         if not waiting:
+            self.fault = None
             return None
         if slots and running >= _NEARLY_ALL * slots:
             return CONCURRENCY
@@ -65,8 +69,11 @@ class Bottleneck:
         self._is_default = False
         try:
             states = self._reader.states({group, limit_group(group, "fast")})
-        except PromptmillError:
+        except PromptmillError as error:
+            is_one = is_fault(str(error), self._settings)
+            self.fault = f"{error}; {START_REDIS}" if is_one else None
             return None
+        self.fault = None
         busiest: PoolState | None = max(states, key=lambda state: state.in_flight, default=None)
         binding = busiest.binding() if busiest else None
         self._is_default = bool(busiest and binding and busiest[binding].source is LimitSource.DEFAULT)

@@ -36,6 +36,12 @@ class Child:
         """Seconds since it was started."""
         return time.monotonic() - self.started_at
 
+    @property
+    def how_it_ended(self) -> str:
+        """`signal 9` or `exit code 1`."""
+        code = self.process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
     def last_words(self, lines: int = 8) -> list[str]:
         """The end of what it wrote, without anything that looks like a secret."""
         with self.log.open("rb") as file:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from producers.batches import tell_dispatcher
-from producers.scheduling import Timing, check_words, checked, timing
+from producers.scheduling import Timing, check_words, checked, lacking, timing
 from producers.submission import options_for
 from producers.terms import duration_of
 from promptmill.errors import InvalidInput
@@ -201,11 +201,22 @@ def run(name: str, *, settings: Settings | None = None) -> Schedule:
             # Not on the second, for which there may be a due time.
             at = now if now.microsecond else now + timedelta(microseconds=1)
             dues = (Due(at + timedelta(microseconds=later)) for later in range(_TRIES_TO_RUN))
-            if not any(schedule_runs.record(conn, row.id, due, now, manual=True) for due in dues):
+            recorded = (due for due in dues if schedule_runs.record(conn, row.id, due, now, manual=True))
+            due = next(recorded, None)
+            if due is None:
                 raise InvalidInput(f"{row.name} was told to run {_TRIES_TO_RUN} times this moment")
         tell_dispatcher(settings)
         with database.read() as conn:
-            return _seen(conn, row)
+            return _seen(conn, row, note=_lacking_at(row, due.at))
+
+
+def _lacking_at(row: ScheduleRow, at: datetime) -> str | None:
+    """Nothing is said of a schedule that only a newer version can read: its run says so."""
+    occasion = Occasion(row.name, at.astimezone(row.timetable.zone), manual=True)
+    try:
+        return lacking(Recurring.of(row.what).source_at(occasion), "now")
+    except InvalidInput:
+        return None
 
 
 def _set(name: str, state: ScheduleState, settings: Settings | None) -> Schedule:

@@ -12,6 +12,7 @@ from producers.terms import duration_of
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
 from promptmill.intake.admit import survey
+from promptmill.intake.faults import InvalidRows
 from promptmill.intake.recurring import Occasion, Recurring
 from promptmill.intake.spool import Spool
 from promptmill.intake.survey import Surveyor
@@ -60,7 +61,7 @@ def check_words(name: str, source: str | None, prompts: Sequence[str]) -> None:
         InvalidInput: it is so.
     """
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise InvalidInput(f"a name is 1 to {LONGEST_NAME} printable characters", field="name")
+        raise InvalidInput(f"a name is 1 to {LONGEST_NAME} printable characters", field="schedule")
     if (source is None) == (not prompts):
         raise InvalidInput("give either a file or prompts", field="file")
     if source == "-":
@@ -117,13 +118,29 @@ def _check_first(recurring: Recurring, first: Occasion, runtime: Runtime, *, sim
         "prices": runtime.prices,
     }
     if isinstance(source, list):
-        survey(source, options, clock=SystemClock(), **how)
+        try:
+            survey(source, options, clock=SystemClock(), **how)
+        except InvalidRows as error:
+            raise _of_prompts(error, options.model) from None
         return None
     with Spool() as spool:  # the file may be large, or not there yet: only the options are looked at
         Surveyor(options=options, spool=spool, today=first.due.date(), **how)
-    if Path(source).exists():
+    return lacking(source)
+
+
+def lacking(source: str | list[str], when: str = "when it is due") -> str | None:
+    """That a file is not here, which a person should know; None where it is, or where there is none to read."""
+    if isinstance(source, list) or Path(source).exists():
         return None
-    return f"there is no {source} here now; a worker reads it when it is due, on its own machine"
+    return f"there is no {source} here now; a worker reads it {when}, on its own machine"
+
+
+def _of_prompts(error: InvalidRows, model: str | None) -> InvalidInput:
+    """In the words of who typed the prompts, who knows of no rows."""
+    first = error.faults[0]
+    if first.field == "model" and model is None:
+        return InvalidInput("give the model of the prompts", field="model")
+    return InvalidInput(f"prompt {first.line}: {first.why}", field="prompt")
 
 
 def _check_names(recurring: Recurring, occasions: Sequence[Occasion]) -> None:

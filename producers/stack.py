@@ -15,6 +15,7 @@ from pathlib import Path
 from producers import children
 from producers.broker_address import check_broker
 from producers.children import Child
+from producers.companions import Companion
 from producers.environment import environment_for, with_values
 from producers.redis_address import check_redis
 from promptmill.embedded import redis_server
@@ -53,7 +54,7 @@ class Stack:
     settings: Settings
     say: Say
     workers: list[Child] = field(default_factory=list)
-    others: list[Child] = field(default_factory=list)
+    others: list[Companion] = field(default_factory=list)
     simulator: SimulatorProcess | None = None
     _restarts: int = 0
 
@@ -68,10 +69,14 @@ class Stack:
             self.workers.append(self._start_worker(len(self.workers) + 1))
 
     def start_other(self, name: str, command: Sequence[str], **extra: str) -> None:
-        """Start another process that belongs to the stack; `extra` goes into its environment."""
+        """Start a process beside the workers, without which they can do; `extra` goes into its environment."""
         environment = environment_for(self.settings, os.environ) | extra
         log = self.logs / f"{name}.log"
-        self.others.append(children.start(name, command, environment=environment, log=log))
+
+        def start() -> Child:
+            return children.start(name, command, environment=environment, log=log)
+
+        self.others.append(Companion(start, start()))
 
     def use_simulator(self) -> None:
         """Start a simulated Claude and make it the endpoint of everything started from now on.
@@ -83,10 +88,10 @@ class Stack:
         self.settings = with_values(self.settings, "simulator", claude__base_url=self.simulator.url)
 
     def look_after(self) -> None:
-        """Start again what has died in the meantime.
+        """Start again what has died in the meantime; beside the workers, something may in the end be done without.
 
         Raises:
-            StackFailed: a process dies as soon as it is started, or again and again.
+            StackFailed: a worker dies as soon as it is started, or again and again.
         """
         for place, child in enumerate(self.workers):
             if child.runs:
@@ -94,17 +99,16 @@ class Stack:
             self._restarts += 1
             if child.age_s <= _INFANCY_S or self._restarts > _RESTARTS:
                 raise _failure(child)
-            self.say(f"{child.name} has ended ({_how(child)}) and is started again")
+            self.say(f"{child.name} has ended ({child.how_it_ended}) and is started again")
             self.workers[place] = self._start_worker(place + 1)
-        for child in self.others:
-            if not child.runs:
-                raise _failure(child)
+        for companion in self.others:
+            companion.look_after(self.say)
         if self.simulator and not self.simulator.is_running:
             raise StackFailed("the simulated Claude has ended")
 
     def stop(self) -> None:
         """Stop what we started, workers first; their calls in flight finish, unless we are interrupted."""
-        ours = [*self.workers, *self.others]
+        ours = [*self.workers, *(companion.child for companion in self.others)]
         try:
             children.ask_to_stop(ours)
             if not children.await_end(ours, _IDLE_STOP_S):
@@ -172,9 +176,6 @@ def celery(*arguments: str) -> list[str]:
 
 def _failure(child: Child) -> StackFailed:
     words = "\n  ".join(child.last_words())
-    return StackFailed(f"{child.name} has ended ({_how(child)}); its last words, in {child.log}:\n  {words}")
-
-
-def _how(child: Child) -> str:
-    code = child.process.returncode
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return StackFailed(
+        f"{child.name} has ended ({child.how_it_ended}); its last words, in {child.log}:\n  {words}"
+    )

@@ -50,6 +50,10 @@ def standing_stack(
         say(f"{several(workers, 'worker process', 'worker processes')}, beat; logs in {stack.logs}")
         redis = "embedded" if settings.redis_url is None else scrub(settings.redis_url)
         say(f"database {scrub(stack.settings.effective_database_url)}, Redis {redis}")
+        if stack.simulator:
+            say(
+                f"simulated Claude at {stack.simulator.url}; for promptmill audit: --ledger {stack.simulator.url}"
+            )
         say("submit with: promptmill submit FILE; Ctrl-C stops when the calls in flight have finished")
         yield stack
 

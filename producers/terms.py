@@ -22,8 +22,8 @@ PRIORITIES = {"high": 10.0, "normal": 1.0, "low": 0.1}
 RETRIED_BY_DEFAULT = (JobState.ERRORED, JobState.EXPIRED)
 RETRIABLE = (*RETRIED_BY_DEFAULT, JobState.CANCELED)
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 
 
 def deadline_of(value: str | timedelta | datetime, *, now: datetime) -> datetime:
@@ -65,7 +65,9 @@ def duration_of(value: str, *, field: str) -> timedelta:
     """
     match = _DURATION.fullmatch(value.strip().lower())
     if not match:
-        raise InvalidInput(f"{value!r} is no duration such as 90m, 24h or 30d", field=field)
+        raise InvalidInput(
+            f"{value!r} is no duration such as 90m, 24h or 30d; units are s, m, h, d and w", field=field
+        )
     try:
         return timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError:

@@ -60,6 +60,7 @@ class Moment:
             where too many jobs wait to count them.
         prediction: how well it was predicted; None in the moments of a stream, but for one that its budget has stopped.
         failures: what went wrong so far; None in the moments of a stream.
+        fault: that Redis does not answer, while prompts wait; None where it does.
         told_host: the host that is told of its end; None for nobody, and where no key opens the address.
     """
 
@@ -76,6 +77,7 @@ class Moment:
     prediction: Prediction | None = None
     failures: Failures | None = None
     told_host: str | None = None
+    fault: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -153,7 +155,9 @@ class Moment:
         if batch.state is BatchState.PAUSED:
             remedy = self.remedy
             return f"{remedy}, then: {self.way_on}" if remedy else f"go on with: {self.way_on}"
-        if batch.state is not BatchState.ACTIVE or self.workers or self.alone_s < PATIENCE_S:
+        if batch.state is BatchState.ACTIVE and self.workers:
+            return self.fault
+        if batch.state is not BatchState.ACTIVE or self.alone_s < PATIENCE_S:
             return None
         if self.strangers:
             theirs = ", ".join(self.strangers)
@@ -304,6 +308,7 @@ def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) 
         bound_by_default=bottleneck.is_default(bound_by),
         resting=seen.resting if moves else None,
         told_host=seen.told_host,
+        fault=bottleneck.fault if moves else None,
     )
 
 

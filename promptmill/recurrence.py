@@ -4,13 +4,14 @@ The one idea: due times are a function of the timetable alone, never of when som
 ones, and the key of `schedule_run` lets only one of them have each.
 """
 
+import difflib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import dropwhile, islice, takewhile
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
@@ -21,6 +22,7 @@ GRACE = timedelta(minutes=5)
 MOST_AT_ONCE = 100
 """Due times that are taken up in one go; the rest at the next."""
 _MOST_COUNTED = 1_000
+_ALIKE = 0.8
 _LONGEST_INTERVAL_S = 366 * 86_400
 # Hours, each so many more than the one before that neither takes long; the last hold two leap days on a Monday.
 _LOOKS_BACK = tuple(timedelta(hours=hours) for hours in (0.02, 1, 26, 800, 8_800, 360_000))
@@ -161,7 +163,7 @@ def owed(timetable: Timetable, next_due: datetime | None, now: datetime, missed:
     if missed is Missed.SKIP and now - latest > GRACE:
         why = f"{_several(before + 1)} missed: nothing was there to act"
         return Owed((Due(latest, skipped=why),), timetable.after(now))
-    note = f"{_several(before)} before it missed, for which there is no run" if before else None
+    note = f"{_several(before, 'earlier ')} missed (--missed latest)" if before else None
     return Owed((Due(latest, note=note),), timetable.after(now))
 
 
@@ -179,19 +181,30 @@ def _count(timetable: Timetable, first: datetime, end: datetime) -> int:
     return 1 + sum(1 for _ in islice(rest, _MOST_COUNTED))
 
 
-def _several(count: int) -> str:
+def _several(count: int, which: str = "") -> str:
     if count > _MOST_COUNTED:
-        return f"more than {_MOST_COUNTED:,} due times were"
-    return "1 due time was" if count == 1 else f"{count:,} due times were"
+        return f"more than {_MOST_COUNTED:,} {which}due times were"
+    return f"1 {which}due time was" if count == 1 else f"{count:,} {which}due times were"
 
 
 def _check_zone(name: str) -> None:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise InvalidInput(
-            f"there is no time zone {name!r}; give one such as Asia/Shanghai or UTC", field="timezone"
-        ) from None
+        near = _zones_near(name)
+        advice = f"did you mean {' or '.join(near)}?" if near else "give one such as Asia/Shanghai or UTC"
+        raise InvalidInput(f"there is no time zone {name[:64]!r}; {advice}", field="timezone") from None
+
+
+def _zones_near(name: str) -> list[str]:
+    """Names alike, the whole or the city alone: people remember the city."""
+    asked = name[:64].lower().replace(" ", "_")
+    of_word: dict[str, str] = {}
+    for zone in sorted(available_timezones(), key=lambda zone: ("/" not in zone, zone)):
+        of_word.setdefault(zone.lower(), zone)
+        of_word.setdefault(zone.rpartition("/")[2].lower(), zone)
+    close = difflib.get_close_matches(asked, of_word, n=2, cutoff=_ALIKE)
+    return list(dict.fromkeys(of_word[word] for word in close))
 
 
 def _lowered(sentence: str) -> str:

@@ -10,6 +10,9 @@ from promptmill.broker import celery_app
 from promptmill.errors import ConfigurationError
 from promptmill.settings import Settings
 
+_PROGRAMS = ("beat", "flower")
+"""Of Celery's commands, those that are no worker."""
+
 
 def _told() -> tuple[Settings, str]:
     found = settings.load()
@@ -21,9 +24,10 @@ def _told() -> tuple[Settings, str]:
 
         flower.set_up(found.home)
     if found.redis_url is None:
+        program = next((word for word in _PROGRAMS if word in sys.argv), "a worker")
         raise ConfigurationError(
-            "PROMPTMILL_REDIS_URL: a worker started by hand must be told where Redis is "
-            "(`promptmill up` and `promptmill run` start one by themselves)",
+            f"PROMPTMILL_REDIS_URL: {program} started by hand must be told where Redis is "
+            "(`promptmill up` starts a Redis, and what needs it, by itself)",
             setting="PROMPTMILL_REDIS_URL",
         )
     return found, found.redis_url

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from celery.schedules import BaseSchedule, schedstate
+from celery.signals import beat_init
+from kombu.exceptions import OperationalError
 from redbeat.decoder import (  # type: ignore[import-untyped]  # it ships no types
     RedBeatJSONDecoder,
     RedBeatJSONEncoder,
@@ -40,10 +42,15 @@ from workers import pulse
 
 log = get_logger(__name__)
 
+# The scheduler asks for its lock when it ticks: here a Redis that is away would be logged as a handler that broke.
+beat_init.disconnect(acquire_distributed_beat_lock)
+
 LOOK_S: Final = 3.0
 """Between two looks at the table, at least. With beat's longest sleep, of 2 s, a change is seen within 5 s."""
 AGAIN_S: Final = 1.0
 """Until Redis is tried again."""
+SAY_S: Final = 30.0
+"""Between two lines that say that it still waits."""
 _NAME: Final = "schedule:"
 _TYPE: Final = "promptmill.timetable"
 
@@ -136,24 +143,36 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
         self._filled: Mapping[str, datetime] = {}
         self._looked_at = float("-inf")
         self._somebody_works = True
+        self._is_set_up = False
+        self._waits_since: float | None = None
+        self._said_at = float("-inf")
         super().__init__(*args, lazy=lazy, **options)
+
+    def setup_schedule(self) -> None:
+        """Nothing yet: Redis may be away while this is made. The first tick does it."""
 
     def tick(self, *args: Any, **options: Any) -> float:
         """Wake whom it is time to wake; the seconds until the next call. Redis may be away, or have lost all."""
         try:
+            if not self._is_set_up:
+                super().setup_schedule()
+                self._is_set_up = True
+            if self.lock is None:  # type: ignore[has-type]  # RedBeat has no types
+                acquire_distributed_beat_lock(_Holder(self))  # waits while another beat has it
             if time.monotonic() - self._looked_at >= LOOK_S:
                 self._looked_at = time.monotonic()
                 self._fill()
             rest = float(super().tick(*args, **options))
-        except (LockError, AttributeError) as error:
-            # RedBeat's lock is None where it could not be had, and then it says only that None has no such thing.
-            if isinstance(error, AttributeError) and self.lock is not None:
-                raise
+        except LockError as error:
             log.warning("beat_lost_its_lock", error=type(error).__name__)
-            return self._lock_again()
-        except RedisError as error:
-            log.warning("beat_waits", error=type(error).__name__)
+            self._filled, self.lock = {}, None
+            return 0.0
+        except (RedisError, OperationalError) as error:
+            self._say_that_it_waits(error)
             return AGAIN_S
+        if self._waits_since is not None:
+            log.info("beat_goes_on", waited_s=round(time.monotonic() - self._waits_since))
+            self._waits_since = None
         pulse.touch()
         return rest
 
@@ -184,12 +203,16 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
             super().close()
         self._resources.close()
 
-    def _lock_again(self) -> float:
-        self._filled = {}
-        self.lock = None
-        with contextlib.suppress(RedisError):
-            acquire_distributed_beat_lock(_Holder(self))  # waits while another beat has it
-        return 0.0 if self.lock is not None else AGAIN_S
+    def _say_that_it_waits(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._waits_since is None:
+            self._waits_since, self._said_at = now, float("-inf")
+        if now - self._said_at >= SAY_S:
+            self._said_at = now
+            waited_s = round(now - self._waits_since)
+            log.warning(
+                "beat_waits_for_redis", error=type(error).__name__, why=scrub(str(error)), waited_s=waited_s
+            )
 
     def _fill(self) -> None:
         """Redis has an entry for every active schedule, and none besides."""

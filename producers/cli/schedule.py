@@ -35,7 +35,9 @@ Cron = Annotated[
     str | None,
     typer.Option("--cron", metavar='"M H D M W"', help="Minute, hour, day, month, day of the week."),
 ]
-Every = Annotated[str | None, typer.Option("--every", metavar="15m", help="An interval: 30s, 15m, 6h, 1d.")]
+Every = Annotated[
+    str | None, typer.Option("--every", metavar="15m", help="An interval: 30s, 15m, 6h, 1d, 1w.")
+]
 Timezone = Annotated[
     str, typer.Option("--timezone", metavar="ZONE", help="Where the times of --cron are read.")
 ]
@@ -230,4 +232,4 @@ def _report(schedule: "Schedule", sentence: str, *, as_json: bool) -> None:
             say(f"note: {each}")
 
 
-_HINTS = {"file": "FILE", "name": "--name"}
+_HINTS = {"file": "FILE", "schedule": "NAME"}

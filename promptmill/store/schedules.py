@@ -92,7 +92,7 @@ def add(conn: Connection, new: NewSchedule, now: datetime) -> ScheduleRow:
     except IntegrityError as error:
         if not is_duplicate(error):
             raise
-        raise InvalidInput(f"there is a schedule named {new.name!r} already", field="name") from None
+        raise InvalidInput(f"there is a schedule named {new.name!r} already", field="schedule") from None
     return find(conn, new.id)
 
 

@@ -184,7 +184,7 @@ def test_of_several_that_were_missed_only_the_latest_is_run_and_it_says_so(world
 
     [run] = world.runs(schedule)
     assert run.state is RunState.SUBMITTED
-    assert run.reason == "3 due times were before it missed, for which there is no run"
+    assert run.reason == "3 earlier due times were missed (--missed latest)"
 
 
 def test_what_was_missed_long_ago_is_skipped_where_that_was_asked_for(world: World) -> None:

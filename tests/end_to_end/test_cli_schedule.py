@@ -28,6 +28,8 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
     assert [due[10:] for due in listed["next_due"]] == ["T18:00:00Z"] * 3
     assert listed["simulated"] is True
     assert "no worker runs" in listed["hint"]
+    taken = cli("schedule", "add", "nightly", "other.jsonl", *NIGHTLY)
+    assert "Invalid value for NAME: there is a schedule named 'nightly' already" in taken.stderr
     assert "nightly (simulated)  0 2 * * *" in cli("schedule", "list").stdout
 
     assert cli.json("schedule", "pause", "nightly")["next_due"] == []
@@ -37,6 +39,10 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
     [run] = cli.json("schedule", "run", "nightly")["runs"]
     assert (run["state"], run["manual"], run["batch"]) == ("waiting", True, None)
     assert "(by hand)  waiting" in cli("schedule", "show", "nightly").stdout
+
+    told = cli("schedule", "run", "nightly")
+    assert f"note: there is no {cli.folder}/data-" in " ".join(told.stderr.split())
+    assert "a worker reads it now, on its own machine" in " ".join(told.stderr.split())
 
     assert cli("schedule", "remove", "nightly").returncode == 0
     assert cli.json("schedule", "list") == []
@@ -50,6 +56,7 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
     [
         (("x", "rows.jsonl", "--cron", "0 2 * *"), "is no cron expression"),
         (("x", "rows.jsonl", "--every", "soon"), "is no duration such as"),
+        (("x", "rows.jsonl", "--every", "1y"), "units are s, m, h, d and w"),
         (("x", "rows.jsonl", "--every", "0.5s"), "an interval is of whole seconds"),
         (("x", "rows.jsonl"), "give either a cron expression or an interval"),
         (("x", "--every", "1h"), "give either a file or prompts"),
@@ -58,6 +65,8 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
         (("x", "rows.jsonl", "--every", "1h", "--name", "same-{{ date[:4] }}"), "would both be named"),
         (("x", "rows.jsonl", "--cron", "0 9,17 * * *", "--name", "n-{{ date }}"), "would both be named"),
         (("x", "rows.jsonl", "--every", "1h", "--timezone", "Mars/Base"), "there is no time zone"),
+        (("x", "rows.jsonl", "--every", "1h", "--timezone", "Shanghay"), "did you mean Asia/Shanghai?"),
+        (("x", "--prompt", "a", "--every", "1h"), "Invalid value for --model: give the model of the prompts"),
         (("x", "rows.jsonl", "--every", "1h", "--missed", "some"), "some is none of latest, all, skip"),
         (("x", "rows.jsonl", "--every", "1h", "--template", "{{ x"), "template"),
         (("x", "rows.jsonl", "--every", "1h", "--deadline", "2026-12-01"), "is no duration"),

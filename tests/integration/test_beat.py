@@ -181,3 +181,20 @@ def test_in_an_hour_that_comes_twice_beat_sleeps_until_the_next_day(monkeypatch:
 
     assert not due.is_due
     assert due.next == timedelta(hours=24, minutes=26).total_seconds()
+
+
+def test_a_redis_that_is_away_is_waited_for_from_the_start_and_said_once(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = "redis://127.0.0.1:1/0"
+    monkeypatch.setenv("PROMPTMILL_DATABASE_URL", sqlite_url)
+    app = celery_app(nowhere)
+    app.conf.redbeat_redis_url = nowhere
+    app.conf.redbeat_redis_options = {"retry": None}
+    scheduler = Scheduler(app, max_interval=2)
+
+    assert [scheduler.tick() for _ in range(3)] == [beat.AGAIN_S] * 3
+
+    assert caplog.text.count("beat_waits_for_redis") == 1
+    scheduler.close()
+    app.close()

@@ -117,7 +117,7 @@ def test_of_several_that_were_missed_the_latest_is_run_and_the_others_are_told()
 
     [due] = found.due
     assert due.at == START + timedelta(seconds=40)
-    assert due.note == "3 due times were before it missed, for which there is no run"
+    assert due.note == "3 earlier due times were missed (--missed latest)"
     assert found.next_due == START + timedelta(seconds=50)
 
 
@@ -148,7 +148,7 @@ def test_a_year_of_missed_minutes_is_looked_at_in_no_time() -> None:
 
     assert due.at == START + timedelta(days=365)
     assert due.note is not None
-    assert due.note.startswith("more than 1,000 due times")
+    assert due.note.startswith("more than 1,000 earlier due times")
 
 
 def moments_of_change(zone: str) -> list[datetime]:
