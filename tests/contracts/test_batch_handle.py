@@ -56,7 +56,10 @@ def test_waiting_for_a_key_goes_on_and_warns_once(three: producers.Batch) -> Non
         why = "key main was refused (401 invalid x-api-key)"
         batches.hold(connection, three.id, why, SystemClock().now(), by=PausedBy.KEY)
 
-    with pytest.warns(UserWarning, match="put a valid key into its file") as warned, pytest.raises(TimeoutError):
+    with (
+        pytest.warns(UserWarning, match="put a valid key into its file") as warned,
+        pytest.raises(TimeoutError),
+    ):
         three.wait(timeout=1.2)
 
     assert len(warned) == 1
