@@ -66,9 +66,11 @@ def _notify(batch: BatchRow, host: str | None) -> dict[str, Any] | None:
     """Who is told of the end, and whether they were told of the state it is in."""
     if not batch.is_told:
         return None
+    when = stamp(batch.notified_at)
     return {
         "host": host,
-        "told_at": stamp(batch.notified_at),
+        "told_at": None if batch.notify_tries else when,
+        "given_up_at": when if batch.notify_tries else None,
         "failed_tries": batch.notify_tries,
         "next_try_at": stamp(batch.notify_after),
     }

@@ -86,6 +86,9 @@ def status(moment: Moment) -> str:
 
 def _notice(batch: BatchRow, host: str) -> str:
     """Only the host: the rest of the address may be a secret."""
+    if batch.notified_at and batch.notify_tries:
+        tries = several(batch.notify_tries, "try", "tries")
+        return f"{host} was not told: given up after {tries}; why: the workers' log, notice_given_up"
     if batch.notified_at:
         return f"{host} was told at {batch.notified_at:%Y-%m-%d %H:%M:%SZ}"
     if batch.notify_tries and batch.notify_after:

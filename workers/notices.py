@@ -83,7 +83,7 @@ class Herald:
             log.warning("notice_failed", why=str(delivery), **told)
         if delivery.is_done or notice.is_last:
             with self.database.begin() as conn:
-                notices.settle(conn, notice, database_now(conn))
+                notices.settle(conn, notice, database_now(conn), is_told=delivery.is_done)
         return delivery.is_done
 
 

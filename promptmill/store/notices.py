@@ -73,13 +73,20 @@ def claim(conn: Connection, notice: Notice, now: datetime) -> bool:
     return bool(conn.execute(claimed).rowcount)
 
 
-def settle(conn: Connection, notice: Notice, now: datetime) -> None:
-    """A notice that was claimed was sent, or is given up; if the batch changed meanwhile, the change is owed at once."""
+def settle(conn: Connection, notice: Notice, now: datetime, *, is_told: bool) -> None:
+    """A notice that was claimed was sent, or is given up; if the batch changed meanwhile, the change is owed at once.
+
+    `notified_at` says when; one that was given up keeps the number of its tries.
+    """
     is_same = batch.c.state == notice.batch.state
     settled = (
         update(batch)
         .where(batch.c.id == notice.batch.id, batch.c.notify_tries == notice.tries + 1)
-        .values(notified_at=case((is_same, now), else_=null()), notify_tries=0, notify_after=None)
+        .values(
+            notified_at=case((is_same, now), else_=null()),
+            notify_tries=0 if is_told else case((is_same, batch.c.notify_tries), else_=0),
+            notify_after=None,
+        )
     )
     conn.execute(settled)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from producers import documents
 from promptmill.states import BatchState, JobState, PausedBy
 from promptmill.store import batches, notices, retrying
 from promptmill.store.database import database_now
@@ -154,6 +155,12 @@ def test_after_a_day_of_failures_it_is_given_up(world: Any, tell: Any, post: Pos
         tell()
         sooner(world, made)
     assert len(post.taken) == notices.MOST_TRIES
+    said = documents._notify(world.row(made), "host")
+    assert (said["told_at"], said["given_up_at"] is None, said["failed_tries"]) == (
+        None,
+        False,
+        notices.MOST_TRIES,
+    )
 
 
 def test_two_leaders_send_one_notice(world: Any, post: Post) -> None:
