@@ -29,6 +29,7 @@ FOR_ADMINISTRATORS = (
         "KEYS *",
         "SCAN 0",
         "CONFIG SET maxmemory 1",
+        "CONFIG GET requirepass",
         "CONFIG REWRITE",
         "SHUTDOWN",
         "SAVE",
