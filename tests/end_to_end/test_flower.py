@@ -255,7 +255,7 @@ def _own(
         ([], {"FLOWER_BASIC_AUTH": "nobody"}, "it must be name:password"),
         ([], {"FLOWER_BASIC_AUTH_FILE": "/nowhere"}, "FLOWER_BASIC_AUTH_FILE: /nowhere cannot be read"),
         ([], {"PROMPTMILL_CONCURRENCY": "many"}, "PROMPTMILL_CONCURRENCY: input should be a valid integer"),
-        ([], {"PROMPTMILL_REDIS_URL": ""}, "PROMPTMILL_REDIS_URL: a worker started by hand"),
+        ([], {"PROMPTMILL_REDIS_URL": ""}, "PROMPTMILL_REDIS_URL: flower started by hand"),
     ],
 )
 def test_what_it_refuses_is_one_sentence(
