@@ -27,16 +27,17 @@ HEARD_FOR_S: Final = 5.0
 
 
 LOST_WORDS: Final = "Lost('the process of its worker ended')"
-"""What Flower shows of a job whose worker died."""
+"""What Flower shows of a job whose worker died, in its call or before it could tell how the call went."""
 
 
 def event_of_lost(state: JobState) -> str | None:
-    """What to tell of a job that was taken back from a dead process; nothing of one that goes on by now."""
+    """What to tell of a job that a dead process had; nothing of one that goes on elsewhere by now."""
     return {
         JobState.PENDING: "task-retried",
         JobState.ERRORED: "task-failed",
         JobState.CANCELED: "task-revoked",
-        JobState.SUCCEEDED: "task-succeeded",  # with an answer that was kept
+        JobState.EXPIRED: "task-revoked",
+        JobState.SUCCEEDED: "task-succeeded",
     }.get(state)
 
 

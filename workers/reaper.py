@@ -6,7 +6,9 @@ nowhere), and both are guarded: a worker that was only thought dead loses its le
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
 
 from promptmill.clock import Clock
 from promptmill.errors import Unavailable
@@ -27,6 +29,13 @@ PUBLISHING_S = 2.0
 
 FUTURE = timedelta(minutes=1)
 """So far ahead no clock of ours is: a time beyond is from before the clock was set back."""
+
+UNTOLD = timedelta(seconds=5)
+"""Before its last heartbeat: what a process then wrote it may not have told Flower, for events leave a moment later."""
+UNTOLD_JOBS = 10_000
+"""Of one process, at most: more Flower does not remember."""
+DEAD_LATELY = timedelta(hours=1)
+"""A process that died before that is of no interest to Flower any more."""
 
 GOES = 20
 """Transactions in one sweep that end waiting jobs, of 20,000 jobs each."""
@@ -56,7 +65,7 @@ class Reaper:
         dead_after: seconds without a heartbeat after which a process counts as dead.
         after_loss: what follows when a job's process is lost for the nth time.
         found: told what was put right, and how much of it.
-        lost: told how the jobs of dead processes stand now: nobody else says it.
+        lost: told how the jobs of dead processes stand now, and those that they ended last: nobody else says it.
         settle_s: seconds of steady heartbeats before an old one means anything.
     """
 
@@ -73,6 +82,7 @@ class Reaper:
     dead_after: float = 10.0
     settle_s: float = 6.0
     _gone_at: dict[tuple[str, int], float] = field(default_factory=dict)
+    _told_of: frozenset[str] = frozenset()
 
     def sweep(self) -> int:
         """Put back what is lost; how many jobs.
@@ -107,12 +117,27 @@ class Reaper:
             if jumped(self.clock, now):
                 return 0  # every heartbeat is of another time
             reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after), self.after_loss)
-            states = jobs.states_of(connection, reaped) if reaped else {}
+            theirs = {*reaped, *self._untold(connection, now)}
+            states = jobs.states_of(connection, theirs) if theirs else {}
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped))
             self.found(Fault.DEAD_WORKER, len(reaped))
+        if states:
             self.lost(states)
         return len(reaped)
+
+    def _untold(self, connection: Connection, now: datetime) -> set[str]:
+        """The jobs whose end a dead process may have written and not told; of each process once."""
+        dead = store_workers.died(
+            connection, now, timedelta(seconds=self.dead_after), since=now - DEAD_LATELY
+        )
+        new = dead.keys() - self._told_of
+        self._told_of = frozenset(dead)
+        return {
+            job_id
+            for each in new
+            for job_id in store_workers.closed_by(connection, each, dead[each] - UNTOLD, UNTOLD_JOBS)
+        }
 
     def _lost(self) -> list[tuple[str, int]]:
         """(id, dispatch) of what is in no queue and in no hand.

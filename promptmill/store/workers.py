@@ -29,7 +29,7 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, OPEN, ORPHANED, ClosedAttempt, close
 from promptmill.store.rowsets import Rowset
-from promptmill.store.tables import NO_FAILURE, RUNNING, attempt, job, worker
+from promptmill.store.tables import CLOSED, NO_FAILURE, RUNNING, attempt, job, worker
 from promptmill.store.tallies import ENDED, Tallies, add, lock_batches_of
 
 FRESH_FOR = timedelta(seconds=10)
@@ -110,6 +110,21 @@ def count_live(conn: Connection, now: datetime) -> int:
     """How many processes are alive; it asks for nothing that tables of an older version do not have."""
     alive = select(func.count()).select_from(worker).where(_is_alive(now, FRESH_FOR))
     return conn.execute(alive).scalar_one()
+
+
+def died(conn: Connection, now: datetime, fresh_for: timedelta, since: datetime) -> Mapping[str, datetime]:
+    """The processes that ended without a word after `since`: their ids, and when each was seen last."""
+    query = select(worker.c.id, worker.c.seen_at).where(
+        worker.c.stopped_at.is_(None), worker.c.seen_at <= now - fresh_for, worker.c.seen_at > since
+    )
+    return {row.id: row.seen_at for row in conn.execute(query)}
+
+
+def closed_by(conn: Connection, worker_id: str, since: datetime, most: int) -> Sequence[str]:
+    """The jobs of the newest attempts, `most` at most, that this process has closed after `since`."""
+    mine = text(CLOSED), attempt.c.worker_id == worker_id, attempt.c.closed_at > since
+    query = select(attempt.c.job_id).where(*mine).order_by(attempt.c.closed_at.desc()).limit(most)
+    return conn.scalars(query).all()
 
 
 def reap(

@@ -13,7 +13,7 @@ from promptmill.errors import Unavailable
 from promptmill.ids import new_id
 from promptmill.retries import GiveUp
 from promptmill.states import JobState
-from promptmill.store import jobs, leases, ledger, stats
+from promptmill.store import jobs, leases, ledger, outcomes, stats
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
@@ -63,6 +63,21 @@ def begin_all(database: Database, queued: list[jobs.QueuedJob], worker_id: str) 
         leases.begin(connection, claims, worker_id, now)
 
 
+def begin_and_fail(database: Database, worker_id: str, batch_id: str) -> str:
+    """The one job of a batch, which this process begins and ends without an answer."""
+    (queued,) = queue_all(database, batch_id)
+    begin_all(database, [queued], worker_id)
+    now = SystemClock().now()
+    with database.begin() as connection:
+        (tried,) = ledger.attempts_of(connection, batch_id=batch_id)
+        closed = ledger.ClosedAttempt(attempt_id=tried.id, outcome="overloaded", closed_at=now)
+        failure = outcomes.Failure(
+            job_id=queued.job_id, token=tried.token, attempt=closed, error_kind="overloaded"
+        )
+        outcomes.fail(connection, [failure], now)
+    return queued.job_id
+
+
 def a_worker(database: Database, worker_id: str, *, ago: timedelta = timedelta()) -> None:
     new = NewWorker(id=worker_id, host="h", pid=1, version="0", endpoint="simulated", slots=10)
     with database.begin() as connection:
@@ -97,6 +112,31 @@ def test_it_is_told_how_the_jobs_of_a_dead_process_stand(
     told: list[Mapping[str, JobState]] = []
     reap(lost=told.append, after_loss=lambda _losses: GiveUp("lost")).sweep()
     assert told == [{queued.job_id: JobState.ERRORED}]
+
+
+def test_what_a_process_ended_just_before_it_died_is_told_once(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    a_worker(database, "dead", ago=LONG_AGO)
+    ended = begin_and_fail(database, "dead", a_batch(database, 1).id)
+    told: list[Mapping[str, JobState]] = []
+    reaper = reap(lost=told.append)
+    reaper.sweep()
+    reaper.sweep()
+    assert told == [{ended: JobState.ERRORED}]
+
+
+def test_what_a_living_or_stopped_process_ended_is_its_own_to_tell(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    for each in ("alive", "stopped"):
+        a_worker(database, each)
+        begin_and_fail(database, each, a_batch(database, 1).id)
+    with database.begin() as connection:
+        store_workers.leave(connection, "stopped", database_now(connection))
+    told: list[Mapping[str, JobState]] = []
+    reap(lost=told.append).sweep()
+    assert told == []
 
 
 def test_the_jobs_of_a_live_process_stay(database: Database, reap: Callable[..., Reaper]) -> None:
