@@ -6,9 +6,7 @@ nowhere), and both are guarded: a worker that was only thought dead loses its le
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-
-from sqlalchemy import Connection
+from datetime import timedelta
 
 from promptmill.clock import Clock
 from promptmill.errors import Unavailable
@@ -116,28 +114,19 @@ class Reaper:
             now = database_now(connection)
             if jumped(self.clock, now):
                 return 0  # every heartbeat is of another time
-            reaped = store_workers.reap(connection, now, timedelta(seconds=self.dead_after), self.after_loss)
-            theirs = {*reaped, *self._untold(connection, now)}
+            silence = timedelta(seconds=self.dead_after)
+            reaped = store_workers.reap(connection, now, silence, self.after_loss)
+            dead = store_workers.died(connection, now, silence, since=now - DEAD_LATELY)
+            last = {each: seen_at - UNTOLD for each, seen_at in dead.items() if each not in self._told_of}
+            theirs = {*reaped, *store_workers.closed_by(connection, last, UNTOLD_JOBS)}
             states = jobs.states_of(connection, theirs) if theirs else {}
         if reaped:
             log.warning("jobs_taken_back", jobs=len(reaped))
             self.found(Fault.DEAD_WORKER, len(reaped))
+        self._told_of = frozenset(dead)
         if states:
             self.lost(states)
         return len(reaped)
-
-    def _untold(self, connection: Connection, now: datetime) -> set[str]:
-        """The jobs whose end a dead process may have written and not told; of each process once."""
-        dead = store_workers.died(
-            connection, now, timedelta(seconds=self.dead_after), since=now - DEAD_LATELY
-        )
-        new = dead.keys() - self._told_of
-        self._told_of = frozenset(dead)
-        return {
-            job_id
-            for each in new
-            for job_id in store_workers.closed_by(connection, each, dead[each] - UNTOLD, UNTOLD_JOBS)
-        }
 
     def _lost(self) -> list[tuple[str, int]]:
         """(id, dispatch) of what is in no queue and in no hand.

@@ -120,11 +120,14 @@ def died(conn: Connection, now: datetime, fresh_for: timedelta, since: datetime)
     return {row.id: row.seen_at for row in conn.execute(query)}
 
 
-def closed_by(conn: Connection, worker_id: str, since: datetime, most: int) -> Sequence[str]:
-    """The jobs of the newest attempts, `most` at most, that this process has closed after `since`."""
-    mine = text(CLOSED), attempt.c.worker_id == worker_id, attempt.c.closed_at > since
-    query = select(attempt.c.job_id).where(*mine).order_by(attempt.c.closed_at.desc()).limit(most)
-    return conn.scalars(query).all()
+def closed_by(conn: Connection, since: Mapping[str, datetime], most: int) -> set[str]:
+    """The jobs of the newest attempts, `most` a process, that each of these processes has closed since then."""
+    newest = select(attempt.c.job_id).order_by(attempt.c.closed_at.desc()).limit(most)
+    found: set[str] = set()
+    for worker_id, moment in since.items():
+        theirs = text(CLOSED), attempt.c.worker_id == worker_id, attempt.c.closed_at > moment
+        found.update(conn.scalars(newest.where(*theirs)))
+    return found
 
 
 def reap(
