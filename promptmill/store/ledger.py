@@ -4,7 +4,7 @@ Its sum is what the account was billed; the totals on the batch are kept equal t
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Row, RowMapping, Select, and_, case, func, not_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from promptmill.store import purging
 from promptmill.store.columns import storable
 from promptmill.store.prepared import Prepared
+from promptmill.store.purging import Part
 from promptmill.store.rowsets import Rowset
 from promptmill.store.sealing import seal
 from promptmill.store.tables import attempt
@@ -172,6 +174,9 @@ def close(conn: Connection, closed: Iterable[ClosedAttempt], tallies: Tallies) -
         return wanted
     given_up = _FIND_GIVEN_UP.run(conn, _IDS.parameters((each,) for each in by_id)).all()
     was = {row.id: row.outcome for row in given_up}
+    # Only of these may the batch have ended and been purged: an error may quote what is gone.
+    gone = purging.purged(conn, {row.batch_id for row in given_up}, *Part) if given_up else ()
+    by_id |= {row.id: replace(by_id[row.id], error_message=None) for row in given_up if row.batch_id in gone}
     for row in _close_all(conn, _CLOSE_AGAIN, [by_id[each] for each in was]):
         _count(tallies[row.batch_id], was[row.id], row.reserved_nanos, by_id.pop(row.id))
     return wanted - by_id.keys()
@@ -221,8 +226,8 @@ def _closed_values(closed: ClosedAttempt, dialect: Dialect) -> tuple[Any, ...]:
     )
 
 
-def _find_given_up(dialect: str) -> Select[tuple[str, str]]:
-    return select(attempt.c.id, attempt.c.outcome).where(
+def _find_given_up(dialect: str) -> Select[tuple[str, str, str]]:
+    return select(attempt.c.id, attempt.c.outcome, attempt.c.batch_id).where(
         _IDS.among(dialect, attempt.c.id), attempt.c.outcome.in_([LOST, ORPHANED])
     )
 

@@ -36,6 +36,7 @@ from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import PENDING_OR_CANCELED, ended, is_in
 from promptmill.store.ledger import LOST, ClosedAttempt, close, count_stop_reason
 from promptmill.store.prepared import Prepared, PreparedInsert
+from promptmill.store.purging import Part
 from promptmill.store.rowsets import Rowset
 from promptmill.store.tables import FAILED_OF, NO_FAILURE, SERVED, attempt, batch, job, reply
 from promptmill.store.tallies import ENDED, FAILED_JOBS, Tallies, add, as_word, failed_of, lock_batches_of
@@ -105,7 +106,7 @@ def complete(conn: Connection, completions: Sequence[Completion], now: datetime)
             tallies[row.batch_id].errored -= 1
             tallies[row.batch_id].words[FAILED_JOBS, failed_of(JobState.ERRORED, LOST)] -= 1
         accepted = [*accepted, *late]
-        gone = purging.without_answers(conn, {row.batch_id for row in late})
+        gone = purging.purged(conn, {row.batch_id for row in late}, Part.ANSWERS)
     first = {(each.job_id, each.token): each for each in reversed(completions)}
     replies = [
         _reply_values(_emptied(first[row.id, row.token], row.batch_id in gone), now) for row in accepted

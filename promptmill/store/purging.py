@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from promptmill.errors import InvalidTransition
 from promptmill.states import BatchState
-from promptmill.store import batches
+from promptmill.store import batches, control
 from promptmill.store.batches import BatchRow
 from promptmill.store.columns import json_text
 from promptmill.store.rowsets import among
@@ -85,10 +85,10 @@ def old(
     return batches.ended(conn, or_(false(), *which), after=after, most=most)
 
 
-def without_answers(conn: Connection, batch_ids: Collection[str]) -> Collection[str]:
-    """Those of the batches whose answers are gone, or on their way."""
+def purged(conn: Connection, batch_ids: Collection[str], *of: Part) -> Collection[str]:
+    """Those of the batches of which one of these parts is gone, or on its way; so is every part with everything."""
     rows = conn.execute(select(batch.c.id, batch.c.options).where(batch.c.id.in_(batch_ids)))
-    return {row.id for row in rows if Part.ANSWERS in gone(row.options)}
+    return {row.id for row in rows if not gone(row.options).isdisjoint({*of, Part.EVERYTHING})}
 
 
 def begin(conn: Connection, batch_id: str, parts: frozenset[Part]) -> BatchRow:
@@ -98,7 +98,7 @@ def begin(conn: Connection, batch_id: str, parts: frozenset[Part]) -> BatchRow:
         InvalidTransition: it has not ended.
         NotFound: there is no such batch.
     """
-    if batches.lock(conn, batch_id) is not BatchState.ENDED:
+    if control.lock(conn, batch_id) is not BatchState.ENDED:
         row = batches.get(conn, batch_id)
         raise InvalidTransition(f"{row.name} is {row.state}: only a batch that has ended can be purged")
     row = batches.get(conn, batch_id)
@@ -124,7 +124,7 @@ def empty_page(
 
 def finish(conn: Connection, batch_id: str, parts: frozenset[Part], now: datetime) -> None:
     """Say that the parts are gone; with everything the batch itself goes."""
-    batches.lock(conn, batch_id)
+    control.lock(conn, batch_id)
     if Part.EVERYTHING in parts:
         conn.execute(delete(batch_count).where(batch_count.c.batch_id == batch_id))
         conn.execute(delete(batch).where(batch.c.id == batch_id))

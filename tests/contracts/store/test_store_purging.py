@@ -15,7 +15,7 @@ from promptmill.clock import SystemClock
 from promptmill.errors import InvalidTransition
 from promptmill.retention import Retention
 from promptmill.states import JobState
-from promptmill.store import batches, failures, jobs, purging, results, retrying
+from promptmill.store import batches, failures, jobs, ledger, purging, results, retrying
 from promptmill.store.purging import Part
 from promptmill.store.tables import METADATA, job, reply
 from promptmill.usage import Usage
@@ -187,17 +187,50 @@ def test_retention_reads_no_batch_that_is_purged_already(world: Any, monkeypatch
         }
 
 
-def test_an_answer_that_comes_after_the_purge_is_counted_and_not_kept(world: Any) -> None:
+def given_up_and_purged(world: Any, *parts: Part) -> Any:
+    """A job whose worker was taken for dead, in a batch that was purged since; its worker may return."""
     made = world.batch(1)
     (lease,) = world.running(made)
     with world.database.begin() as conn:
         closed = world.closed(lease, "lost", cost_nanos=None, usage=Usage(), usage_raw=None)
         jobs.fail(conn, [jobs.Failure(job_id=lease.job_id, token=lease.token, error_kind="lost", attempt=closed)], world.now)  # fmt: skip
-    purge(world, made, *BOTH)
+    if parts:
+        purge(world, made, *parts)
+    return made, lease
+
+
+def test_an_answer_that_comes_after_the_purge_is_counted_and_not_kept(world: Any) -> None:
+    made, lease = given_up_and_purged(world, *BOTH)
     with world.database.begin() as conn:
         assert jobs.complete(conn, [world.completion(lease, ANSWER, parsed={"a": ANSWER})], world.now)
     assert world.row(made).succeeded == 1
     assert ANSWER not in everything_stored(world)
+    world.assert_adds_up(made)
+
+
+@pytest.mark.parametrize("part", [Part.PROMPTS, Part.ANSWERS])
+def test_what_an_error_quotes_that_comes_after_the_purge_is_not_kept(world: Any, part: Part) -> None:
+    made, lease = given_up_and_purged(world, part)
+    closed = world.closed(lease, "prompt_rejected", cost_nanos=0, status=400, error_message=QUOTE)
+    late = jobs.Failure(job_id=lease.job_id, token=lease.token, error_kind="prompt_rejected", attempt=closed)
+    with world.database.begin() as conn:
+        jobs.fail(conn, [late], world.now)
+    with world.database.read() as conn:
+        (tried,) = ledger.attempts_of(conn, batch_id=made.id)
+    assert (tried.outcome, tried.status, tried.error_message) == ("prompt_rejected", 400, None)
+    assert QUOTE not in everything_stored(world)
+    world.assert_adds_up(made)
+
+
+def test_nothing_comes_back_to_a_batch_whose_deletion_broke_off(world: Any) -> None:
+    (made, answered), (_, failed) = given_up_and_purged(world), given_up_and_purged(world)
+    with world.database.begin() as conn:
+        for each in batches.list_recent(conn):
+            purging.begin(conn, each.id, frozenset({Part.EVERYTHING}))
+        jobs.complete(conn, [world.completion(answered, ANSWER)], world.now)
+        closed = world.closed(failed, "prompt_rejected", error_message=QUOTE)
+        jobs.fail(conn, [jobs.Failure(job_id=failed.job_id, token=failed.token, error_kind="x", attempt=closed)], world.now)  # fmt: skip
+    assert not [each for each in (ANSWER, QUOTE) if each in everything_stored(world)]
     world.assert_adds_up(made)
 
 
