@@ -128,6 +128,9 @@ class Messages:
         fault = self._meet_fate(order, call)
         if fault is not None and fault.kind in REFUSING:
             return await self._refuse(fault, order, call)
+        if fault is not None and fault.kind == "hold":
+            await self._sim.next_scenario()
+            fault = None
         now = self._sim.clock.monotonic()
         organization, group = call.organization, order.group
         cache = CachePlan(uncached=order.input_tokens)

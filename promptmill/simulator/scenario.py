@@ -50,6 +50,7 @@ in whatever order they come.
 | slow_drip | `piece_bytes` bytes every `pause_s`, cut anywhere | piece_bytes, pause_s |
 | malformed_event | an event whose JSON breaks off | after |
 | unknown_event | an event nobody has heard of | after |
+| hold | nothing until the scenario is replaced or set back; then the answer, as if there were no fault | |
 | answer | a chosen reply, length, stop reason | reply, stop_reason, category, output_tokens |
 
 The first nine refuse and bill nothing. stream_error, malformed_event and unknown_event meet streamed requests only.
@@ -105,6 +106,7 @@ _OWN_FIELDS: dict[str, frozenset[str]] = {
     "slow_drip": frozenset({"piece_bytes", "pause_s"}),
     "malformed_event": frozenset({"after"}),
     "unknown_event": frozenset({"after"}),
+    "hold": frozenset(),
     "answer": frozenset({"reply", "stop_reason", "category", "output_tokens"}),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -1,5 +1,6 @@
 """Everything one simulator remembers, and how it is set back to the start."""
 
+import asyncio
 from itertools import count
 from typing import Any
 
@@ -31,6 +32,7 @@ class Simulation:
         # Unique across restarts, as the real ids are.
         self._prefix = f"{int(clock.now().timestamp()):09x}"
         self._numbers = count(1)
+        self._replaced = asyncio.Event()
         self.reset()
 
     def reset(self) -> None:
@@ -39,7 +41,7 @@ class Simulation:
         self.started = self.clock.monotonic()
         self.ledger = Ledger(self.started)
         self.organizations = Organizations(self.config, self.scenario, self.started)
-        self.faults = FaultPlan(self.scenario.faults, self.config.seed)
+        self._begin(self.scenario)
 
     def play(self, tables: dict[str, Any]) -> None:
         """Replace the scenario: faults at once, tenants and changes of limits from the next reset on.
@@ -49,9 +51,17 @@ class Simulation:
         Raises:
             InvalidInput: a field is at fault.
         """
-        scenario, _ = parse_scenario(tables)
+        self._begin(parse_scenario(tables)[0])
+
+    async def next_scenario(self) -> None:
+        """Wait until the scenario is replaced, or set back to its first second."""
+        await self._replaced.wait()
+
+    def _begin(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.faults = FaultPlan(scenario.faults, self.config.seed)
+        self._replaced.set()
+        self._replaced = asyncio.Event()
 
     def next_id(self, kind: str) -> str:
         """A fresh id with the prefix of its kind (`req`, `msg`)."""

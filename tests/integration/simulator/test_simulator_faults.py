@@ -4,6 +4,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -99,6 +100,22 @@ def test_a_lost_reply_is_billed_and_never_seen(
     assert (book["lost"]["answers"], book["served"]["answers"]) == (1, 1)
     assert book["lost"]["usage"] == book["served"]["usage"]
     assert book["answered"] == {"1": 1}
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=WHEN.get)
+def test_what_is_held_is_answered_when_the_scenario_is_replaced(
+    simulator: SimulatorHandle, send: Send, prompt: Send, wait_until: Callable[..., None], streamed: bool
+) -> None:
+    simulator.set_scenario(fault=[{"kind": "hold", "times": 1}])
+    with ThreadPoolExecutor() as apart:
+        held = apart.submit(send, body=prompt(stream=streamed))
+        wait_until(lambda: simulator.ledger()["in_flight"] == 1)
+        assert send(body=prompt("Another?")).status == 200
+        assert simulator.ledger()["served"]["answers"] == 1
+        simulator.set_scenario()
+        assert held.result().status == 200
+    book = simulator.ledger()
+    assert (book["in_flight"], book["served"]["answers"], book["faults"]) == (0, 2, {"hold": 1})
 
 
 def test_a_cut_stream_has_no_message_stop(simulator: SimulatorHandle, send: Send, prompt: Send) -> None:
