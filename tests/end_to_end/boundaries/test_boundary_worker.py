@@ -17,6 +17,8 @@ SQLITE, POSTGRES = "sqlite", "postgres"
 LONGER = pytest.mark.chaos  # the other half of the combinations, for who has the time
 
 ONE_A_SECOND = {"PROMPTMILL_RPM": "60", "PROMPTMILL_WORKER__PATIENCE_S": "5"}
+HELD = [{"kind": "hold"}]
+"""No call ends before the test says so, with `set_scenario()`."""
 
 
 def outcomes_of(mill: Any, batch: Any) -> Counter[str]:
@@ -54,12 +56,13 @@ def test_killed_with_permits_in_hand_and_nothing_begun(start_mill: Start, postgr
 
 @pytest.mark.parametrize("database_url", [SQLITE, pytest.param(POSTGRES, marks=LONGER)], indirect=True)
 def test_killed_between_the_reply_and_its_commit(start_mill: Start, database_url: str) -> None:
-    with simulated_claude(first_token_s=0.5) as claude:
+    with simulated_claude(faults=HELD) as claude:
         mill = start_mill(database_url, claude)
         worker = mill.start_worker()
         batch = a_batch(mill.database, 10)
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 10, timeout=30)
         with mill.locked():
+            claude.set_scenario()
             mill.wait_until(lambda: claude.ledger()["billed"]["answers"] == 10)
             mill.kill(worker)
         mill.let_the_lock_run_out()
@@ -73,12 +76,13 @@ def test_killed_between_the_reply_and_its_commit(start_mill: Start, database_url
 def test_frozen_alone_and_thawed_it_goes_on_as_if_nothing_had_been(
     start_mill: Start, sqlite_url: str
 ) -> None:
-    with simulated_claude(first_token_s=0.5) as claude:
+    with simulated_claude(faults=HELD) as claude:
         mill = start_mill(sqlite_url, claude)
         worker = mill.start_worker()
         batch = a_batch(mill.database, 30)
-        mill.wait_until(lambda: claude.ledger()["in_flight"] >= 10, timeout=30)
+        mill.wait_until(lambda: claude.ledger()["in_flight"] == 20, timeout=30)
         worker.send_signal(signal.SIGSTOP)
+        claude.set_scenario()
         mill.wait_until(lambda: mill.silent_for(worker) > 2.5)  # dead after 1.5
         worker.send_signal(signal.SIGCONT)
         mill.settle(batch, succeeded=30)
@@ -99,12 +103,13 @@ def test_frozen_alone_and_thawed_it_goes_on_as_if_nothing_had_been(
 def test_frozen_given_up_and_thawed_its_late_answers_are_taken_unless_another_was_granted_the_job(
     start_mill: Start, database_url: str, granted_meanwhile: bool
 ) -> None:
-    with simulated_claude(first_token_s=1.0) as claude:
+    with simulated_claude(faults=HELD) as claude:
         mill = start_mill(database_url, claude)
         frozen = mill.start_worker()
         batch = a_batch(mill.database, 10)
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 10, timeout=30)
         mill.freeze(frozen)
+        claude.set_scenario()
         mill.let_the_lock_run_out()
         if not granted_meanwhile:
             mill.pause(batch.id)
