@@ -98,7 +98,7 @@ class Moment:
     @property
     def is_held(self) -> bool:
         """Whether workers paused it for want of a key or at a spend limit, and nothing is in flight any more."""
-        return self._stopped_by(PausedBy.KEY, PausedBy.SPEND_CAP)
+        return self._stopped_by(PausedBy.KEY, PausedBy.SPEND_CAP, PausedBy.ENCRYPTION)
 
     def _stopped_by(self, *causes: PausedBy) -> bool:
         batch = self.status.batch
@@ -122,6 +122,11 @@ class Moment:
             return (
                 "put a valid key into its file, and it goes on by itself; "
                 "for one in ANTHROPIC_API_KEY, restart the workers first"
+            )
+        if batch.paused_by is PausedBy.ENCRYPTION:
+            return (
+                "put that key into the file that PROMPTMILL_ENCRYPTION_KEYS_FILE names where workers run, "
+                "and restart them (it goes on by itself)"
             )
         if self.lacks_a_price:
             return "no larger budget helps: set the price of its model in promptmill.toml and restart the workers"

@@ -16,9 +16,12 @@ SEALED = "promptmill-sealed:"
 """How a sealed text begins; what a person wrote so is written with PLAIN behind it."""
 PLAIN = "0:"
 FERNET = "1:"
+OF_KEY = ":"
+"""Between the id of the key and what it sealed; what was sealed before keys had ids names none."""
 KEYED = "keyed:"
 """How a word begins that is looked up: a hash under the first key, because a hash of a text can be guessed."""
 _KEYED_DIGITS = 32
+_ID_DIGITS = 8
 
 
 class Vault:
@@ -34,11 +37,13 @@ class Vault:
 
         fernets = [Fernet(key) for key in keys]
         self._first, self._all = fernets[0], MultiFernet(fernets)
+        self.ids = tuple(id_of(key) for key in keys)
+        """Of the keys, in their order; they tell nothing of them."""
         self._hash_key = hashlib.sha256(b"promptmill keyed words" + keys[0].encode()).digest()
 
     def seal(self, text: str) -> str:
         """The text under the first key."""
-        return SEALED + FERNET + self._first.encrypt(text.encode()).decode()
+        return SEALED + FERNET + self.ids[0] + OF_KEY + self._first.encrypt(text.encode()).decode()
 
     def open(self, sealed: str) -> str:
         """The text that was sealed.
@@ -51,7 +56,8 @@ class Vault:
         try:
             return self._all.decrypt(_token(sealed)).decode()
         except InvalidToken:
-            raise _cannot("with another key than those in its file") from None
+            its_id = f" (its id is {lost})" if (lost := key_of(sealed)) else ""
+            raise _cannot(f"with another key than those in its file{its_id}") from None
 
     def is_current(self, sealed: str) -> bool:
         """Whether the first key opens it."""
@@ -68,6 +74,19 @@ class Vault:
         if word.startswith(KEYED):
             return word
         return KEYED + hmac.new(self._hash_key, word.encode(), hashlib.sha256).hexdigest()[:_KEYED_DIGITS]
+
+
+def id_of(key: str) -> str:
+    """By what a key is named where everybody may read it."""
+    return hashlib.sha256(b"promptmill key id" + key.encode()).hexdigest()[:_ID_DIGITS]
+
+
+def key_of(stored: str) -> str | None:
+    """The id of the key that a text was sealed with; None where it names none, or is not sealed."""
+    if not stored.startswith(SEALED + FERNET):
+        return None
+    named, found, _ = stored[len(SEALED) + len(FERNET) :].partition(OF_KEY)
+    return named if found else None
 
 
 def sealed(vault: Vault | None, text: str) -> str:
@@ -123,7 +142,7 @@ def new_key() -> str:
 
 
 def _token(sealed: str) -> bytes:
-    return sealed[len(SEALED) + len(FERNET) :].encode()
+    return sealed[len(SEALED) + len(FERNET) :].rpartition(OF_KEY)[2].encode()
 
 
 def _wrong(why: str) -> ConfigurationError:

@@ -55,6 +55,7 @@ class PausedBy(StrEnum):
     BUDGET = "budget"
     SPEND_CAP = "spend_cap"
     KEY = "key"
+    ENCRYPTION = "encryption"
 
 
 TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.ERRORED, JobState.CANCELED, JobState.EXPIRED})

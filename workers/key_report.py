@@ -1,13 +1,14 @@
 """What this process knows of its keys, told in Redis every few seconds: how each stands, and when it was last used.
 
-The idea: only who calls learns whether a key works. By label and account, never a value.
+The idea: only who calls learns whether a key works. By label and account, never a value. And which keys for texts at
+rest it has, by their ids.
 """
 
 import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -27,11 +28,12 @@ FORGOTTEN_AFTER_S: Final = 86_400.0
 
 @dataclass(slots=True)
 class KeyReport:
-    """Tells the keys of one worker."""
+    """Tells the keys of one worker; `opens` are the ids of those for texts at rest."""
 
     redis: "Redis"
     worker_id: str
     endpoint: str = ""
+    opens: Sequence[str] = ()
     _used: Mapping[Any, Any] = field(default_factory=dict)
     _tidied: bool = False
 
@@ -55,6 +57,7 @@ class KeyReport:
             "endpoint": self.endpoint,
             "name": NAME,
             "keys": [_document(state) for state in told],
+            "opens": list(self.opens),
         }
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.hset(KEY_STATES, self.worker_id, json.dumps(document))

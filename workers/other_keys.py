@@ -53,16 +53,24 @@ class OtherKeys:
 
         False where Redis cannot say. `anew` asks even if it was asked a moment ago.
         """
-        async with self._asking:
-            if anew or time.monotonic() - self._asked_at > ASK_AGAIN_S:
-                self._heard = await asyncio.to_thread(self._tell_and_hear, self.states())
-                self._asked_at = time.monotonic()
         return any(
             key["standing"] == KeyStanding.USABLE
             and group not in key["refused_for"]
             and key["account"] not in but
-            for key in self._heard
+            for said in await self._hear(anew=anew)
+            for key in said["keys"]
         )
+
+    async def can_open(self, key_id: str | None) -> bool:
+        """Whether another worker has that key for texts at rest; False where Redis cannot say."""
+        return any(key_id in said.get("opens", ()) for said in await self._hear())
+
+    async def _hear(self, *, anew: bool = False) -> Sequence[Mapping[str, Any]]:
+        async with self._asking:
+            if anew or time.monotonic() - self._asked_at > ASK_AGAIN_S:
+                self._heard = await asyncio.to_thread(self._tell_and_hear, self.states())
+                self._asked_at = time.monotonic()
+            return self._heard
 
     def _tell_and_hear(self, states: Sequence[KeyState]) -> list[Mapping[str, Any]]:
         try:
@@ -74,10 +82,9 @@ class OtherKeys:
             return []
         others = [json.loads(said) for worker, said in told.items() if worker.decode() != self.worker_id]
         return [
-            key
+            said
             for said in others
             if said["at"] > seconds - HEARD_S and said.get("endpoint") == self.endpoint
-            for key in said["keys"]
         ]
 
 
@@ -89,7 +96,7 @@ class StandingBack:
     _until: float = float("-inf")
 
     def begin(self) -> None:
-        """There is no key here, and there is one elsewhere."""
+        """There is no key here, to call with or to read by, and there is one elsewhere."""
         now = time.monotonic()
         if now < self._until:
             return

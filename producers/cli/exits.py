@@ -23,7 +23,7 @@ class Exit(IntEnum):
 def exit_for(status: "BatchStatus") -> Exit:
     """The code for a batch on which nobody works any more: whether every job succeeded, or what stopped it."""
     batch = status.batch
-    if batch.paused_by in (PausedBy.KEY, PausedBy.SPEND_CAP):
+    if batch.paused_by in (PausedBy.KEY, PausedBy.SPEND_CAP, PausedBy.ENCRYPTION):
         return Exit.FAILURE
     if batch.expired or batch.paused_by is PausedBy.BUDGET:
         return Exit.STOPPED

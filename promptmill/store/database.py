@@ -5,7 +5,7 @@ succeed when done again later is `Unavailable`, whatever the driver calls it.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -114,6 +114,12 @@ class Database:
         """Raise ConfigurationError where the newest batch is encrypted and cannot be read; False: an old one cannot."""
         with self.read() as connection:
             return sealing.check_keys(connection)
+
+    @property
+    def key_ids(self) -> Sequence[str]:
+        """The ids of the keys that open texts here; none where there are no keys."""
+        vault = sealing.vault_of(self._engine.dialect)
+        return vault.ids if vault else ()
 
     def close(self) -> None:
         """Close the pool; connections in use are closed when they come back."""

@@ -55,6 +55,15 @@ async def test_what_another_may_not_call_or_told_long_ago_does_not_count(redis: 
     assert mine.usable(GROUP)
 
 
+async def test_a_worker_without_the_key_of_a_text_hears_that_another_has_it(redis: Any) -> None:
+    _, others = a_worker(redis, "one")
+    assert not await others.can_open("0a1b2c3d")
+    KeyReport(redis, "two", "simulated", ("0a1b2c3d",)).tell([])
+    KeyReport(redis, "three", "api", ("4e5f6a7b", "8c9d0e1f")).tell([])
+    _, others = a_worker(redis, "one")
+    assert [await others.can_open(each) for each in ("0a1b2c3d", "8c9d0e1f", None)] == [False, True, False]
+
+
 async def test_of_two_that_lose_their_keys_the_second_to_ask_knows_of_both(redis: Any) -> None:
     (one, others_of_one), (two, others_of_two) = a_worker(redis, "one"), a_worker(redis, "two")
     one.retire(KEY, None, "401")
