@@ -1,4 +1,4 @@
-"""The processes beside the workers, beat, Flower and the page: started again when they die, and done without in the end.
+"""The processes beside the workers, beat, Flower and the dashboard: started again when they die, and done without in the end.
 
 The idea: no worker depends on them, so none of them may end the stack.
 """

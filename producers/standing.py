@@ -20,13 +20,13 @@ from promptmill.settings import Settings
 def standing_stack(
     settings: Settings, *, workers: int, flower_port: int, dashboard_port: int, say: Say
 ) -> Iterator[Stack]:
-    """Redis where none is set, workers, beat, Flower and the page, for the length of the block.
+    """Redis where none is set, workers, beat, Flower and the dashboard, for the length of the block.
 
     Args:
         settings: as they were read.
         workers: how many worker processes.
         flower_port: where Flower listens on the loopback address; 0 starts none.
-        dashboard_port: where the page listens there; 0 starts none.
+        dashboard_port: where the dashboard listens there; 0 starts none.
         say: told what runs where.
 
     Raises:
@@ -35,7 +35,7 @@ def standing_stack(
     if flower_port:
         _check_port(flower_port, "--flower-port", "Flower")
     if dashboard_port:
-        _check_port(dashboard_port, "--dashboard-port", "page")
+        _check_port(dashboard_port, "--dashboard-port", "dashboard")
         token = settings.dashboard.read_token()
         Access(LOOPBACK, token.get_secret_value() if token else None)
     with open_database(settings):  # the tables are there before a worker asks for them
@@ -83,4 +83,4 @@ def _start_dashboard(stack: Stack, port: int) -> None:
     extra = {"PROMPTMILL_DASHBOARD_TOKEN": token.get_secret_value()} if token else {}
     command = [sys.executable, "-P", "-m", "producers.cli", "dashboard", "--port", str(port)]
     stack.start_other("dashboard", command, **extra)
-    stack.say(f"the page at http://{LOOPBACK}:{port}")
+    stack.say(f"dashboard at http://{LOOPBACK}:{port}")

@@ -4,7 +4,7 @@
 --   \password promptmill_owner      (and of the other two; no password stands in this file)
 --
 -- promptmill_owner   owns the tables; only `promptmill migrate` signs in as it
--- promptmill_app     workers, beat, the page and the commands: reads and writes rows, changes no table
+-- promptmill_app     workers, beat, the dashboard and the commands: reads and writes rows, changes no table
 -- promptmill_reader  looks: reports, Grafana, people with psql; it does not see prompts and answers
 
 CREATE ROLE promptmill_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;

@@ -36,4 +36,4 @@ def dashboard(
     log_as_a_server(found)
     token = found.dashboard.read_token()
     access = Access(host, token.get_secret_value() if token else None, names_of(allow_host or ()))
-    serve(found, access, port, lambda url: say_serving(found, f"the page is at {url}; Ctrl-C stops it", url))
+    serve(found, access, port, lambda url: say_serving(found, f"dashboard at {url}; Ctrl-C stops it", url))

@@ -20,10 +20,13 @@ def up(
         int, typer.Option("--flower-port", min=0, max=65535, help="Where Flower listens; 0 starts none.")
     ] = 5555,
     dashboard_port: Annotated[
-        int, typer.Option("--dashboard-port", min=0, max=65535, help="Where the page listens; 0 starts none.")
+        int,
+        typer.Option(
+            "--dashboard-port", min=0, max=65535, help="Where the dashboard listens; 0 starts none."
+        ),
     ] = 8788,
 ) -> None:
-    """Run the local stack in the foreground: Redis if none is set, workers, beat, Flower, the page. Ctrl-C drains it."""
+    """Run the local stack in the foreground: Redis if none is set, workers, beat, Flower, the dashboard. Ctrl-C drains it."""
     from producers.standing import standing_stack  # noqa: PLC0415  # the database layer takes 0.5 s
     from promptmill import settings  # noqa: PLC0415  # likewise
 

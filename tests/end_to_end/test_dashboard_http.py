@@ -350,7 +350,7 @@ def test_up_starts_the_page_and_stops_it(bare_cli: Any, wait_until: Callable[...
     running = bare_cli.start(*words, PROMPTMILL_DASHBOARD_TOKEN=TOKEN)
     page = Served(f"http://127.0.0.1:{port}", None)
     try:
-        assert any(said == f"the page at {page.url}\n" for said in running.stderr)
+        assert any(said == f"dashboard at {page.url}\n" for said in running.stderr)
         wait_until(lambda: answers(page), timeout=60)
         assert page.get("/api/session").document["can_act"]
         running.terminate()
