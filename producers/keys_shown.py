@@ -29,7 +29,7 @@ def keys_table(found: KeysNow, now: datetime) -> str:
         )
         for key in found.keys
     ]
-    lines = [columns(head, rows, right=(6,))] if rows else [NO_KEY]
+    lines = [columns(head, rows, right=(6,))] if rows else [NO_KEY] * (found.fault is None)
     lines += [_wrapped(line) for key in found.keys for line in _reasons(key)]
     lines += [_wrapped(line) for line in _notices(found)]
     return "\n".join(lines)

@@ -50,7 +50,7 @@ class Access:
         if self.token is None and not self.is_local:
             beyond = f"--host {self.host}" if not is_loopback(self.host) else "--allow-host"
             raise ConfigurationError(
-                f"{TOKEN_SETTING}: with {beyond} others can reach the page, so it needs a token; "
+                f"{TOKEN_SETTING}: with {beyond} others can reach the dashboard, so it needs a token; "
                 f"set {TOKEN_SETTING} or {TOKEN_SETTING}_FILE",
                 setting=TOKEN_SETTING,
             )

@@ -101,15 +101,16 @@ def judge_workers(alive: Sequence[WorkerRow]) -> list[Check]:
 
 
 def judge_schedules(active: int, *, beat: bool | None) -> list[Check]:
-    """Recurring batches need a beat; `beat` is whether one lives, None where Redis cannot say."""
+    """A worker submits what is due, and a beat wakes it in time; `beat` is whether one lives, None: Redis cannot say."""
     if not active:
         return []
     found = f"{active} active"
     if beat:
-        return [ok("schedules", f"{found}, and a beat to start them")]
+        return [ok("schedules", f"{found}, and a beat that wakes a worker in time")]
     if beat is None:
         return [note("schedules", f"{found}; whether a beat runs is not known", "see redis above")]
-    return [wrong("schedules", f"{found}, and no beat runs", "promptmill up, or: celery -A workers.app beat")]
+    advice = "a worker looks every few seconds by itself; to the moment with: promptmill up, or: celery -A workers.app beat"
+    return [note("schedules", f"{found}, and no beat runs", advice)]
 
 
 def _clock(connection: Connection) -> list[Check]:

@@ -181,7 +181,7 @@ def test_workers_must_agree() -> None:
 
 
 def test_schedules_need_a_beat() -> None:
-    assert bad(judge_schedules(2, beat=False)) == {"schedules": Verdict.WRONG}
+    assert bad(judge_schedules(2, beat=False)) == {"schedules": Verdict.NOTE}
     assert bad(judge_schedules(2, beat=None)) == {"schedules": Verdict.NOTE}
     assert bad(judge_schedules(2, beat=True)) == {}
     assert judge_schedules(0, beat=None) == []

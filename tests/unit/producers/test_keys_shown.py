@@ -68,6 +68,7 @@ def test_the_page_fits_and_says_why() -> None:
 def test_without_a_worker_and_without_a_key_it_says_so() -> None:
     declared = (KeyNow(label="main", account="research", source="file"),)
     assert keys_table(KeysNow((), 0), NOW).startswith("no key is set")
+    assert "no key is set" not in keys_table(KeysNow((), 0, fault="others may write keys.toml"), NOW)
     assert "no worker runs" in keys_table(KeysNow(declared, 0), NOW)
     silent = keys_table(KeysNow(declared, 0, "Redis does not answer (TimeoutError)"), NOW)
     assert silent.endswith("nobody knows whether they work: Redis does not answer (TimeoutError)")
