@@ -66,6 +66,11 @@ class Mill:
         """What all workers wrote."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
+    def is_led(self) -> bool:
+        """A worker is up and dispatches."""
+        with Redis.from_url(self.environment["PROMPTMILL_REDIS_URL"]) as redis:
+            return bool(redis.keys(f"{DISPATCHER_LOCK}*"))
+
     def let_the_lock_run_out(self) -> None:
         """As if the seconds had passed after which a dead leader's lock is free."""
         with Redis.from_url(self.environment["PROMPTMILL_REDIS_URL"]) as redis:

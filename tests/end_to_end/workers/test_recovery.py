@@ -78,13 +78,13 @@ def _begun_again(mill: Any, batch_id: str) -> set[str]:
 def test_a_job_that_ends_every_worker_it_comes_to_is_given_up_and_the_others_are_answered(
     start_mill: Start, database_url: str
 ) -> None:
-    with simulated_claude(first_token_s=0.5) as claude:
+    with simulated_claude(faults=[{"kind": "hold", "text": "What is 0 + 0?"}]) as claude:
         mill = start_mill(
             database_url, claude, quick=True, PROMPTMILL_CONCURRENCY="1", PROMPTMILL_WORKER__MAX_LOSSES="2"
         )
         batch = a_batch(mill.database, 4)
         with mill.database.read() as connection:
-            poison = next(iter(results.iterate(connection, batch.id))).job_id
+            poison = next(iter(results.iterate(connection, batch.id))).job_id  # its call lasts until the kill
 
         def is_being_tried(times: int) -> bool:
             open_now = [each for each in _attempts(mill, batch.id) if each.outcome == ledger.OPEN]

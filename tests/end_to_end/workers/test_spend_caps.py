@@ -45,14 +45,13 @@ def test_another_account_takes_over_and_no_batch_is_paused(
     start_mill: Start, sqlite_url: str, write_keys: Callable[..., Any]
 ) -> None:
     keys = write_keys()
+    after_30 = {**cap("one"), "after_usd": 0.03}
     with simulated_claude(
-        organizations=keys.organizations, only_known_keys=True, first_token_s=0.2
+        organizations=keys.organizations, only_known_keys=True, first_token_s=0.2, faults=[after_30]
     ) as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=keys.file, PROMPTMILL_CONCURRENCY="5")
         made = a_batch(mill.database, 150)
         mill.start_worker()
-        mill.wait_until(lambda: succeeded(mill, made) >= 30, timeout=60)
-        claude.set_scenario(fault=[cap("one")])
         status = mill.wait_for_end(made.id)
     assert status.jobs[JobState.SUCCEEDED] == 150
     with mill.database.read() as connection:

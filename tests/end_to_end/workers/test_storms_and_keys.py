@@ -68,14 +68,13 @@ def test_a_revoked_key_is_retired_and_another_takes_over(
     start_mill: Start, sqlite_url: str, write_keys: Callable[..., Any]
 ) -> None:
     keys = write_keys(account="default")
+    after_30 = {"kind": "key_revoked", "organization": "one", "after_usd": 0.03}
     with simulated_claude(
-        organizations=keys.organizations, only_known_keys=True, first_token_s=0.2
+        organizations=keys.organizations, only_known_keys=True, first_token_s=0.2, faults=[after_30]
     ) as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=keys.file, PROMPTMILL_CONCURRENCY="5")
         made = a_batch(mill.database, 100)
         mill.start_worker()
-        mill.wait_until(lambda: mill.status(made.id).jobs[JobState.SUCCEEDED] >= 20, timeout=60)
-        claude.set_scenario(fault=[{"kind": "key_revoked", "organization": "one"}])
         status = mill.wait_for_end(made.id)
     assert status.jobs[JobState.SUCCEEDED] == 100
     assert set(status.failures) == {"key_rejected"}

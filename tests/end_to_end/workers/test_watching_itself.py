@@ -83,7 +83,7 @@ def test_a_worker_whose_main_thread_hangs_hands_back_and_ends(start_mill: Start,
         _tell(mill, "hang", "hangs")
         assert worker.wait(30) != 0
         status = mill.status(batch.id)
-    assert status.jobs[JobState.PENDING] == 5
+    assert status.jobs[JobState.PENDING] + status.jobs[JobState.QUEUED] == 5
     assert status.failures == {"interrupted": 5}
     with mill.database.read() as connection:
         assert store_workers.live(connection, database_now(connection)) == []

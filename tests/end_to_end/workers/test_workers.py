@@ -57,16 +57,18 @@ def test_kill_9_of_one_of_three_workers_loses_no_job_and_answers_none_twice(
 
 
 def test_sigterm_finishes_what_was_sent_and_hands_the_rest_back(start_mill: Start, database_url: str) -> None:
-    with simulated_claude(first_token_s=1.0) as claude:
+    with simulated_claude(faults=[{"kind": "hold"}]) as claude:
         mill = start_mill(database_url, claude, PROMPTMILL_CONCURRENCY="20")
         batch = a_batch(mill.database, 100)
         worker = mill.start_worker()
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 20, timeout=60)
         worker.terminate()
+        mill.wait_until(lambda: not mill.is_led(), timeout=30)
+        claude.set_scenario()
         assert worker.wait(30) == 0
         status = mill.status(batch.id)
         assert status.jobs[JobState.RUNNING] == 0
-        assert status.jobs[JobState.SUCCEEDED] == claude.ledger()["served"]["answers"]
+        assert status.jobs[JobState.SUCCEEDED] == claude.ledger()["served"]["answers"] == 20
         mill.start_worker()
         assert mill.wait_for_end(batch.id).jobs[JobState.SUCCEEDED] == 100
         assert claude.ledger()["answered"] == {"1": 100}
@@ -177,7 +179,7 @@ def test_a_worker_signs_in_and_signs_off(start_mill: Start, sqlite_url: str) -> 
 
 
 def test_sigquit_hands_the_running_jobs_back_at_once(start_mill: Start, sqlite_url: str) -> None:
-    with simulated_claude(first_token_s=30) as claude:
+    with simulated_claude(faults=[{"kind": "hold"}]) as claude:
         mill = start_mill(sqlite_url, claude, PROMPTMILL_CONCURRENCY="5")
         batch = a_batch(mill.database, 5)
         worker = mill.start_worker()
@@ -185,6 +187,6 @@ def test_sigquit_hands_the_running_jobs_back_at_once(start_mill: Start, sqlite_u
         worker.send_signal(signal.SIGQUIT)
         worker.wait(20)
         status = mill.status(batch.id)
-    assert status.jobs[JobState.PENDING] == 5
+    assert status.jobs[JobState.PENDING] + status.jobs[JobState.QUEUED] == 5
     assert status.failures == {"interrupted": 5}
     assert status.batch.unpriced_attempts == 5
