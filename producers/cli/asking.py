@@ -1,14 +1,22 @@
-"""From the options of `submit` and `run` to those of intake: files are read, names are imported."""
+"""What a submission is asked for: the options that `submit`, `run`, `estimate` and `schedule add` share.
 
+The one idea: `Asked` is their only list. A command takes one `asked: Asked`, and `with_options` gives it an option for
+each field; from there files are read, names are imported, and the options of intake come out.
+"""
+
+import functools
 import importlib
+import inspect
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
+from producers.cli import options as opt
 from producers.cli.printing import say
 
 if TYPE_CHECKING:
@@ -20,23 +28,55 @@ if TYPE_CHECKING:
 class Asked:
     """The options of a submission as they were typed."""
 
-    model: str | None
-    name: str | None
-    max_tokens: int | None
-    ask_again_up_to: int | None
-    system: str | None
-    template: str | None
-    columns: str | None
-    schema: str | None
-    lane: str
-    deadline: str | None
-    budget: str | None
-    priority: str
-    tags: list[str] | None
-    notify: str | None = None
-    limit: int | None
-    skip_invalid: bool
-    new: bool
+    model: opt.Model = None
+    name: opt.Name = None
+    max_tokens: opt.MaxTokens = None
+    ask_again_up_to: opt.AskAgainUpTo = None
+    system: opt.System = None
+    template: opt.Template = None
+    columns: opt.Columns = None
+    schema: opt.Schema = None
+    lane: opt.Lane = "auto"
+    deadline: opt.Deadline = None
+    budget: opt.Budget = None
+    priority: opt.Priority = "normal"
+    tags: opt.Tags = None
+    notify: opt.Notify = None
+    limit: opt.Limit = None
+    skip_invalid: opt.SkipInvalid = False
+    new: opt.New = False
+
+
+def with_options(*without: str, **instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """In the place of its parameter `asked`, give a command an option for each field of Asked.
+
+    Args:
+        without: fields that this command has no option for; they keep their default.
+        instead: by the name of a field, the type of an option that says it in this command's own words.
+    """
+    types = get_type_hints(Asked, include_extras=True) | instead
+    options = {
+        each.name: inspect.Parameter(
+            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=types[each.name]
+        )
+        for each in fields(Asked)
+        if each.name not in without
+    }
+
+    def given(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def typed(**words: Any) -> None:
+            asked = Asked(**{name: words.pop(name) for name in options})
+            command(**words, asked=asked)
+
+        shown: list[inspect.Parameter] = []
+        for each in inspect.signature(command, eval_str=True).parameters.values():
+            shown += options.values() if each.name == "asked" else [each]
+        typed.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # Typer reads this, and the next
+        typed.__annotations__ = {each.name: each.annotation for each in shown}
+        return typed
+
+    return given
 
 
 def options_from(asked: Asked) -> "SubmitOptions":

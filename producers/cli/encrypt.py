@@ -1,12 +1,18 @@
 """`promptmill encrypt`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from producers.cli.exits import Exit
 from producers.cli.options import AsJson
 from producers.cli.printing import log_to_stderr, put, put_json, say
 
+if TYPE_CHECKING:
+    from producers.encrypting import Encrypted
+
+_NAMED = 5
+"""Batches that are named of those that hold what no key opens."""
 _OFTEN = 100_000
 """Rows between two signs of progress."""
 
@@ -17,6 +23,10 @@ def encrypt(
     ] = False,
     decrypt: Annotated[
         bool, typer.Option("--decrypt", help="Store everything readable again, to give up the keys.")
+    ] = False,
+    key_ids: Annotated[
+        bool,
+        typer.Option("--key-ids", help="Only print the ids of the keys in the file, the first one first."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,17 +40,40 @@ def encrypt(
 
         put(made())
         return
-    from producers.encrypting import encrypt as rewrite  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers import encrypting  # noqa: PLC0415  # the database layer takes 0.5 s
+
+    if key_ids:
+        for each in encrypting.key_ids():
+            put(each)
+        return
+    log_to_stderr()
+    done = encrypting.encrypt(plain=decrypt, progress=_say_now_and_then)
+    if as_json:
+        put_json({"rewritten": dict(done.rewritten), "unopened": dict(done.unopened)})
+    else:
+        _say_what_was_done(done, decrypt=decrypt)
+    if done.unopened:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _say_what_was_done(done: "Encrypted", *, decrypt: bool) -> None:
     from producers.wording import several  # noqa: PLC0415  # likewise
 
-    log_to_stderr()
-    changed = rewrite(plain=decrypt, progress=_say_now_and_then)
-    if as_json:
-        put_json({"rewritten": dict(changed)})
-        return
-    rows = sum(changed.values())
-    how = "are readable again" if decrypt else "are under the first key now"
-    say(f"{several(rows, 'row')} {how}" if rows else "nothing to do: all of it is so already")
+    if rows := sum(done.rewritten.values()):
+        how = ("is", "are")[rows > 1], "readable again" if decrypt else "under the first key now"
+        say(f"{several(rows, 'row')} {' '.join(how)}")
+    elif not done.unopened:
+        say("nothing to do: all of it is so already")
+    if done.unopened:
+        rows = sum(done.unopened.values())
+        stay = "which stays as it is" if rows == 1 else "which stay as they are"
+        most = sorted(done.unopened.items(), key=lambda each: (-each[1], each[0]))
+        named = [f"{name} ({lost:,})" for name, lost in most[:_NAMED]]
+        others = [f"{len(most) - _NAMED:,} others"] if len(most) > _NAMED else []
+        say(f"no key opens {several(rows, 'row')}, {stay}: {', '.join([*named, *others])}")
+        say(
+            "put their key into the file as another line; where it is lost: promptmill purge BATCH --what everything"
+        )
 
 
 def _say_now_and_then(table: str, rows: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from producers.cli import options as opt
-from producers.cli.asking import Asked, options_from
+from producers.cli.asking import Asked, options_from, with_options
 from producers.cli.printing import put, put_json, say
 
 SkipInvalid = Annotated[
@@ -13,20 +13,11 @@ SkipInvalid = Annotated[
 ]
 
 
+@with_options("name", "deadline", "priority", "tags", "notify", "new", skip_invalid=SkipInvalid)
 def estimate(
     source: opt.Source,
     *,
-    model: opt.Model = None,
-    max_tokens: opt.MaxTokens = None,
-    ask_again_up_to: opt.AskAgainUpTo = None,
-    system: opt.System = None,
-    template: opt.Template = None,
-    columns: opt.Columns = None,
-    schema: opt.Schema = None,
-    lane: opt.Lane = "auto",
-    budget: opt.Budget = None,
-    limit: opt.Limit = None,
-    skip_invalid: SkipInvalid = False,
+    asked: Asked,
     as_json: opt.AsJson = False,
 ) -> None:
     """Say what the prompts of FILE would use and cost, and how long they would take.
@@ -34,12 +25,6 @@ def estimate(
     Nothing is submitted and no file is left. The figures get better with every answer to prompts of the same
     template; what they rest on is said.
     """
-    asked = Asked(
-        model=model, name=None, max_tokens=max_tokens,
-        ask_again_up_to=ask_again_up_to, system=system, template=template, columns=columns,
-        schema=schema, lane=lane, deadline=None, budget=budget, priority="normal", tags=None,
-        limit=limit, skip_invalid=skip_invalid, new=False,
-    )  # fmt: skip
     show(source, asked, as_json=as_json)
 
 

@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from producers.cli import options as opt
-from producers.cli.asking import Asked, options_from, tell
+from producers.cli.asking import Asked, options_from, tell, with_options
 from producers.cli.exits import Exit, exit_for
 from producers.cli.printing import log_to_stderr, put_json, say
 
@@ -23,27 +24,13 @@ DEFAULT_MODEL = "claude-haiku-5-5"
 """For rows that name no model, when the person named none either: the least expensive of today."""
 
 
+@with_options("notify")
 def run(
     source: opt.Source,
     *,
     output: opt.Output = None,
     workers: opt.Workers = 1,
-    model: opt.Model = None,
-    name: opt.Name = None,
-    max_tokens: opt.MaxTokens = None,
-    ask_again_up_to: opt.AskAgainUpTo = None,
-    system: opt.System = None,
-    template: opt.Template = None,
-    columns: opt.Columns = None,
-    schema: opt.Schema = None,
-    lane: opt.Lane = "auto",
-    deadline: opt.Deadline = None,
-    budget: opt.Budget = None,
-    priority: opt.Priority = "normal",
-    tags: opt.Tags = None,
-    limit: opt.Limit = None,
-    skip_invalid: opt.SkipInvalid = False,
-    new: opt.New = False,
+    asked: Asked,
     as_json: opt.AsJson = False,
 ) -> None:
     """Answer the prompts of FILE on this machine, from start to end.
@@ -52,32 +39,29 @@ def run(
     progress, writes the results, prints a summary and stops what it started. Run again it goes on where it was,
     and asks nothing twice. Ctrl-C once lets the calls in flight finish, twice leaves at once.
     """
-    asked = Asked(
-        model=model or DEFAULT_MODEL, name=name, max_tokens=max_tokens,
-        ask_again_up_to=ask_again_up_to, system=system, template=template,
-        columns=columns, schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags,
-        limit=limit, skip_invalid=skip_invalid, new=new,
-    )  # fmt: skip
     _check_output(source, output, as_json=as_json)
     with _interruptible():
-        batch, moment = _work(source, asked, workers, announce_model=model is None)
+        batch, moment = _work(source, asked, workers)
         _finish(batch, moment, output, as_json=as_json)
     if (code := exit_for(moment.status)) is not Exit.DONE:
         raise typer.Exit(code)
 
 
-def _work(source: str, asked: Asked, workers: int, *, announce_model: bool) -> "tuple[Batch, Moment]":
+def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
     from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.progress import view_for_terminal  # noqa: PLC0415  # likewise
     from producers.running import finish, submit_for_here  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     log_to_stderr()
+    chosen = replace(asked, model=asked.model or DEFAULT_MODEL)
     with admission_view() as progress:
-        submission = submit_for_here(source, options_from(asked), settings=settings.load(), progress=progress)
+        submission = submit_for_here(
+            source, options_from(chosen), settings=settings.load(), progress=progress
+        )
     tell(submission.admission)
-    if announce_model:
-        say(f"model: {asked.model} for rows that name none; choose another with --model")
+    if asked.model is None:
+        say(f"model: {chosen.model} for rows that name none; choose another with --model")
     with view_for_terminal() as view, _draining(submission.batch):
         return submission.batch, finish(submission.batch, workers=workers, say=view.say, show=view.show)
 

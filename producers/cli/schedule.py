@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from producers.cli import options as opt
-from producers.cli.asking import Asked, options_from
+from producers.cli.asking import Asked, options_from, with_options
 from producers.cli.printing import log_to_stderr, put, put_json, say
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ Deadline = Annotated[
 
 
 @app.command()
+@with_options("deadline", "new", name=BatchNames)
 def add(
     schedule: NewName,
     source: File = None,
@@ -80,22 +81,8 @@ def add(
     missed: MissedRuns = "latest",
     overlap: OverlapRuns = "allow",
     prompts: Prompts = None,
-    model: opt.Model = None,
-    name: BatchNames = None,
-    max_tokens: opt.MaxTokens = None,
-    ask_again_up_to: opt.AskAgainUpTo = None,
-    system: opt.System = None,
-    template: opt.Template = None,
-    columns: opt.Columns = None,
-    schema: opt.Schema = None,
-    lane: opt.Lane = "auto",
     deadline: Deadline = None,
-    budget: opt.Budget = None,
-    priority: opt.Priority = "normal",
-    tags: opt.Tags = None,
-    notify: opt.Notify = None,
-    limit: opt.Limit = None,
-    skip_invalid: opt.SkipInvalid = False,
+    asked: Asked,
     as_json: opt.AsJson = False,
 ) -> None:
     """Have FILE, or prompts, submitted at every due time.
@@ -107,11 +94,6 @@ def add(
     from promptmill import settings  # noqa: PLC0415  # likewise
     from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
 
-    asked = Asked(
-        model=model, name=name, max_tokens=max_tokens, ask_again_up_to=ask_again_up_to, system=system,
-        template=template, columns=columns, schema=schema, lane=lane, deadline=None, budget=budget,
-        priority=priority, tags=tags, notify=notify, limit=limit, skip_invalid=skip_invalid, new=False,
-    )  # fmt: skip
     log_to_stderr()
     try:
         added = add_with(

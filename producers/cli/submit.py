@@ -8,7 +8,7 @@ import typer
 
 import producers
 from producers.cli import options as opt
-from producers.cli.asking import Asked, options_from, tell
+from producers.cli.asking import Asked, options_from, tell, with_options
 from producers.cli.estimate import show
 from producers.cli.exits import Exit, exit_for
 from producers.cli.printing import put, put_json, say
@@ -20,26 +20,11 @@ if TYPE_CHECKING:
     from promptmill.intake.admit import Admission
 
 
+@with_options()
 def submit(
     source: opt.Source,
     *,
-    model: opt.Model = None,
-    name: opt.Name = None,
-    max_tokens: opt.MaxTokens = None,
-    ask_again_up_to: opt.AskAgainUpTo = None,
-    system: opt.System = None,
-    template: opt.Template = None,
-    columns: opt.Columns = None,
-    schema: opt.Schema = None,
-    lane: opt.Lane = "auto",
-    deadline: opt.Deadline = None,
-    budget: opt.Budget = None,
-    priority: opt.Priority = "normal",
-    tags: opt.Tags = None,
-    notify: opt.Notify = None,
-    limit: opt.Limit = None,
-    skip_invalid: opt.SkipInvalid = False,
-    new: opt.New = False,
+    asked: Asked,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Submit nothing; say what `promptmill estimate` says.")
     ] = False,
@@ -53,12 +38,6 @@ def submit(
     """
     from producers.submission import why_it_rests  # noqa: PLC0415  # the database layer takes 0.5 s
 
-    asked = Asked(
-        model=model, name=name, max_tokens=max_tokens,
-        ask_again_up_to=ask_again_up_to, system=system, template=template, columns=columns,
-        schema=schema, lane=lane, deadline=deadline, budget=budget, priority=priority, tags=tags, notify=notify,
-        limit=limit, skip_invalid=skip_invalid, new=new,
-    )  # fmt: skip
     if dry_run:
         show(source, asked, as_json=as_json)
         return
