@@ -95,13 +95,15 @@ def test_killed_with_9_it_leaves_nothing_running(cli: Any, wait_until: Callable[
 
 
 def test_ctrl_c_drains_and_says_how_to_go_on(cli: Any, wait_until: Callable[..., None]) -> None:
-    with simulated_claude(first_token_s=1.5, jitter=0) as slow:
+    with simulated_claude(first_token_s=1.5, jitter=0, faults=[{"kind": "hold", "times": 10}]) as slow:
         file = cli.file("sums.jsonl", *SUMS)
         words = ["run", file, "-o", "out.jsonl"]
         environment = {"ANTHROPIC_BASE_URL": slow.url, "PROMPTMILL_CONCURRENCY": "10"}
         running = cli.start(*words, **environment)
-        wait_until(lambda: in_flight(slow) > 0, timeout=60)
+        wait_until(lambda: in_flight(slow) == 10, timeout=60)
         running.send_signal(signal.SIGINT)
+        wait_until(lambda: is_draining(cli.folder), timeout=30)
+        slow.set_scenario()
         _, said = running.communicate(timeout=60)
 
         assert running.returncode == 130, said
@@ -120,10 +122,11 @@ def test_ctrl_c_drains_and_says_how_to_go_on(cli: Any, wait_until: Callable[...,
 
 
 def test_ctrl_c_twice_leaves_at_once(cli: Any, wait_until: Callable[..., None]) -> None:
-    with simulated_claude(first_token_s=100, jitter=0) as stuck:
+    with simulated_claude(faults=[{"kind": "hold"}]) as stuck:
         running = cli.start("run", cli.file("sums.jsonl", *SUMS), ANTHROPIC_BASE_URL=stuck.url)
         wait_until(lambda: in_flight(stuck) > 0, timeout=60)
         running.send_signal(signal.SIGINT)
+        wait_until(lambda: is_draining(cli.folder), timeout=30)
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(2)
         running.send_signal(signal.SIGINT)
@@ -269,6 +272,11 @@ def processes_of(folder: Path) -> list[str]:
         if home.startswith(str(folder)) or any(word.startswith(str(folder)) for word in words):
             found.append(" ".join(words))
     return found
+
+
+def is_draining(folder: Path) -> bool:
+    """Whether the worker of a run has heard that it is to end."""
+    return "Warm shutdown" in (folder / ".promptmill" / "logs" / "worker-1.log").read_text()
 
 
 def in_flight(claude: SimulatorHandle) -> int:

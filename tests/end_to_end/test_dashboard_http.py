@@ -189,12 +189,17 @@ def test_a_wrong_token_costs_a_second_in_a_header_too_and_a_right_one_nothing(gu
             pool.submit(guarded.get, path, Authorization="Bearer of-no-good-news")
             for path in ("/api/overview", "/metrics", "/api/live")
         ]
-        right = guarded.get("/api/overview", **BEARER)
-        soon = time.monotonic() - began
+        rights = [took(lambda: guarded.get("/api/overview", **BEARER)) for _ in range(4)]
 
-    assert right.status == 200
+    assert [answer.status for answer, _ in rights] == [200] * 4
     assert {each.result().status for each in tried} == {401}
-    assert time.monotonic() - began >= 1.0 > soon
+    assert time.monotonic() - began >= 1.0 > min(seconds for _, seconds in rights)
+
+
+def took(ask: Callable[[], Answer]) -> tuple[Answer, float]:
+    """What was answered, and after how many seconds."""
+    began = time.monotonic()
+    return ask(), time.monotonic() - began
 
 
 def test_nothing_tells_for_free_whether_a_token_is_right(guarded: Served) -> None:

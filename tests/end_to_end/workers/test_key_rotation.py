@@ -4,8 +4,8 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ import pytest
 from redis import Redis
 from sqlalchemy import func, select
 
+from promptmill.clock import SystemClock
+from promptmill.prompts import Prompt
 from promptmill.routes import KEY_STATES
 from promptmill.states import JobState
+from promptmill.store import ledger
+from promptmill.store.batches import BatchRow
 from promptmill.store.tables import job
-from promptmill.testing import a_batch, simulated_claude
+from promptmill.testing import a_batch, a_prompt, simulated_claude
 
 Start = Callable[..., Any]
 Replace = Callable[[Path, str], None]
@@ -82,47 +86,45 @@ def test_a_key_that_is_replaced_in_mid_run_is_picked_up_and_no_job_suffers(
             ANTHROPIC_API_KEY_FILE=str(place),
             PROMPTMILL_CONCURRENCY=SLOTS,
         )
-        made = a_batch(mill.database, 100)
+        made = [a_batch(mill.database, questions("first", 20))]
         mill.start_worker()
         for way, early in zip(WAYS, (0.0, 0.5, 0.0, 0.0), strict=True):
-            done = mill.status(made.id).jobs[JobState.SUCCEEDED]
-            mill.wait_until(
-                lambda done=done: mill.status(made.id).jobs[JobState.SUCCEEDED] >= done + 10, timeout=30
-            )
+            mill.wait_until(lambda: succeeded(mill, made[-1:]) >= 10, timeout=30)
+            made.append(a_batch(mill.database, questions(way.__name__, 20)))
             current, old = next(secrets), current
             rotate(claude, place, old, current, way, early=early)
-        status = mill.wait_for_end(made.id)
+        ended = [mill.wait_for_end(each.id) for each in made]
         answered = claude.ledger()["answered"]
-    assert status.jobs[JobState.SUCCEEDED] == 100
+    assert succeeded(mill, made) == 100
     assert answered == {"1": 100}
-    assert set(status.failures) <= {"key_rejected"}
+    assert {failure for each in ended for failure in each.failures} <= {"key_rejected"}
     assert "CANARY" not in mill.logs()
 
 
+def questions(of: str, count: int) -> list[Prompt]:
+    return [a_prompt(f"{of}: {number}") for number in range(count)]
+
+
+def succeeded(mill: Any, batches: Sequence[BatchRow]) -> int:
+    return sum(mill.status(each.id).jobs[JobState.SUCCEEDED] for each in batches)
+
+
 TOKENS = """
-import json, pathlib, sys, time
-place = pathlib.Path(sys.argv[1])
-token, ends = json.loads(place.read_text())
-place.with_suffix(".taken").write_text(token)
-print(json.dumps({"token": token, "expires_at": ends}))
+import datetime, json, pathlib, sys
+store = pathlib.Path(sys.argv[1])
+first, *others = json.loads(store.read_text())
+store.write_text(json.dumps(others))
+ends = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=3)
+print(json.dumps({"token": first, "expires_at": ends.isoformat()}))
 """
+"""As a secret store does: at each call the next token, which lives for three seconds."""
 
 
-def issue(claude: Any, place: Path, token: str, seconds: float) -> None:
-    """As a secret store does: a token that lives for seconds."""
-    claude.change_keys(add={"one": [token]})
-    ends = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-    by_rename(place, json.dumps([token, ends]))
-
-
-def has_ended(mill: Any, batch_id: str) -> bool:
-    return bool(mill.status(batch_id).batch.state == "ended")
-
-
-def handed_out(place: Path) -> str:
-    """The token that the command gave last."""
-    taken = place.with_suffix(".taken")
-    return taken.read_text() if taken.exists() else ""
+def open_since_before(mill: Any, batches: Sequence[BatchRow], moment: datetime) -> bool:
+    """Whether a call that began before this moment is still under way."""
+    with mill.database.read() as connection:
+        attempts = [row for each in batches for row in ledger.attempts_of(connection, batch_id=each.id)]
+    return any(each.outcome == ledger.OPEN and each.opened_at <= moment for each in attempts)
 
 
 def test_short_lived_tokens_of_a_command_follow_each_other_without_a_refusal(
@@ -133,32 +135,33 @@ def test_short_lived_tokens_of_a_command_follow_each_other_without_a_refusal(
     command = json.dumps([sys.executable, "-S", str(script), str(store)])
     keys.write_text(f'[[key]]\nlabel = "vault"\naccount = "research"\ncommand = {command}\n')
     keys.chmod(0o600)
-    tokens = (f"sk-ant-oat01-CANARY-{number}" for number in itertools.count())
-    with simulated_claude(only_known_keys=True, first_token_s=LATENCY_S) as claude:
-        current = next(tokens)
-        issue(claude, store, current, 3.0)
-        mill = start_mill(sqlite_url, claude, PROMPTMILL_KEYS_FILE=str(keys), PROMPTMILL_CONCURRENCY=SLOTS)
-        made = a_batch(mill.database, 80)
+    tokens = [f"sk-ant-oat01-CANARY-{number}" for number in range(200)]
+    store.write_text(json.dumps(tokens))
+    with simulated_claude(
+        organizations={"one": tokens}, only_known_keys=True, first_token_s=LATENCY_S
+    ) as claude:
+        mill = start_mill(
+            sqlite_url,
+            claude,
+            PROMPTMILL_KEYS_FILE=str(keys),
+            PROMPTMILL_CONCURRENCY=SLOTS,
+            PROMPTMILL_LOG_LEVEL="INFO",
+        )
+        made = [a_batch(mill.database, questions("first", 30))]
         mill.start_worker()
-        turns = 0
-        while mill.status(made.id).batch.state != "ended":
-            current, old = next(tokens), current
-            issue(claude, store, current, 3.0)
-            mill.wait_until(
-                lambda new=current: handed_out(store) == new or has_ended(mill, made.id), timeout=10
-            )
+        for turn in (2, 3):
+            mill.wait_until(lambda turn=turn: mill.logs().count("token_fetched") >= turn, timeout=30)
+            known = mill.logs().count("token_fetched")
+            taken = SystemClock().now()
+            done = succeeded(mill, made) + 2 * int(SLOTS)
+            made.append(a_batch(mill.database, questions(f"turn {turn}", 25)))
             # As many answers as there are slots, twice: no call with the old one is under way any more.
-            done = mill.status(made.id).batch.succeeded + 2 * int(SLOTS)
-            mill.wait_until(
-                lambda done=done: mill.status(made.id).batch.succeeded >= done or has_ended(mill, made.id),
-                timeout=10,
-            )
-            turns += 1
-            claude.change_keys(revoke=[old])
-        status = mill.status(made.id)
-    assert turns >= 2
-    assert status.jobs[JobState.SUCCEEDED] == 80
-    assert status.failures == {}
+            mill.wait_until(lambda done=done: succeeded(mill, made) >= done, timeout=30)
+            mill.wait_until(lambda taken=taken: not open_since_before(mill, made, taken), timeout=30)
+            claude.change_keys(revoke=tokens[: known - 1])
+        ended = [mill.wait_for_end(each.id) for each in made]
+    assert succeeded(mill, made) == 80
+    assert [each.failures for each in ended] == [{}] * 3
     assert "CANARY" not in mill.logs()
 
 
