@@ -55,6 +55,20 @@ def add(mill: Any) -> ScheduleRow:
         return schedules.add(conn, new, now)
 
 
+def two_beats_and_two_workers(
+    mill: Any, started: ExitStack
+) -> tuple[Redis, ScheduleRow, "subprocess.Popen[bytes]"]:
+    """A schedule, and the beat that holds the lock; another waits for it."""
+    redis = started.enter_context(Redis.from_url(mill.environment["PROMPTMILL_REDIS_URL"]))
+    schedule = add(mill)
+    first = started.enter_context(beating(mill, "first"))
+    mill.wait_until(lambda: redis.exists(LOCK), timeout=60)
+    started.enter_context(beating(mill, "second"))
+    mill.start_worker()
+    mill.start_worker()
+    return redis, schedule, first
+
+
 def done(mill: Any, schedule: ScheduleRow) -> Sequence[RunRow]:
     """The runs that have their batch, the oldest first."""
     with mill.database.read() as conn:
@@ -72,14 +86,8 @@ def test_two_beats_and_two_workers_of_which_one_each_is_killed_make_each_due_tim
 ) -> None:
     with simulated_claude() as claude, ExitStack() as started:
         mill = start_mill(database_url, claude, quick=True)
-        redis = started.enter_context(Redis.from_url(mill.environment["PROMPTMILL_REDIS_URL"]))
-        schedule = add(mill)
-        first = started.enter_context(beating(mill, "first"))
-        mill.wait_until(lambda: redis.exists(LOCK), timeout=60)
+        redis, schedule, first = two_beats_and_two_workers(mill, started)
         held = redis.get(LOCK)
-        started.enter_context(beating(mill, "second"))
-        mill.start_worker()
-        mill.start_worker()
         wait_for_more(mill, schedule, 3)
 
         first.kill()
@@ -111,14 +119,8 @@ def test_a_killed_beat_is_replaced_by_the_other_and_meanwhile_nothing_is_more_th
 ) -> None:
     with simulated_claude() as claude, ExitStack() as started:
         mill = start_mill(postgres_first_url, claude)
-        redis = started.enter_context(Redis.from_url(mill.environment["PROMPTMILL_REDIS_URL"]))
-        schedule = add(mill)
-        first = started.enter_context(beating(mill, "first"))
-        mill.wait_until(lambda: redis.exists(LOCK), timeout=60)
+        redis, schedule, first = two_beats_and_two_workers(mill, started)
         held = redis.get(LOCK)
-        started.enter_context(beating(mill, "second"))
-        mill.start_worker()
-        mill.start_worker()
         wait_for_more(mill, schedule, 5)
         first.kill()
         mill.wait_until(lambda: redis.get(LOCK) not in (None, held), timeout=60)

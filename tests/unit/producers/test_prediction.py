@@ -9,22 +9,15 @@ from producers.prediction import Terms, predict
 from promptmill.experience import Answered, Experience, of_batch
 from promptmill.intake.forecast import Shape, forecast
 from promptmill.pricing import PriceBook
-from promptmill.states import BatchState, Lane
-from promptmill.store.batches import BatchRow
 from promptmill.usage import Usage
+from tests.unit.producers.rows import batch_row
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 MODEL = "claude-opus-5"  # 5 and 25 dollars a million
 PRICES = PriceBook()
-BATCH = BatchRow(
-    id="batch_1", name="sums", state=BatchState.ACTIVE, reason=None, lane=Lane.REALTIME, model=MODEL,
-    endpoint="simulated", simulated=True, priority=1.0, tags={}, options={}, deadline=None,
-    total=100, succeeded=50, errored=0, canceled=0, expired=0,
-    input_tokens=7_000, output_tokens=10_000, cache_write_tokens=0, cache_read_tokens=0,
-    attempts=50, unpriced_attempts=0, cost_nanos=285_000_000, reserved_nanos=0,
-    estimate_nanos=1_050_000_000, budget_nanos=None,
-    created_at=NOW, sealed_at=NOW, started_at=NOW, ended_at=None,
-    formula_tokens=10_000, formula_tokens_answered=5_000,
+BATCH = batch_row(
+    model=MODEL, total=100, succeeded=50, input_tokens=7_000, output_tokens=10_000, attempts=50,
+    cost_nanos=285_000_000, estimate_nanos=1_050_000_000, formula_tokens=10_000, formula_tokens_answered=5_000,
     estimated_input_tokens=10_000, estimated_output_tokens=40_000,
 )  # fmt: skip
 KNOWN = of_batch(

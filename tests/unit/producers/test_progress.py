@@ -16,45 +16,16 @@ from producers.summary import summary_lines
 from producers.watch import PATIENCE_S, Moment
 from producers.wording import duration
 from promptmill.retries import truncation_policy
-from promptmill.states import BatchState, JobState, Lane
-from promptmill.store.batches import BatchRow
+from promptmill.states import BatchState, JobState
 from promptmill.store.failures import FailureGroup
 from promptmill.store.stats import BatchStatus
+from tests.unit.producers.rows import batch_row
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-BATCH = BatchRow(
-    id="batch_1",
-    name="sums",
-    state=BatchState.ACTIVE,
-    reason=None,
-    lane=Lane.REALTIME,
-    model="claude-haiku-5-5",
-    endpoint="simulated",
-    simulated=True,
-    priority=1.0,
-    tags={},
-    options={},
-    deadline=None,
-    total=300,
-    succeeded=118,
-    errored=2,
-    canceled=0,
-    expired=0,
-    input_tokens=1000,
-    output_tokens=5000,
-    cache_write_tokens=0,
-    cache_read_tokens=200,
-    attempts=123,
-    unpriced_attempts=0,
-    cost_nanos=1_234_000,
-    reserved_nanos=0,
-    estimate_nanos=None,
-    budget_nanos=None,
-    created_at=NOW,
-    sealed_at=NOW,
-    started_at=NOW,
-    ended_at=None,
-)
+BATCH = batch_row(
+    total=300, succeeded=118, errored=2, input_tokens=1000, output_tokens=5000, cache_read_tokens=200,
+    attempts=123, cost_nanos=1_234_000,
+)  # fmt: skip
 JOBS = dict.fromkeys(JobState, 0) | {
     JobState.SUCCEEDED: 118,
     JobState.ERRORED: 2,
