@@ -57,14 +57,16 @@ class Worker:
         """A batch of these prompts; its id, and those of its jobs."""
         batch = a_batch(self.process.runtime.database, prompts)
         with self.process.runtime.database.read() as connection:
-            [group] = jobs.groups_pending(connection, self.process.clock.now())[batch.id]
-            found = jobs.select_pending(connection, batch.id, group, len(prompts), self.process.clock.now())
+            [group] = jobs.groups_pending(connection, self.process.parts.clock.now())[batch.id]
+            found = jobs.select_pending(
+                connection, batch.id, group, len(prompts), self.process.parts.clock.now()
+            )
         return batch.id, [each.id for each in found]
 
     async def answer(self, job_id: str) -> None:
         """Send the job out and have it answered, whatever comes of it."""
         with self.process.runtime.database.begin() as connection:
-            [queued] = jobs.queue(connection, [job_id], self.process.clock.now())
+            [queued] = jobs.queue(connection, [job_id], self.process.parts.clock.now())
         assert self.process.pipeline is not None
         with contextlib.suppress(Deferred, Failed):
             await self.process.pipeline.answer(job_id, queued.dispatch)
@@ -278,7 +280,7 @@ async def _whole_book(claude: SimulatorHandle) -> dict[str, Any]:
 
 
 async def _no_permit_is_left(worker: Worker) -> None:
-    limiter = worker.process.limiter
+    limiter = worker.process.loop_side.limiter
     states = [await limiter.peek(pool) for pool in await limiter.pools()]
     assert [state.in_flight for state in states] == [0] * len(states)
 
