@@ -151,7 +151,7 @@ def look_until_its_end(
 
 def promptmill_run(_url: str, source: str, _calls: int) -> Sequence[str]:
     """As a person types it."""
-    return [sys.executable, "-m", "producers.cli", "run", source, "-o", f"{source}.out", "--json"]
+    return [sys.executable, "-m", "producers.cli", "run", source, "-o", f"{source}.out.jsonl", "--json"]
 
 
 def worker_of(root: psutil.Process) -> psutil.Process | None:

@@ -13,7 +13,7 @@ from typing import TextIO
 from producers import formats, parquet
 from producers.answers import Result
 from producers.wording import several
-from promptmill.errors import ConfigurationError
+from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.states import JobState
 
 
@@ -26,7 +26,13 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-_BY_SUFFIX = {".csv": Format.CSV, ".parquet": Format.PARQUET}
+_BY_ENDING = {
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".csv": Format.CSV,
+    ".parquet": Format.PARQUET,
+    "": Format.JSONL,
+}
 
 
 @dataclass(slots=True)
@@ -49,8 +55,20 @@ class Written:
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file name asks for: CSV and Parquet by their suffix, else JSON lines."""
-    return _BY_SUFFIX.get(path.suffix.lower(), Format.JSONL)
+    """The format that the ending of a file name asks for; JSON lines where it has none.
+
+    Raises:
+        InvalidInput: it is the ending of something else.
+    """
+    ending = path.suffix.lower()
+    if ending not in _BY_ENDING:
+        *others, last = filter(None, _BY_ENDING)
+        raise InvalidInput(
+            f"{path.name}: results are not written as {ending}; the known endings are "
+            f"{', '.join(others)} and {last}",
+            field="output",
+        )
+    return _BY_ENDING[ending]
 
 
 def to_file(results: Iterable[Result], path: Path, format_: Format) -> Written:

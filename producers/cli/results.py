@@ -29,14 +29,31 @@ def results(
     ] = None,
 ) -> None:
     """Write the answers of a batch in the order in which they were submitted."""
-    from producers.export import Format, format_of  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.export import Format  # noqa: PLC0415  # the database layer takes 0.5 s
 
     _check_states(only)
     if format_ is not None and format_ not in list(Format):
         raise typer.BadParameter(f"{format_} is none of {', '.join(Format)}", param_hint="--format")
     path = None if output is None or str(output) == "-" else output
-    chosen = Format(format_) if format_ else (Format.JSONL if path is None else format_of(path))
+    chosen = Format(format_) if format_ else format_by_name(path, or_say="; or say --format")
     write(producers.batch(batch), path, chosen, only)
+
+
+def format_by_name(path: Path | None, *, or_say: str = "") -> "producers.Format":
+    """What the ending of a file name asks for; JSON lines for standard output.
+
+    Raises:
+        BadParameter: no format has that ending.
+    """
+    from producers.export import Format, format_of  # noqa: PLC0415  # likewise
+    from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
+
+    if path is None:
+        return Format.JSONL
+    try:
+        return format_of(path)
+    except InvalidInput as error:
+        raise typer.BadParameter(f"{error.why}{or_say}", param_hint="--output") from None
 
 
 def write(

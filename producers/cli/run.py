@@ -67,16 +67,12 @@ def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
 
 
 def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: bool) -> None:
-    from producers import documents, export, summary  # noqa: PLC0415  # the database layer takes 0.5 s
-    from producers.cli.results import write  # noqa: PLC0415  # likewise
+    from producers import documents, summary  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.cli.results import format_by_name, write  # noqa: PLC0415  # likewise
 
     if output is not None:
-        to_stdout = str(output) == "-"
-        write(
-            batch,
-            None if to_stdout else output,
-            export.Format.JSONL if to_stdout else export.format_of(output),
-        )
+        path = None if str(output) == "-" else output
+        write(batch, path, format_by_name(path))
     for line in summary.summary_lines(moment.status, batch.failures()):
         say(line)
     if moment.lacks_a_price:
@@ -95,6 +91,8 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
 
 def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
     """Better now than after an hour of answers."""
+    from producers.cli.results import format_by_name  # noqa: PLC0415  # the database layer takes 0.5 s
+
     if output is None:
         return
     if str(output) == "-":
@@ -103,6 +101,7 @@ def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
         return
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise typer.BadParameter(f"{output} is the input: it would be replaced", param_hint="--output")
+    format_by_name(output)
     if output.is_dir():
         raise typer.BadParameter(f"{output} is a folder", param_hint="--output")
     if not output.absolute().parent.is_dir():

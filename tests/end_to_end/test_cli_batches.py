@@ -183,6 +183,7 @@ def test_a_file_that_cannot_be_read_is_named(cli: Any, content: bytes | None, wo
         ["submit", "rows.jsonl", "--schema", "nowhere:Model"],
         ["results", "--only", "sort-of"],
         ["results", "--format", "xml"],
+        ["results", "-o", "out.xlsx"],
         ["fly"],
     ],
 )

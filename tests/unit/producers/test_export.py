@@ -10,7 +10,7 @@ import pytest
 
 from producers.answers import Result
 from producers.export import Format, format_of, to_file, to_stream
-from promptmill.errors import ConfigurationError
+from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.states import JobState
 from promptmill.usage import Usage
 
@@ -110,7 +110,13 @@ def test_jobs_that_have_not_ended_are_counted_as_left_out_of_the_apis_format() -
 def test_the_ending_of_a_file_says_its_format() -> None:
     assert format_of(Path("a.CSV")) is Format.CSV
     assert format_of(Path("a.parquet")) is Format.PARQUET
-    assert format_of(Path("a.jsonl")) is format_of(Path("a.txt")) is Format.JSONL
+    assert {format_of(Path(name)) for name in ("a.jsonl", "a.ndjson", "/dev/stderr")} == {Format.JSONL}
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.json", "a.jsonl.gz", "a.csv.gz"])
+def test_an_ending_that_no_format_has_is_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"known endings are \.jsonl, \.ndjson, \.csv and \.parquet"):
+        format_of(Path(name))
 
 
 def test_parquet_is_no_text() -> None:
