@@ -27,7 +27,7 @@ from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
 from promptmill.states import JobState
-from promptmill.store import Connection, jobs, retrying, stats, terms
+from promptmill.store import Connection, control, jobs, retrying, stats, terms
 from promptmill.store import batches as stored
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
@@ -126,7 +126,7 @@ class Batch:
         Raises:
             InvalidTransition: it has ended, is being canceled, or is not whole yet.
         """
-        return self._change(Wish.PAUSE, partial(stored.pause, reason=PAUSED_BY_A_PERSON))
+        return self._change(Wish.PAUSE, partial(control.pause, reason=PAUSED_BY_A_PERSON))
 
     def resume(self) -> BatchStatus:
         """Go on, whether a person or a worker paused it. What runs goes on running.
@@ -134,7 +134,7 @@ class Batch:
         Raises:
             InvalidTransition: it has ended, is being canceled, or is not whole yet.
         """
-        return self._change(Wish.RESUME, stored.resume)
+        return self._change(Wish.RESUME, control.resume)
 
     def cancel(self) -> BatchStatus:
         """Begin no further call ever; those in flight finish and are kept, then it ends. May be repeated.
@@ -142,7 +142,7 @@ class Batch:
         Raises:
             InvalidTransition: it has ended with nothing canceled.
         """
-        self._change(Wish.CANCEL, stored.cancel)
+        self._change(Wish.CANCEL, control.cancel)
         with open_database(self.settings) as database:
             _cancel_the_rest(database)
             return _status(database, self.id)
@@ -204,7 +204,7 @@ class Batch:
     def _change(self, wish: Wish, change: "_Change") -> BatchStatus:
         with open_database(self.settings) as database:
             with database.begin() as connection:
-                stored.lock(connection, self.id)
+                control.lock(connection, self.id)
                 if is_to_be_done(wish, stored.get(connection, self.id)):
                     change(connection, self.id, now=database_now(connection))
             tell_dispatcher(self.settings)

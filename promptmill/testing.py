@@ -34,7 +34,7 @@ def a_prompt(text: str = "What is 2 + 2?", **fields: Any) -> Prompt:
 
 def a_batch(database: "Database", jobs: int | Iterable[Prompt] = 3, **fields: Any) -> "BatchRow":
     """A sealed batch in the database; `fields` are those of `promptmill.store.batches.NewBatch`."""
-    from promptmill.store import batches  # noqa: PLC0415  # tests without a store need not load it
+    from promptmill.store import batches, control  # noqa: PLC0415  # tests without a store need not load it
     from promptmill.store.jobs import NewJob, insert_many  # noqa: PLC0415  # likewise
 
     prompts = [a_prompt(f"What is {n} + {n}?") for n in range(jobs)] if isinstance(jobs, int) else list(jobs)
@@ -55,7 +55,7 @@ def a_batch(database: "Database", jobs: int | Iterable[Prompt] = 3, **fields: An
     with database.begin() as connection:
         batch = batches.create(connection, batches.NewBatch(**{**facts, **fields}), now)
         insert_many(connection, batch.id, rows, now)
-        return batches.seal(connection, batch.id, now)
+        return control.seal(connection, batch.id, now)
 
 
 def simulated_claude(**config: Any) -> AbstractContextManager[SimulatorProcess]:

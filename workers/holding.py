@@ -10,7 +10,7 @@ from datetime import datetime
 from promptmill.clock import Clock
 from promptmill.logs import get_logger
 from promptmill.states import PausedBy
-from promptmill.store import batches
+from promptmill.store import batches, control
 from promptmill.store.database import Database
 
 log = get_logger(__name__)
@@ -48,7 +48,7 @@ def pause_held(database: Database, held: Held, clock: Clock) -> datetime | None:
     for batch in active:
         if held.batch_id == batch.id or held.endpoint == batch.endpoint:
             with database.begin() as connection:
-                paused = batches.hold(
+                paused = control.hold(
                     connection,
                     batch.id,
                     held.reason,
@@ -69,6 +69,6 @@ def resume_for_key(database: Database, endpoint: str) -> None:
         Unavailable: the database is away.
     """
     with database.begin() as connection:
-        resumed = batches.resume_held(connection, PausedBy.KEY, endpoint)
+        resumed = control.resume_held(connection, PausedBy.KEY, endpoint)
     for batch_id in resumed:
         log.warning("batch_resumed", batch_id=batch_id, why="there is a new key")

@@ -12,7 +12,7 @@ from promptmill.clock import Clock
 from promptmill.errors import Unavailable
 from promptmill.logs import get_logger
 from promptmill.states import JobState
-from promptmill.store import batches, jobs
+from promptmill.store import control, jobs
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import AfterLoss
@@ -91,7 +91,7 @@ class Reaper:
         reaped = self._take_back() if self.steady_for() >= self.settle_s else 0
         self._expire()
         with self.database.begin() as connection:
-            resumed = batches.resume_due(connection, self.clock.now())
+            resumed = control.resume_due(connection, self.clock.now())
         if resumed:
             log.info("batches_resumed", batches=resumed)
         try:

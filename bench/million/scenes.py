@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from promptmill.store import batches
+from promptmill.store import batches, control
 from promptmill.store.batches import NewBatch
 from promptmill.store.database import Database, database_now
 from promptmill.store.recounting import recount
@@ -68,7 +68,7 @@ def fill(database: Database, name: str, scene: Scene, jobs: int, *, model_group:
     with database.begin() as connection:
         _count(connection, new.id)
         recount(connection, new.id)
-        batches.seal(connection, new.id, now)
+        control.seal(connection, new.id, now)
     _settle_down(database)
     return new.id
 

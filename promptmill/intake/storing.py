@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from promptmill.clock import Clock
 from promptmill.states import BatchState
-from promptmill.store import batches, jobs
+from promptmill.store import control, jobs
 from promptmill.store.database import Database
 from promptmill.store.jobs import NewJob
 
@@ -55,8 +55,8 @@ def store(
 def _seal(database: Database, batch_id: str, clock: Clock) -> None:
     with database.begin() as conn:
         # Another submit of the same may have been first.
-        if batches.lock(conn, batch_id) is BatchState.ADMITTING:
-            batches.seal(conn, batch_id, clock.now())
+        if control.lock(conn, batch_id) is BatchState.ADMITTING:
+            control.seal(conn, batch_id, clock.now())
 
 
 def _next_size(size: int, seconds: float) -> int:

@@ -1,9 +1,13 @@
-"""Batches: made, found, sealed, and controlled; each change of state is one guarded transaction."""
+"""Batches: one is made, and found again as it stands. How it stands is changed in `control`.
+
+The one idea: a look at a batch costs the same however large it is. What there is to know of its jobs is kept in
+counters of its row, and of what may be large in that row (`shared`) nothing is read.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -11,27 +15,23 @@ from sqlalchemy import (
     RowMapping,
     Text,
     and_,
-    bindparam,
     func,
     insert,
     or_,
     select,
     text,
     type_coerce,
-    update,
 )
 from sqlalchemy.exc import IntegrityError
 
-from promptmill.errors import InvalidInput, InvalidTransition, NotFound
+from promptmill.errors import InvalidInput, NotFound
 from promptmill.ids import new_id
-from promptmill.states import BatchState, JobState, Lane, PausedBy, check_batch_change
-from promptmill.store.columns import UTCDateTime, storable
+from promptmill.states import BatchState, Lane, PausedBy
+from promptmill.store.columns import storable
 from promptmill.store.engines import is_duplicate
 from promptmill.store.inserting import all_or_none
 from promptmill.store.sealing import unseal_if_possible
 from promptmill.store.tables import NOTICE_AGAIN, SERVED, batch
-from promptmill.store.tallies import Tallies, Tally, add
-from promptmill.store.waiting import call_back, end_waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +73,39 @@ class NewBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRow:
+class Counters:
+    """What a batch keeps of its jobs and attempts, so that nobody counts them; the names are those of its columns.
+
+    `total` is all its jobs. `cost_nanos` is the sum of the attempts with a known cost, `unpriced_attempts` how many
+    closed without one, `reserved_nanos` what open attempts set aside.
+    """
+
+    total: int
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    input_tokens: int
+    output_tokens: int
+    cache_write_tokens: int
+    cache_read_tokens: int
+    attempts: int
+    unpriced_attempts: int
+    cost_nanos: int
+    reserved_nanos: int
+
+    @property
+    def done(self) -> int:
+        """Jobs that have ended, whatever their outcome."""
+        return self.succeeded + self.errored + self.canceled + self.expired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow(Counters):
     """A batch as it stands; everything of its row but `shared`, which may be large, and what is encrypted at rest.
 
     So a batch whose key is lost is listed, canceled and purged as any other, and holds up none of them.
 
-    `total` and the counters are kept, not counted. `cost_nanos` is the sum of the attempts with a known
-    cost, `unpriced_attempts` how many closed without one, `reserved_nanos` what open attempts set aside.
     `formula_tokens` is the sum of the jobs' input by formula, `formula_tokens_answered` that of the succeeded.
     `unknown_nanos` is what was set aside for attempts that closed without a known cost. A paused batch says who
     or what paused it, and from when it may go on by itself; `resumed_at` is when it last went on. `purged_at` is when
@@ -99,19 +125,6 @@ class BatchRow:
     tags: Mapping[str, str]
     options: Mapping[str, Any]
     deadline: datetime | None
-    total: int
-    succeeded: int
-    errored: int
-    canceled: int
-    expired: int
-    input_tokens: int
-    output_tokens: int
-    cache_write_tokens: int
-    cache_read_tokens: int
-    attempts: int
-    unpriced_attempts: int
-    cost_nanos: int
-    reserved_nanos: int
     estimate_nanos: int | None
     budget_nanos: int | None
     created_at: datetime
@@ -134,14 +147,13 @@ class BatchRow:
     notify_after: datetime | None = None
 
     @property
-    def done(self) -> int:
-        """Jobs that have ended, whatever their outcome."""
-        return self.succeeded + self.errored + self.canceled + self.expired
-
-    @property
     def was_cut(self) -> bool:
         """Whether it was canceled before all its prompts were there; it never gets the others."""
         return self.sealed_at is None and self.state is not BatchState.ADMITTING
+
+
+COUNTERS: Final = tuple(each.name for each in fields(Counters))
+"""The columns of the counters. None stands behind `shared`, which may be large."""
 
 
 def create(conn: Connection, new: NewBatch, now: datetime) -> BatchRow:
@@ -151,7 +163,7 @@ def create(conn: Connection, new: NewBatch, now: datetime) -> BatchRow:
         InvalidInput: the name is taken.
     """
     values = {each.name: getattr(new, each.name) for each in fields(new)}
-    values |= dict.fromkeys(_COUNTERS, 0) | NOTICE_AGAIN | {"state": BatchState.ADMITTING, "created_at": now}
+    values |= dict.fromkeys(COUNTERS, 0) | NOTICE_AGAIN | {"state": BatchState.ADMITTING, "created_at": now}
     try:
         with all_or_none(conn):
             conn.execute(insert(batch).values(values))
@@ -278,94 +290,6 @@ def unfinished(conn: Connection, limit: int) -> Sequence[BatchRow]:
     return [_batch_row(row) for row in conn.execute(query.limit(limit)).mappings()]
 
 
-def set_estimate(conn: Connection, batch_id: str, estimate_nanos: int | None) -> None:
-    """Store what the batch is expected to cost, once all its prompts were read."""
-    conn.execute(update(batch).where(batch.c.id == batch_id).values(estimate_nanos=estimate_nanos))
-
-
-def seal(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
-    """The batch is whole: `admitting` becomes `active`; without an open job it ends at once.
-
-    Raises:
-        InvalidTransition: it is not `admitting`.
-        NotFound: there is no such batch.
-    """
-    _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.ADMITTING, sealed_at=now)
-    return _settled(conn, batch_id, Tally(), now)
-
-
-def lock(conn: Connection, batch_id: str) -> BatchState:
-    """Hold the batch until the transaction ends, against everybody who changes it or its jobs; its state.
-
-    Raises:
-        NotFound: there is no such batch.
-    """
-    query = select(batch.c.state).where(batch.c.id == batch_id).with_for_update(key_share=True)
-    row = conn.execute(query).first()
-    if row is None:
-        raise NotFound(f"there is no batch {batch_id}")
-    return BatchState(row.state)
-
-
-def pause(
-    conn: Connection,
-    batch_id: str,
-    reason: str,
-    now: datetime,
-    *,
-    by: PausedBy = PausedBy.PERSON,
-    resume_at: datetime | None = None,
-) -> BatchRow:
-    """Begin no further job; `queued` jobs go back to `pending`, running ones finish.
-
-    `by` is who or what pauses it, `reason` says it to people; from `resume_at` on it may go on by itself, and
-    with None a person must say so. A person may also pause what something else has paused: then it waits for them.
-
-    Raises:
-        InvalidTransition: it is not `active`.
-        NotFound: there is no such batch.
-    """
-    if by is PausedBy.PERSON and _taken_over(conn, batch_id, reason):
-        return get(conn, batch_id)
-    _change(conn, batch_id, BatchState.PAUSED, reason=reason, paused_by=by, resume_at=resume_at)
-    call_back(conn, batch_id, now)
-    return get(conn, batch_id)
-
-
-def hold(
-    conn: Connection,
-    batch_id: str,
-    reason: str,
-    now: datetime,
-    *,
-    by: PausedBy,
-    resume_at: datetime | None = None,
-    since: datetime | None = None,
-) -> bool:
-    """Pause an `active` batch because of what a worker met; True when this call did it.
-
-    Many jobs meet the same spend cap at once, so a batch that is not active is left as it is; so is one that went
-    on after the worker met it, at `since`.
-    """
-    if lock(conn, batch_id) != BatchState.ACTIVE:
-        return False
-    if since is not None and (went_on := get(conn, batch_id).resumed_at) is not None and went_on >= since:
-        return False
-    pause(conn, batch_id, reason, now, by=by, resume_at=resume_at)
-    return True
-
-
-def resume(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
-    """`paused` becomes `active`.
-
-    Raises:
-        InvalidTransition: it is not `paused`.
-        NotFound: there is no such batch.
-    """
-    _change(conn, batch_id, BatchState.ACTIVE, only_from=BatchState.PAUSED, **_NOT_PAUSED, resumed_at=now)
-    return get(conn, batch_id)
-
-
 def last_resumed(conn: Connection, batch_id: str) -> datetime | None:
     """When a batch of the same endpoint, this one or another, last went on after a pause; None if none ever did."""
     endpoint = select(batch.c.endpoint).where(batch.c.id == batch_id).scalar_subquery()
@@ -375,79 +299,7 @@ def last_resumed(conn: Connection, batch_id: str) -> datetime | None:
     return went_on
 
 
-def resume_due(conn: Connection, now: datetime) -> Sequence[str]:
-    """What was paused until a moment that has come goes on; the ids. To be called again and again."""
-    due = conn.scalars(_DUE, {"now": now}).all()
-    if due:
-        conn.execute(
-            update(batch)
-            .where(batch.c.id.in_(due))
-            .values(state=BatchState.ACTIVE, **_NOT_PAUSED, resumed_at=now)
-        )
-    return due
-
-
-def resume_held(conn: Connection, by: PausedBy, endpoint: str) -> Sequence[str]:
-    """What `by` has paused at an endpoint goes on, because its reason is gone; the ids.
-
-    It does not count as having gone on by a person's word: what rests at a spend limit still does.
-    """
-    held = conn.scalars(_HELD, {"by": by, "endpoint": endpoint}).all()
-    if held:
-        conn.execute(update(batch).where(batch.c.id.in_(held)).values(state=BatchState.ACTIVE, **_NOT_PAUSED))
-    return held
-
-
-def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
-    """Cancel what has not begun; running jobs finish and are recorded, then the batch ends.
-
-    Nothing of it begins from now on, and it takes no further job: one that is not whole yet is never sealed (see
-    `BatchRow.was_cut`). A batch of more than MOST_AT_ONCE waiting jobs is canceled job by job in the calls of
-    `jobs.expire_overdue` that follow.
-
-    Raises:
-        InvalidTransition: it is canceled or ended already.
-        NotFound: there is no such batch.
-    """
-    _change(conn, batch_id, BatchState.CANCELING, **_NOT_PAUSED)
-    return _settled(conn, batch_id, end_waiting(conn, batch_id, JobState.CANCELED, now), now)
-
-
 _HINTS = 5
-_NOT_PAUSED: dict[str, Any] = {"reason": None, "paused_by": None, "resume_at": None, **NOTICE_AGAIN}
-_COUNTERS = (
-    "total",
-    "succeeded",
-    "errored",
-    "canceled",
-    "expired",
-    "input_tokens",
-    "output_tokens",
-    "cache_write_tokens",
-    "cache_read_tokens",
-    "attempts",
-    "unpriced_attempts",
-    "cost_nanos",
-    "reserved_nanos",
-    "formula_tokens",
-    "formula_tokens_answered",
-    "unknown_nanos",
-)
-_DUE = (
-    select(batch.c.id)
-    .where(text(SERVED), batch.c.state == BatchState.PAUSED)
-    .where(batch.c.resume_at <= bindparam("now", type_=UTCDateTime()))
-    .order_by(batch.c.id)
-    # One that is being written to is left to the next call.
-    .with_for_update(key_share=True, skip_locked=True)
-)
-_HELD = (
-    select(batch.c.id)
-    .where(text(SERVED), batch.c.state == BatchState.PAUSED)
-    .where(batch.c.paused_by == bindparam("by"), batch.c.endpoint == bindparam("endpoint"))
-    .order_by(batch.c.id)
-    .with_for_update(key_share=True)
-)
 _IS_TOLD = batch.c.notify_url.is_not(None).label("is_told")
 _SELECT = select(*(_IS_TOLD if each.name == "is_told" else batch.c[each.name] for each in fields(BatchRow)))
 _HEADS = select(
@@ -464,30 +316,3 @@ def _batch_row(row: RowMapping) -> BatchRow:
     known = {"state": BatchState(row["state"]), "lane": Lane(row["lane"]), "paused_by": paused_by}
     known |= {"is_told": bool(row["is_told"])}
     return BatchRow(**{**row, **known})
-
-
-def _change(
-    conn: Connection, batch_id: str, target: BatchState, *, only_from: BatchState | None = None, **values: Any
-) -> None:
-    """Lock the batch and change its state, or raise InvalidTransition."""
-    current = lock(conn, batch_id)
-    if only_from is not None and current != only_from:
-        raise InvalidTransition(f"the batch is {current}, not {only_from}")
-    check_batch_change(current, target)
-    conn.execute(update(batch).where(batch.c.id == batch_id).values(state=target, **values))
-
-
-def _taken_over(conn: Connection, batch_id: str, reason: str) -> bool:
-    """What was paused by something else is now paused by a person; False where it is not so paused."""
-    lock(conn, batch_id)
-    others = (batch.c.state == BatchState.PAUSED, batch.c.paused_by != PausedBy.PERSON)
-    values = {"reason": reason, "paused_by": PausedBy.PERSON, "resume_at": None}
-    return bool(conn.execute(update(batch).where(batch.c.id == batch_id, *others).values(values)).rowcount)
-
-
-def _settled(conn: Connection, batch_id: str, tally: Tally, now: datetime) -> BatchRow:
-    """Count, and end the batch if nothing is left to do."""
-    tallies = Tallies()
-    tallies[batch_id] = tally
-    add(conn, tallies, now)
-    return get(conn, batch_id)

@@ -14,7 +14,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from promptmill.budgets import Budget, Verdict
 from promptmill.states import JobState, Lane, PausedBy
-from promptmill.store import batches
+from promptmill.store import control
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import BATCH_IS_ACTIVE, is_in
 from promptmill.store.ledger import OPEN, USAGE_COLUMNS
@@ -158,7 +158,7 @@ def _send_back(
         wanted = each.claim.reserved_nanos
         if each.batch_id not in stopped and each.budget.verdict(wanted) is Verdict.EXHAUSTED:
             stopped[each.batch_id] = each.budget.why_stopped(wanted)
-            batches.hold(conn, each.batch_id, stopped[each.batch_id], now, by=PausedBy.BUDGET)
+            control.hold(conn, each.batch_id, stopped[each.batch_id], now, by=PausedBy.BUDGET)
     return {
         job_id: NoRoom(job_id=job_id, attempt_id=each.claim.attempt_id, stopped=stopped.get(each.batch_id))
         for job_id, each in refusals.items()

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 
 from promptmill.retries import TRUNCATED
 from promptmill.states import JobState
-from promptmill.store import batches
+from promptmill.store import control
 from promptmill.store.ledger import COMPLETE
 from promptmill.store.tables import (
     ANSWERED,
@@ -41,7 +41,7 @@ def recount(conn: Connection, batch_id: str) -> None:
     Raises:
         NotFound: there is no such batch.
     """
-    batches.lock(conn, batch_id)
+    control.lock(conn, batch_id)
     found = {
         OUTCOME: outcomes(conn, batch_id),
         STOP_REASON: stop_reasons(conn, batch_id),

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, Update, and_, bindparam, func, or_, s
 
 from promptmill.errors import InvalidTransition
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches
+from promptmill.store import batches, control
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.guards import is_in
 from promptmill.store.purging import why_gone
@@ -64,7 +64,7 @@ def retry(
         InvalidTransition: the batch takes no jobs up now, or was canceled half-way, or its deadline has passed.
         NotFound: there is no such batch.
     """
-    state = batches.lock(conn, batch_id)
+    state = control.lock(conn, batch_id)
     _check(batches.get(conn, batch_id), now)
     tallies, retried = Tallies(), 0
     wanted, wanted_states = _IDS.parameters(((each,) for each in ids), now=now), frozenset(states)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from promptmill.recurrence import Due, RunState, ScheduleState
 from promptmill.states import BatchState
-from promptmill.store import batches
+from promptmill.store import control
 from promptmill.store.tables import RUN_OPEN, batch, schedule, schedule_run
 
 KEPT = 1_000
@@ -180,7 +180,7 @@ def cancel_half(conn: Connection, tags: Mapping[str, str], now: datetime) -> str
         if tags.items() <= each.tags.items():
             name = f"{each.name}-cut-{each.id[-8:]}"
             conn.execute(update(batch).where(batch.c.id == each.id).values(name=name, notify_url=None))
-            batches.cancel(conn, each.id, now)
+            control.cancel(conn, each.id, now)
             return str(each.id)
     return None
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, func, literal, select, update
 from promptmill.budgets import Budget, next_call_of
 from promptmill.errors import InvalidInput, InvalidTransition
 from promptmill.states import BatchState, JobState, PausedBy
-from promptmill.store import batches, jobs
+from promptmill.store import batches, control, jobs
 from promptmill.store.batches import BatchRow
 from promptmill.store.tables import batch, job
 
@@ -50,7 +50,7 @@ def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> B
     """
     if isinstance(terms.deadline, datetime) and terms.deadline <= now:
         raise InvalidInput(f"{terms.deadline:%Y-%m-%d %H:%M} UTC is over already", field="deadline")
-    if batches.lock(conn, batch_id) is BatchState.CANCELING:
+    if control.lock(conn, batch_id) is BatchState.CANCELING:
         name = batches.get(conn, batch_id).name
         raise InvalidTransition(f"{name} is being canceled: no call of it begins any more")
     named = {
@@ -65,10 +65,10 @@ def change(conn: Connection, batch_id: str, terms: NewTerms, now: datetime) -> B
     if terms.budget_nanos is UNCHANGED:
         return row
     if row.paused_by is PausedBy.BUDGET:
-        return batches.resume(conn, batch_id, now) if _has_room(row) else _still_paused(conn, row)
+        return control.resume(conn, batch_id, now) if _has_room(row) else _still_paused(conn, row)
     budget = budget_of(row)
     if budget is not None and budget.is_used_up and not budget.reserved:
-        batches.hold(conn, batch_id, budget.why_used_up(), now, by=PausedBy.BUDGET)
+        control.hold(conn, batch_id, budget.why_used_up(), now, by=PausedBy.BUDGET)
         return batches.get(conn, batch_id)
     return row
 

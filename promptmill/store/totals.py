@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, case, func,
 
 from promptmill.recurrence import ScheduleState
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState, PausedBy
+from promptmill.store.batches import COUNTERS, Counters
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.tables import (
     CLOSED,
@@ -35,12 +36,6 @@ MOST_BATCHES: Final = 50
 """Served batches that have series of their own, the newest."""
 MOST_SCHEDULES: Final = 200
 
-_SUMMED = (
-    *("total", "succeeded", "errored", "canceled", "expired"),
-    *("input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens"),
-    *("attempts", "unpriced_attempts", "cost_nanos", "reserved_nanos"),
-)
-
 _OF_SERVED = (
     *("id", "name", "state", "total", "succeeded", "errored", "canceled", "expired"),
     *("cost_nanos", "budget_nanos", "paused_by"),
@@ -48,24 +43,11 @@ _OF_SERVED = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelTotals:
-    """The sums of the batches of one model, real or simulated; the fields are those of `BatchRow`."""
+class ModelTotals(Counters):
+    """The sums of the batches of one model, real or simulated."""
 
     model: str
     simulated: bool
-    total: int
-    succeeded: int
-    errored: int
-    canceled: int
-    expired: int
-    input_tokens: int
-    output_tokens: int
-    cache_write_tokens: int
-    cache_read_tokens: int
-    attempts: int
-    unpriced_attempts: int
-    cost_nanos: int
-    reserved_nanos: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +158,11 @@ def schedules(conn: Connection) -> list[ScheduleTimes]:
 
 def _plain(row: RowMapping) -> dict[str, Any]:
     """Postgres gives a sum of 64-bit numbers as a Decimal."""
-    return {name: int(value) if name in _SUMMED else value for name, value in row.items()}
+    return {name: int(value) if name in COUNTERS else value for name, value in row.items()}
 
 
 _MODELS = (
-    select(batch.c.model, batch.c.simulated, *(func.sum(batch.c[name]).label(name) for name in _SUMMED))
+    select(batch.c.model, batch.c.simulated, *(func.sum(batch.c[name]).label(name) for name in COUNTERS))
     .group_by(batch.c.model, batch.c.simulated)
     .order_by(batch.c.model, batch.c.simulated)
 )

@@ -11,7 +11,7 @@ from promptmill.errors import BudgetExceeded, InvalidInput, InvalidTransition
 from promptmill.runtime import open_database
 from promptmill.settings import Settings
 from promptmill.states import PausedBy
-from promptmill.store import batches
+from promptmill.store import batches, control
 from promptmill.testing import a_batch
 
 LIMIT = 5_000_000_000
@@ -45,7 +45,7 @@ def test_its_audit_is_told_in_a_line(three: producers.Batch) -> None:
 
 def test_waiting_for_a_batch_that_its_budget_has_stopped_says_how_to_go_on(three: producers.Batch) -> None:
     with open_database(three.settings) as database, database.begin() as connection:
-        batches.hold(connection, three.id, "budget of $5.00", SystemClock().now(), by=PausedBy.BUDGET)
+        control.hold(connection, three.id, "budget of $5.00", SystemClock().now(), by=PausedBy.BUDGET)
 
     with pytest.raises(BudgetExceeded, match="promptmill set three --budget "):
         three.wait(progress=lambda _: None, timeout=20)
@@ -54,7 +54,7 @@ def test_waiting_for_a_batch_that_its_budget_has_stopped_says_how_to_go_on(three
 def test_waiting_for_a_key_goes_on_and_warns_once(three: producers.Batch) -> None:
     with open_database(three.settings) as database, database.begin() as connection:
         why = "key main was refused (401 invalid x-api-key)"
-        batches.hold(connection, three.id, why, SystemClock().now(), by=PausedBy.KEY)
+        control.hold(connection, three.id, why, SystemClock().now(), by=PausedBy.KEY)
 
     with (
         pytest.warns(UserWarning, match="put a valid key into its file") as warned,

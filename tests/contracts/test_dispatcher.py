@@ -11,7 +11,7 @@ from promptmill.dimensions import Amounts
 from promptmill.errors import Unavailable
 from promptmill.experience import Answered, Experience, of_batch
 from promptmill.states import JobState
-from promptmill.store import batches, stats
+from promptmill.store import control, stats
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
@@ -130,7 +130,7 @@ def test_a_batch_for_another_endpoint_is_left_alone(database: Database, dispatch
 def test_a_paused_batch_is_left_alone(database: Database, dispatcher: Dispatcher) -> None:
     batch = a_batch(database, 3)
     with database.begin() as connection:
-        batches.pause(connection, batch.id, "by a person", SystemClock().now())
+        control.pause(connection, batch.id, "by a person", SystemClock().now())
     assert dispatcher.fill_window() == 0
 
 

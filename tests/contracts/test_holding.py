@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from promptmill.clock import SystemClock
 from promptmill.states import BatchState, PausedBy
-from promptmill.store import batches
+from promptmill.store import batches, control
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database
 from promptmill.testing import a_batch
@@ -41,6 +41,6 @@ def test_a_rest_from_before_a_resume_pauses_nothing_and_says_when_that_was(datab
     pause_held(database, a_rest(resumed, endpoint=None), CLOCK)
     went_on = CLOCK.now() + timedelta(seconds=1)
     with database.begin() as connection:
-        batches.resume(connection, resumed.id, went_on)
+        control.resume(connection, resumed.id, went_on)
     assert pause_held(database, rest, CLOCK) == went_on
     assert states(database, resumed, fresh) == [BatchState.ACTIVE] * 2

@@ -16,7 +16,7 @@ from promptmill.intake.options import SubmitOptions
 from promptmill.intake.storing import store
 from promptmill.prompts import fingerprint_of
 from promptmill.states import BatchState, JobState, Lane
-from promptmill.store import Connection, batches, jobs, retrying
+from promptmill.store import Connection, batches, control, jobs, retrying
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import LoadedJob, NewJob
@@ -147,7 +147,7 @@ def test_a_batch_that_was_canceled_half_way_is_refused_and_a_new_one_is_made_bes
     with pytest.raises(Stop):
         submit(ROWS, name="squares", progress=stop_after(200))
     with database.begin() as conn:
-        cut = batches.cancel(conn, batches.find(conn, "squares").id, NOW)
+        cut = control.cancel(conn, batches.find(conn, "squares").id, NOW)
     assert (cut.state, cut.was_cut, cut.canceled) == (BatchState.ENDED, True, 200)
     with pytest.raises(
         InvalidInput, match="squares was canceled half-way, with 200 of 450 prompts: submit with --new"
@@ -168,7 +168,7 @@ def test_a_batch_that_is_canceled_while_it_is_submitted_takes_no_further_row(
     def cancel(doing: str, count: int, _of: int | None) -> None:
         if (doing, count) == ("storing", 200):
             with database.begin() as conn:
-                batches.cancel(conn, batches.find(conn, "squares").id, NOW)
+                control.cancel(conn, batches.find(conn, "squares").id, NOW)
 
     with pytest.raises(InvalidTransition, match="canceled, and takes no further jobs"):
         submit(ROWS, name="squares", progress=cancel)

@@ -18,7 +18,7 @@ from promptmill import settings
 from promptmill.metrics import METRICS
 from promptmill.routes import KEY_STATES, MESSAGES_REFUSED, VITALS
 from promptmill.settings import Settings
-from promptmill.store import batches, workers
+from promptmill.store import control, workers
 from promptmill.store.database import Database, database_now
 from promptmill.testing import a_batch
 
@@ -57,7 +57,7 @@ def test_a_scrape_shows_jobs_batches_and_what_cannot_go_back(config: Settings, d
 def test_a_paused_batch_says_by_whom(config: Settings, database: Database) -> None:
     paused = a_batch(database, 1, name="nightly")
     with database.begin() as connection:
-        batches.pause(connection, paused.id, "paused by a person", database_now(connection))
+        control.pause(connection, paused.id, "paused by a person", database_now(connection))
 
     assert series_of(exposition(config))["promptmill_batch_paused", "nightly", "person"] == 1
 
@@ -67,7 +67,7 @@ def test_counters_stay_when_the_batches_that_they_counted_are_gone(
 ) -> None:
     gone = a_batch(database, 2)
     with database.begin() as connection:
-        batches.cancel(connection, gone.id, database_now(connection))
+        control.cancel(connection, gone.id, database_now(connection))
     before = series_of(exposition(config))
     with database.begin() as connection:
         connection.exec_driver_sql("DELETE FROM batch")

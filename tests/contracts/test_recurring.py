@@ -22,7 +22,7 @@ from promptmill.recurrence import Due, Missed, Overlap, RunState, ScheduleState,
 from promptmill.runtime import Runtime
 from promptmill.settings import load
 from promptmill.states import BatchState
-from promptmill.store import batches, schedule_runs, schedules, tables
+from promptmill.store import batches, control, schedule_runs, schedules, tables
 from promptmill.store.batches import NewBatch
 from promptmill.store.database import Database, database_now
 from promptmill.store.schedule_runs import RunRow
@@ -617,7 +617,7 @@ def test_due_times_of_long_ago_are_forgotten_unless_their_batches_go_on(world: W
     runs = world.runs(schedule)
     with world.database.begin() as conn:
         for run in runs[1:]:
-            batches.cancel(conn, str(run.batch_id), world.now())
+            control.cancel(conn, str(run.batch_id), world.now())
 
         assert schedule_runs.forget_old(conn, schedule.id, kept=3) == 2
 

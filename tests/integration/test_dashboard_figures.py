@@ -15,7 +15,7 @@ from producers.dashboard.app import make_app
 from producers.dashboard.figures import Figures
 from promptmill.errors import Unavailable
 from promptmill.settings import Settings
-from promptmill.store import Connection, batches
+from promptmill.store import Connection, control
 from promptmill.store.database import Database, database_now
 from promptmill.testing import a_batch, a_prompt
 
@@ -107,7 +107,7 @@ def test_one_that_is_paused_is_listed_however_old_and_the_rest_is_counted(
     database = figures._database
     [old] = figures.look().overview["batches"]
     with database.begin() as connection:
-        batches.pause(connection, old["batch_id"], "paused by a person", database_now(connection))
+        control.pause(connection, old["batch_id"], "paused by a person", database_now(connection))
     for name in ("second", "third"):
         a_batch(database, 4, name=name)
 

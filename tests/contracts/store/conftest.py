@@ -11,7 +11,7 @@ from sqlalchemy import select
 from producers import audit_checks
 from promptmill.ids import new_id
 from promptmill.states import TERMINAL_JOB_STATES, BatchState, JobState
-from promptmill.store import audit, batches, jobs, leases, ledger, workers
+from promptmill.store import audit, batches, control, jobs, leases, ledger, workers
 from promptmill.store.batches import BatchRow, NewBatch
 from promptmill.store.database import Database
 from promptmill.store.jobs import Completion, Deferral, Failure, NewJob, QueuedJob
@@ -70,7 +70,7 @@ class World:
         """A sealed batch."""
         made = self.admitting(jobs_, **changes)
         with self.database.begin() as conn:
-            return batches.seal(conn, made.id, self.now)
+            return control.seal(conn, made.id, self.now)
 
     def row(self, batch: BatchRow) -> BatchRow:
         with self.database.read() as conn:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from producers import documents
 from promptmill.states import BatchState, JobState, PausedBy
-from promptmill.store import batches, notices, retrying
+from promptmill.store import control, notices, retrying
 from promptmill.store.database import database_now
 from promptmill.store.tables import batch
 from promptmill.webhooks import Delivery, Message, Secrets
@@ -60,7 +60,7 @@ def sooner(world: Any, made: Any) -> None:
 
 def hold(world: Any, made: Any, by: PausedBy = PausedBy.BUDGET) -> None:
     with world.database.begin() as conn:
-        batches.pause(conn, made.id, "the budget is used up", world.now, by=by)
+        control.pause(conn, made.id, "the budget is used up", world.now, by=by)
 
 
 def test_the_end_is_told_once_with_figures_and_no_prompt(world: Any, tell: Any, post: Post) -> None:
@@ -89,7 +89,7 @@ def test_a_pause_is_told_unless_a_person_made_it_and_the_end_after_it_too(
     hold(world, made)
     assert (tell(), tell()) == (1, 0)
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     assert tell() == 1
     assert post.told == ["batch.paused", "batch.ended"]
 
@@ -100,7 +100,7 @@ def test_a_second_pause_is_told_anew(world: Any, tell: Any, post: Post) -> None:
         hold(world, made)
         assert tell() == 1
         with world.database.begin() as conn:
-            batches.resume(conn, made.id, world.tick(1))
+            control.resume(conn, made.id, world.tick(1))
     assert post.told == ["batch.paused"] * 2
     assert len({each.id for each in post.taken}) == 2
 

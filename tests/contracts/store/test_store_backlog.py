@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from promptmill.store import backlog, batches, jobs
+from promptmill.store import backlog, batches, control, jobs
 from promptmill.store.backlog import WaitingJobs
 
 OTHER = "claude-opus-5"
@@ -32,7 +32,7 @@ def test_a_batch_for_several_model_groups_is_told_by_group(world: Any) -> None:
         made = batches.create(conn, world.new_batch(), world.now)
         rows = [world.new_job(0), world.new_job(1, model_group=OTHER), world.new_job(2, model_group=OTHER)]
         jobs.insert_many(conn, made.id, rows, world.now)
-        batches.seal(conn, made.id, world.now)
+        control.seal(conn, made.id, world.now)
 
     assert counts(world) == [(OTHER, 2, 0, 0), ("claude-sonnet-5", 1, 0, 0)]
 
@@ -42,7 +42,7 @@ def test_who_looks_often_counts_a_batch_for_several_groups_once_in_a_while(world
         made = batches.create(conn, world.new_batch(), world.now)
         rows = [world.new_job(seq, model_group=OTHER if seq % 2 else GROUP) for seq in range(6)]
         jobs.insert_many(conn, made.id, rows, world.now)
-        batches.seal(conn, made.id, world.now)
+        control.seal(conn, made.id, world.now)
     moment = [0.0]
     counted = backlog.Counted(keep_s=10.0, monotonic=lambda: moment[0])
 
@@ -69,7 +69,7 @@ def test_a_deferred_job_waits_too(world: Any) -> None:
 def test_a_paused_batch_does_not_wait_for_a_limit(world: Any) -> None:
     made = world.batch(2)
     with world.database.begin() as conn:
-        batches.pause(conn, made.id, "lunch", world.now)
+        control.pause(conn, made.id, "lunch", world.now)
 
     assert waiting(world) == []
 

@@ -7,7 +7,7 @@ import pytest
 
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
 from promptmill.states import BATCH_CHANGES, BatchState, JobState, Lane, PausedBy
-from promptmill.store import batches, jobs
+from promptmill.store import batches, control, jobs
 
 
 def test_a_new_batch_comes_back_as_it_was_given(world: Any) -> None:
@@ -71,7 +71,7 @@ def test_the_dispatcher_sees_active_batches_only(world: Any) -> None:
     active = world.batch()
     paused = world.batch()
     with world.database.begin() as conn:
-        batches.pause(conn, paused.id, "lunch", world.now)
+        control.pause(conn, paused.id, "lunch", world.now)
         assert [each.id for each in batches.active(conn)] == [active.id]
 
 
@@ -92,7 +92,7 @@ def test_pausing_calls_queued_jobs_back(world: Any) -> None:
     world.alive("worker-1")
     [lease] = world.begin(queued[:1])
     with world.database.begin() as conn:
-        paused = batches.pause(conn, made.id, "budget used up", world.now)
+        paused = control.pause(conn, made.id, "budget used up", world.now)
     assert (paused.state, paused.reason) == (BatchState.PAUSED, "budget used up")
     assert list(world.states(made).values()) == [JobState.RUNNING, JobState.PENDING, JobState.PENDING]
     assert world.begin(queued[1:]) == []
@@ -103,8 +103,8 @@ def test_pausing_calls_queued_jobs_back(world: Any) -> None:
 def test_resuming_clears_the_reason(world: Any) -> None:
     made = world.batch()
     with world.database.begin() as conn:
-        batches.pause(conn, made.id, "lunch", world.now)
-        resumed = batches.resume(conn, made.id, world.now)
+        control.pause(conn, made.id, "lunch", world.now)
+        resumed = control.resume(conn, made.id, world.now)
     assert (resumed.state, resumed.reason) == (BatchState.ACTIVE, None)
     assert len(world.dispatch(made)) == 3
 
@@ -112,10 +112,10 @@ def test_resuming_clears_the_reason(world: Any) -> None:
 def test_a_batch_is_held_once_by_many_jobs(world: Any) -> None:
     made = world.batch()
     with world.database.begin() as conn:
-        assert batches.hold(conn, made.id, "spend cap until May", world.now, by=PausedBy.SPEND_CAP)
-        assert not batches.hold(conn, made.id, "spend cap, again", world.now, by=PausedBy.SPEND_CAP)
-        batches.cancel(conn, made.id, world.now)
-        assert not batches.hold(conn, made.id, "too late", world.now, by=PausedBy.SPEND_CAP)
+        assert control.hold(conn, made.id, "spend cap until May", world.now, by=PausedBy.SPEND_CAP)
+        assert not control.hold(conn, made.id, "spend cap, again", world.now, by=PausedBy.SPEND_CAP)
+        control.cancel(conn, made.id, world.now)
+        assert not control.hold(conn, made.id, "too late", world.now, by=PausedBy.SPEND_CAP)
     assert world.row(made).reason is None
 
 
@@ -125,18 +125,18 @@ def test_what_went_on_since_an_account_rests_is_not_paused_for_it(world: Any) ->
     since = world.now
     with world.database.begin() as conn:
         assert batches.last_resumed(conn, fresh.id) is None
-        batches.pause(conn, resumed.id, "cap", world.now, by=PausedBy.SPEND_CAP)
+        control.pause(conn, resumed.id, "cap", world.now, by=PausedBy.SPEND_CAP)
         went_on = world.tick(1)
-        batches.resume(conn, resumed.id, went_on)
+        control.resume(conn, resumed.id, went_on)
         assert batches.last_resumed(conn, fresh.id) == went_on
         assert batches.last_resumed(conn, elsewhere.id) is None
         held = {
-            each.id: batches.hold(conn, each.id, "cap", world.now, by=PausedBy.SPEND_CAP, since=since)
+            each.id: control.hold(conn, each.id, "cap", world.now, by=PausedBy.SPEND_CAP, since=since)
             for each in (resumed, fresh)
         }
         assert held == {resumed.id: False, fresh.id: True}
         later = world.tick(1)
-        assert batches.hold(conn, resumed.id, "cap", later, by=PausedBy.SPEND_CAP, since=later)
+        assert control.hold(conn, resumed.id, "cap", later, by=PausedBy.SPEND_CAP, since=later)
 
 
 def test_canceling_ends_what_waits_and_lets_finish_what_runs(world: Any) -> None:
@@ -144,7 +144,7 @@ def test_canceling_ends_what_waits_and_lets_finish_what_runs(world: Any) -> None
     [lease] = world.running(made, 1)
     world.dispatch(made, 1)
     with world.database.begin() as conn:
-        canceling = batches.cancel(conn, made.id, world.now)
+        canceling = control.cancel(conn, made.id, world.now)
     assert (canceling.state, canceling.canceled) == (BatchState.CANCELING, 3)
     world.assert_adds_up(made)
     assert world.complete(lease) == {lease.job_id}
@@ -157,7 +157,7 @@ def test_canceling_takes_jobs_that_wait_for_their_time_as_well(world: Any) -> No
     made = world.batch(1)
     world.defer(*world.running(made))
     with world.database.begin() as conn:
-        assert batches.cancel(conn, made.id, world.now).state is BatchState.ENDED
+        assert control.cancel(conn, made.id, world.now).state is BatchState.ENDED
     world.assert_adds_up(made)
 
 
@@ -165,7 +165,7 @@ def test_a_job_deferred_in_a_canceled_batch_is_canceled(world: Any) -> None:
     made = world.batch(1)
     [lease] = world.running(made)
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     assert world.defer(lease) == {lease.job_id}
     assert (world.row(made).state, world.row(made).canceled) == (BatchState.ENDED, 1)
     world.assert_adds_up(made)
@@ -177,7 +177,7 @@ def test_a_large_batch_is_canceled_in_several_goes(world: Any, monkeypatch: pyte
     [lease] = world.running(made, 1)
     queued = world.dispatch(made, 2)
     with world.database.begin() as conn:
-        canceling = batches.cancel(conn, made.id, world.now)
+        canceling = control.cancel(conn, made.id, world.now)
     assert (canceling.state, canceling.canceled) == (BatchState.CANCELING, 4)
     assert world.begin(queued) == []
     assert world.dispatch(made) == []
@@ -192,16 +192,16 @@ def test_a_large_batch_is_canceled_in_several_goes(world: Any, monkeypatch: pyte
 def test_a_batch_that_is_still_read_can_be_canceled(world: Any) -> None:
     made = world.admitting(2)
     with world.database.begin() as conn:
-        ended = batches.cancel(conn, made.id, world.now)
+        ended = control.cancel(conn, made.id, world.now)
     assert (ended.state, ended.canceled, ended.sealed_at) == (BatchState.ENDED, 2, None)
     world.assert_adds_up(made)
 
 
 CONTROLS = {
-    "seal": (BatchState.ADMITTING, BatchState.ACTIVE, batches.seal),
-    "pause": (BatchState.ACTIVE, BatchState.PAUSED, lambda c, i, now: batches.pause(c, i, "why", now)),
-    "resume": (BatchState.PAUSED, BatchState.ACTIVE, batches.resume),
-    "cancel": (None, BatchState.CANCELING, batches.cancel),
+    "seal": (BatchState.ADMITTING, BatchState.ACTIVE, control.seal),
+    "pause": (BatchState.ACTIVE, BatchState.PAUSED, lambda c, i, now: control.pause(c, i, "why", now)),
+    "resume": (BatchState.PAUSED, BatchState.ACTIVE, control.resume),
+    "cancel": (None, BatchState.CANCELING, control.cancel),
 }
 
 
@@ -230,9 +230,9 @@ def _batch_in(world: Any, state: BatchState) -> Any:
     world.running(made, 1)
     with world.database.begin() as conn:
         if state is BatchState.PAUSED:
-            batches.pause(conn, made.id, "lunch", world.now)
+            control.pause(conn, made.id, "lunch", world.now)
         if state is BatchState.CANCELING:
-            batches.cancel(conn, made.id, world.now)
+            control.cancel(conn, made.id, world.now)
     return made
 
 

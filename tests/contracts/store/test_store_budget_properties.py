@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from promptmill.states import BatchState, PausedBy
-from promptmill.store import batches, jobs, leases, ledger, terms
+from promptmill.store import control, jobs, leases, ledger, terms
 from promptmill.store.jobs import Deferral
 from promptmill.store.leases import Lease
 from promptmill.store.terms import NewTerms
@@ -119,7 +119,7 @@ class Spending(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         with self.world.database.begin() as conn:
-            batches.resume(conn, self.made.id, self.world.now)
+            control.resume(conn, self.made.id, self.world.now)
 
     @invariant()
     def sums_hold(self) -> None:

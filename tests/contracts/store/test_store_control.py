@@ -9,7 +9,7 @@ from sqlalchemy import update
 from promptmill.budgets import dollars
 from promptmill.errors import InvalidInput, InvalidTransition
 from promptmill.states import BatchState, JobState, PausedBy
-from promptmill.store import batches, jobs, ledger, retrying, terms
+from promptmill.store import control, jobs, ledger, retrying, terms
 from promptmill.store.tables import batch
 from promptmill.store.terms import NewTerms
 
@@ -89,7 +89,7 @@ def test_only_the_jobs_that_errored_of_a_kind_are_retried(world: Any) -> None:
 def test_jobs_that_were_canceled_can_be_taken_up_again(world: Any) -> None:
     made = world.batch(3)
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     assert retry(world, made, JobState.CANCELED) == 3
     world.assert_adds_up(made)
 
@@ -99,7 +99,7 @@ def test_a_batch_is_retried_while_it_runs_and_a_paused_one_stays_paused(world: A
     [lease] = world.running(made, 1)
     world.fail(lease)
     with world.database.begin() as conn:
-        batches.pause(conn, made.id, "lunch", world.now)
+        control.pause(conn, made.id, "lunch", world.now)
     assert retry(world, made) == 1
     assert world.row(made).state is BatchState.PAUSED
     world.assert_adds_up(made)
@@ -129,7 +129,7 @@ def test_what_is_being_canceled_is_neither_retried_nor_changed(world: Any) -> No
     failed, _running = world.running(made)
     world.fail(failed)
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     with pytest.raises(InvalidTransition, match="canceled"):
         retry(world, made)
     with pytest.raises(InvalidTransition, match="canceled"):
@@ -166,7 +166,7 @@ def test_a_raised_budget_takes_up_what_the_budget_had_paused(
 ) -> None:
     made = world.batch(2, budget_nanos=50)
     with world.database.begin() as conn:
-        batches.hold(conn, made.id, "budget of $5", world.now, by=PausedBy.BUDGET)
+        control.hold(conn, made.id, "budget of $5", world.now, by=PausedBy.BUDGET)
         conn.execute(update(batch).values(cost_nanos=60, reserved_nanos=30, unknown_nanos=10))
     assert change(world, made, budget_nanos=budget).state == state
 
@@ -185,8 +185,8 @@ def test_a_budget_below_what_is_gone_pauses_the_batch_and_the_reason_follows_the
 def test_a_raised_budget_does_not_wake_what_a_person_has_paused(world: Any) -> None:
     made = world.batch(2, budget_nanos=50)
     with world.database.begin() as conn:
-        batches.hold(conn, made.id, "budget of $5", world.now, by=PausedBy.BUDGET)
-        batches.pause(conn, made.id, "paused by a person", world.now)
+        control.hold(conn, made.id, "budget of $5", world.now, by=PausedBy.BUDGET)
+        control.pause(conn, made.id, "paused by a person", world.now)
     row = change(world, made, budget_nanos=None)
     assert (row.state, row.paused_by, row.reason) == (
         BatchState.PAUSED,
@@ -199,10 +199,10 @@ def test_what_waits_for_a_date_goes_on_by_itself_when_it_has_come(world: Any) ->
     waiting, for_ever = world.batch(2), world.batch(2)
     lifts = world.now + timedelta(days=8)
     with world.database.begin() as conn:
-        batches.hold(conn, waiting.id, "cap", world.now, by=PausedBy.SPEND_CAP, resume_at=lifts)
-        batches.hold(conn, for_ever.id, "cap", world.now, by=PausedBy.SPEND_CAP)
-        assert batches.resume_due(conn, world.now) == []
-        assert batches.resume_due(conn, lifts) == [waiting.id]
+        control.hold(conn, waiting.id, "cap", world.now, by=PausedBy.SPEND_CAP, resume_at=lifts)
+        control.hold(conn, for_ever.id, "cap", world.now, by=PausedBy.SPEND_CAP)
+        assert control.resume_due(conn, world.now) == []
+        assert control.resume_due(conn, lifts) == [waiting.id]
     row = world.row(waiting)
     assert (row.state, row.reason, row.paused_by, row.resume_at, row.resumed_at) == (
         BatchState.ACTIVE, None, None, None, lifts,
@@ -216,10 +216,10 @@ def test_what_waits_for_a_key_goes_on_when_there_is_one_and_nothing_else_does(wo
         for made, by in (
             (keyless, PausedBy.KEY), (capped, PausedBy.SPEND_CAP), (stopped, PausedBy.KEY), (elsewhere, PausedBy.KEY),
         ):  # fmt: skip
-            batches.hold(conn, made.id, "why", world.now, by=by)
-        batches.pause(conn, stopped.id, "paused by a person", world.now)
+            control.hold(conn, made.id, "why", world.now, by=by)
+        control.pause(conn, stopped.id, "paused by a person", world.now)
         conn.execute(update(batch).where(batch.c.id == elsewhere.id).values(endpoint="https://elsewhere"))
-        assert batches.resume_held(conn, PausedBy.KEY, world.row(keyless).endpoint) == [keyless.id]
+        assert control.resume_held(conn, PausedBy.KEY, world.row(keyless).endpoint) == [keyless.id]
     row = world.row(keyless)
     assert (row.state, row.reason, row.paused_by, row.resumed_at) == (BatchState.ACTIVE, None, None, None)
     assert [world.row(other).state for other in (capped, stopped, elsewhere)] == [BatchState.PAUSED] * 3
@@ -229,8 +229,8 @@ def test_a_person_who_pauses_what_waits_for_a_date_is_waited_for(world: Any) -> 
     made = world.batch(2)
     lifts = world.now + timedelta(days=8)
     with world.database.begin() as conn:
-        batches.hold(conn, made.id, "cap", world.now, by=PausedBy.SPEND_CAP, resume_at=lifts)
-        batches.pause(conn, made.id, "paused by a person", world.now)
-        assert batches.resume_due(conn, lifts) == []
+        control.hold(conn, made.id, "cap", world.now, by=PausedBy.SPEND_CAP, resume_at=lifts)
+        control.pause(conn, made.id, "paused by a person", world.now)
+        assert control.resume_due(conn, lifts) == []
     with world.database.begin() as conn, pytest.raises(InvalidTransition):
-        batches.pause(conn, made.id, "again", world.now)
+        control.pause(conn, made.id, "again", world.now)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches, jobs
+from promptmill.store import control, jobs
 
 GROUP = "claude-sonnet-5"
 
@@ -46,7 +46,7 @@ def test_groups_are_those_with_a_job_to_select(world: Any) -> None:
     ]
     with world.database.begin() as conn:
         jobs.insert_many(conn, made.id, rows, world.now)
-        batches.seal(conn, made.id, world.now)
+        control.seal(conn, made.id, world.now)
     assert _groups(world, made) == ["haiku", "opus"]
     assert _pending(world, made, "opus") == [0, 2]
     with world.database.begin() as conn:
@@ -93,8 +93,8 @@ def test_nothing_is_queued_in_a_batch_that_is_not_active(world: Any) -> None:
     made = world.admitting(1)
     assert world.dispatch(made) == []
     with world.database.begin() as conn:
-        batches.seal(conn, made.id, world.now)
-        batches.pause(conn, made.id, "lunch", world.now)
+        control.seal(conn, made.id, world.now)
+        control.pause(conn, made.id, "lunch", world.now)
     assert world.dispatch(made) == []
 
 
@@ -200,8 +200,8 @@ def test_of_two_messages_of_one_job_only_the_newer_may_begin_it(world: Any) -> N
     made = world.batch(1)
     [old] = world.dispatch(made)
     with world.database.begin() as conn:
-        batches.pause(conn, made.id, "for a moment", world.now)
-        batches.resume(conn, made.id, world.now)
+        control.pause(conn, made.id, "for a moment", world.now)
+        control.resume(conn, made.id, world.now)
     [new] = world.dispatch(made)
     places = [(old.job_id, old.dispatch), (new.job_id, new.dispatch)]
     with world.database.read() as conn:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from promptmill.states import JobState
-from promptmill.store import batches, failures, jobs, retrying
+from promptmill.store import control, failures, jobs, retrying
 from promptmill.store.failures import FailureGroup
 from promptmill.store.jobs import Failure
 
@@ -208,5 +208,5 @@ def test_what_is_taken_up_again_leaves_the_word_that_it_was_counted_under(world:
     world.assert_adds_up(made)
 
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     world.assert_adds_up(made)

@@ -7,7 +7,7 @@ import pytest
 
 from promptmill.errors import NotFound
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches, stats
+from promptmill.store import batches, control, stats
 from promptmill.store.stats import Flow, GroupCount
 
 GROUP = "claude-sonnet-5"
@@ -99,7 +99,7 @@ def test_the_window_counts_what_is_out_and_what_began_lately(world: Any) -> None
     with world.database.read() as conn:
         assert stats.window_counts(conn, world.now) == {GROUP: GroupCount(queued=1, running=4, starts=2)}
     with world.database.begin() as conn:
-        batches.pause(conn, first.id, "lunch", world.now)
+        control.pause(conn, first.id, "lunch", world.now)
         assert stats.window_counts(conn, world.now)[GROUP].queued == 0
 
 

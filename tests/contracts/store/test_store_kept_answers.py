@@ -10,7 +10,7 @@ from sqlalchemy import select
 from producers import audit_checks
 from promptmill.retries import TRUNCATED, GiveUp
 from promptmill.states import BatchState, JobState
-from promptmill.store import audit, batches, failures, jobs, results, workers
+from promptmill.store import audit, control, failures, jobs, results, workers
 from promptmill.store.jobs import Deferral, Failure
 from promptmill.store.leases import Lease
 from promptmill.store.tables import batch as batch_table
@@ -38,7 +38,7 @@ def cut_off(world: Any, lease: Lease, text: str = "cut") -> Deferral:
 
 def canceled(world: Any, made: Any) -> None:
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
 
 
 def canceled_when_queued(world: Any, made: Any) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from promptmill.retries import GiveUp
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches, jobs, ledger, retrying, workers
+from promptmill.store import control, jobs, ledger, retrying, workers
 from promptmill.store.tables import job, reply
 
 
@@ -119,7 +119,7 @@ def test_an_answer_to_a_job_that_was_canceled_meanwhile_is_only_recorded(world: 
     made = world.batch(1)
     late = _reaped(world, made)
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     assert world.complete(late) == set()
     assert set(world.states(made).values()) == {JobState.CANCELED}
     assert world.row(made).cost_nanos == 600_000

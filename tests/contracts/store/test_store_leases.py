@@ -3,7 +3,7 @@
 from typing import Any
 
 from promptmill.states import JobState, Lane
-from promptmill.store import batches, jobs, leases, ledger
+from promptmill.store import batches, control, jobs, leases, ledger
 from promptmill.usage import Usage
 
 
@@ -75,8 +75,8 @@ def test_nothing_begins_in_a_batch_that_is_paused_or_canceled(world: Any) -> Non
     paused, canceled = world.batch(1), world.batch(1)
     queued = world.dispatch(paused) + world.dispatch(canceled)
     with world.database.begin() as conn:
-        batches.pause(conn, paused.id, "lunch", world.now)
-        batches.cancel(conn, canceled.id, world.now)
+        control.pause(conn, paused.id, "lunch", world.now)
+        control.cancel(conn, canceled.id, world.now)
     assert world.begin(queued) == []
     assert set(world.states(paused).values()) == {JobState.PENDING}
     assert set(world.states(canceled).values()) == {JobState.CANCELED}

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches, jobs, ledger
+from promptmill.store import control, jobs, ledger
 from promptmill.store.jobs import Deferral, Failure
 from promptmill.store.tables import job, reply
 from promptmill.usage import Usage
@@ -55,7 +55,7 @@ def test_a_paused_batch_ends_with_its_last_running_job(world: Any) -> None:
     made = world.batch(1)
     [lease] = world.running(made)
     with world.database.begin() as conn:
-        batches.pause(conn, made.id, "lunch", world.now)
+        control.pause(conn, made.id, "lunch", world.now)
     world.complete(lease)
     assert (world.row(made).state, world.row(made).reason) == (BatchState.ENDED, None)
 

@@ -14,6 +14,7 @@ from promptmill.store import (
     answered,
     backlog,
     batches,
+    control,
     failures,
     jobs,
     ledger,
@@ -61,8 +62,8 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         jobs.lost_queued(conn, [], world.now)
         jobs.queued_under(conn, [(each.job_id, each.dispatch) for each in again])
         jobs.replied_by(conn, [(first.job_id, first.attempt_id)])
-        batches.pause(conn, made.id, "lunch", world.now)
-        batches.resume(conn, made.id, world.now)
+        control.pause(conn, made.id, "lunch", world.now)
+        control.resume(conn, made.id, world.now)
         batches.active(conn)
         _look_at_all(conn, world.now)
         stats.flow(conn, stats.status(conn, made.id, world.now), world.now)
@@ -87,12 +88,12 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
         jobs.expire_overdue(conn, world.now)
     other = world.batch(2)
     with world.database.begin() as conn:
-        batches.cancel(conn, other.id, world.now)
+        control.cancel(conn, other.id, world.now)
         page = retrying.page_to_retry(conn, other.id, [JobState.CANCELED])
         assert page
         retrying.retry(conn, other.id, page.ids, [JobState.CANCELED], world.now)
         terms.change(conn, other.id, terms.NewTerms(priority=2.0), world.now)
-        batches.resume_due(conn, world.now)
+        control.resume_due(conn, world.now)
     return made
 
 
@@ -101,7 +102,7 @@ def test_no_statement_scans_a_table_that_grows(world: Any) -> None:
     with _recorded(world) as statements:
         _walk(world)
         with world.database.begin() as conn:
-            batches.resume_held(conn, PausedBy.KEY, "simulated")
+            control.resume_held(conn, PausedBy.KEY, "simulated")
     plans = _sqlite_scans if world.database.dialect == "sqlite" else _postgres_scans
     with world.database.begin() as conn:
         scans = [(scan, sql) for sql, parameters in statements for scan in plans(conn, sql, parameters)]

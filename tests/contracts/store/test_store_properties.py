@@ -23,7 +23,7 @@ from sqlalchemy import select
 from producers.terms import RETRIABLE
 from promptmill.errors import InvalidTransition
 from promptmill.states import BATCH_CHANGES, JOB_CHANGES, BatchState, JobState
-from promptmill.store import batches, jobs, retrying
+from promptmill.store import control, jobs, retrying
 from promptmill.store.tables import job
 
 JOBS = 6
@@ -112,7 +112,7 @@ class Life(RuleBasedStateMachine):
         reason = ["lunch"] if act == "pause" else []
         with self.world.database.begin() as conn:
             try:
-                getattr(batches, act)(conn, self.made.id, *reason, self.world.now)
+                getattr(control, act)(conn, self.made.id, *reason, self.world.now)
             except InvalidTransition:
                 assert act != "cancel" or self.world.row(self.made).state is not BatchState.ADMITTING
 

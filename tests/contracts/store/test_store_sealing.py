@@ -12,7 +12,7 @@ from promptmill.clock import SystemClock
 from promptmill.encryption import SEALED, Vault, new_key, read_vault
 from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches, failures, jobs, loading, notices, resealing, results
+from promptmill.store import batches, control, failures, jobs, loading, notices, resealing, results
 from promptmill.store.database import Database
 from promptmill.store.purging import Part
 from promptmill.store.tables import METADATA, job
@@ -58,7 +58,7 @@ def filled(world: Any, **changes: Any) -> Any:
     with world.database.begin() as conn:
         rows = [world.new_job(seq, source={"text": SECRETS["source"]}) for seq in range(2)]
         jobs.insert_many(conn, made.id, rows, world.now)
-        batches.seal(conn, made.id, world.now)
+        control.seal(conn, made.id, world.now)
     failed, answered = world.running(made)
     with world.database.begin() as conn:
         closed = world.closed(failed, "prompt_rejected", cost_nanos=0, error_message=SECRETS["error"])
@@ -156,7 +156,7 @@ def test_a_batch_whose_key_is_lost_holds_up_no_other(world_with: Any, sealed: An
         assert [(each.jobs, each.message) for each in failures.groups(conn, lost.id)] == [(1, None)]
         told = {each.batch.id: each.url for each in notices.due(conn, world.now)}
         assert told == {lost.id: None, after.id: SECRETS["url"]}
-        assert batches.cancel(conn, running.id, world.now).state is BatchState.ENDED
+        assert control.cancel(conn, running.id, world.now).state is BatchState.ENDED
     for made, parts in ((lost, {Part.PROMPTS, Part.ANSWERS}), (running, {Part.EVERYTHING})):
         retention.purge(world.database, world.row(made), frozenset(parts), clock=SystemClock())
     with world.database.read() as conn:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from promptmill.store import batches, jobs, ledger, results
+from promptmill.store import batches, control, jobs, ledger, results
 
 NASTY = {
     "a zero character": "before\x00after",
@@ -66,7 +66,7 @@ def test_what_a_server_says_is_recorded_whatever_it_is(world: Any, text: str) ->
 def test_names_and_reasons_are_made_storable(world: Any) -> None:
     made = world.batch(1, name="evening\x00 \ud800")
     with world.database.begin() as conn:
-        assert batches.pause(conn, made.id, "why\x00", world.now).reason == "why\ufffd"
+        assert control.pause(conn, made.id, "why\x00", world.now).reason == "why\ufffd"
         assert batches.find(conn, "evening\x00 \ud800").id == made.id
     assert world.row(made).name == "evening\ufffd \ufffd"
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from promptmill.errors import ConfigurationError, Unavailable
-from promptmill.store import batches, jobs
+from promptmill.store import batches, control, jobs, terms
 from promptmill.store.database import Database
 
 
@@ -141,7 +141,7 @@ def test_a_cut_connection_is_unavailable_and_the_next_one_works(postgres_url: st
 
     def write(act: Callable[[Any], object]) -> None:
         with world.database.begin() as conn:
-            batches.set_estimate(conn, made.id, 7)
+            terms.change(conn, made.id, terms.NewTerms(priority=7.0), world.now)
             _cut(postgres_url, conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
             act(conn)
 
@@ -153,7 +153,7 @@ def test_a_cut_connection_is_unavailable_and_the_next_one_works(postgres_url: st
     for act in acts:
         with pytest.raises(Unavailable, match="PROMPTMILL_DATABASE_URL"):
             write(act)
-        assert world.row(made).estimate_nanos is None
+        assert world.row(made).priority == 1.0
 
 
 def test_idle_connections_that_were_cut_are_replaced_unnoticed(postgres_url: str, world_of: Any) -> None:
@@ -174,9 +174,9 @@ def test_a_deadlock_is_unavailable_for_the_one_that_was_undone(postgres_url: str
     def lock(first: Any, second: Any) -> None:
         try:
             with world.database.begin() as conn:
-                batches.set_estimate(conn, first.id, 1)
+                control.lock(conn, first.id)
                 both_hold.wait()
-                batches.set_estimate(conn, second.id, 1)
+                control.lock(conn, second.id)
             outcomes.append("done")
         except Unavailable:
             outcomes.append("undone")

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from promptmill.retries import GiveUp, Retry
 from promptmill.states import BatchState, JobState
-from promptmill.store import batches, ledger, workers
+from promptmill.store import control, ledger, workers
 from promptmill.store.database import database_now
 from promptmill.store.tables import job
 
@@ -87,7 +87,7 @@ def test_a_reaped_job_of_a_canceled_batch_is_canceled(world: Any) -> None:
     made = world.batch(1)
     world.running(made, worker="dead")
     with world.database.begin() as conn:
-        batches.cancel(conn, made.id, world.now)
+        control.cancel(conn, made.id, world.now)
     world.tick(10)
     world.reap()
     assert (world.row(made).state, world.row(made).canceled) == (BatchState.ENDED, 1)

@@ -31,7 +31,7 @@ from promptmill.embedded.redis import find_server
 from promptmill.limits import RedisLimiter
 from promptmill.routes import ANSWER_QUEUE, DISPATCHER_LOCK
 from promptmill.states import JobState
-from promptmill.store import batches, ledger, stats
+from promptmill.store import control, ledger, stats
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.ledger import AttemptRow
@@ -196,7 +196,7 @@ class Mill:
 
     def pause(self, batch_id: str) -> None:
         with self.database.begin() as connection:
-            batches.pause(connection, batch_id, "by a person", SystemClock().now())
+            control.pause(connection, batch_id, "by a person", SystemClock().now())
 
     def logs(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from promptmill.clock import SystemClock
 from promptmill.states import BatchState, JobState, PausedBy
-from promptmill.store import batches, ledger
+from promptmill.store import control, ledger
 from promptmill.store.batches import BatchRow
 from promptmill.store.tables import batch as batch_table
 from promptmill.testing import a_batch, simulated_claude
@@ -99,10 +99,10 @@ def test_a_person_who_raised_the_limit_says_resume_and_it_works_at_once(
         assert (row.paused_by, row.resume_at) == (PausedBy.SPEND_CAP, None)
         assert str(row.reason).startswith("the account cannot call (402 ")
         with mill.database.begin() as connection:  # too early: it is asked once more, and paused again
-            batches.resume(connection, made.id, SystemClock().now())
+            control.resume(connection, made.id, SystemClock().now())
         assert wait_for_pause(mill, made).paused_by is PausedBy.SPEND_CAP
         claude.set_scenario()
         with mill.database.begin() as connection:
-            batches.resume(connection, made.id, SystemClock().now())
+            control.resume(connection, made.id, SystemClock().now())
         mill.wait_until(lambda: succeeded(mill, made) > 0, timeout=2.5)
         assert mill.wait_for_end(made.id).batch.state is BatchState.ENDED

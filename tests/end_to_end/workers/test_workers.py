@@ -8,7 +8,7 @@ import pytest
 
 from promptmill.clock import SystemClock
 from promptmill.states import JobState
-from promptmill.store import batches, ledger, results
+from promptmill.store import control, ledger, results
 from promptmill.store import workers as store_workers
 from promptmill.store.database import database_now
 from promptmill.testing import a_batch, a_prompt, simulated_claude
@@ -118,7 +118,7 @@ def test_a_wrong_key_pauses_the_batch_with_the_reason_and_loses_nothing(
         worker.wait(30)
         mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.PENDING] == 10)
         with mill.database.begin() as connection:
-            batches.resume(connection, batch.id, SystemClock().now())
+            control.resume(connection, batch.id, SystemClock().now())
         mill.start_worker(ANTHROPIC_API_KEY="sk-right")
         assert mill.wait_for_end(batch.id).jobs[JobState.SUCCEEDED] == 10
     assert "sk-wrong" not in mill.logs()
