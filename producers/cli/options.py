@@ -10,7 +10,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 BatchName = Annotated[str, typer.Argument(metavar="BATCH", help="Name or id of the batch.")]
 
 BatchNameOrNewest = Annotated[
-    str | None, typer.Argument(metavar="[BATCH]", help="Name or id of the batch; the newest when left out.")
+    str | None, typer.Argument(metavar="BATCH", help="Name or id of the batch; the newest when left out.")
 ]
 
 Source = Annotated[
