@@ -193,7 +193,7 @@ BATCH_BUDGET = Metric(
 BATCH_PAUSED = Metric(
     "promptmill_batch_paused",
     "1 or absent",
-    "Such a batch is paused: by a person, budget, spend_cap or key.",
+    "Such a batch is paused: by a person, budget, spend_cap, key or encryption.",
     ("batch", "by"),
 )
 CALL_SECONDS = Metric(

@@ -72,3 +72,31 @@ def resume_for_key(database: Database, endpoint: str) -> None:
         resumed = control.resume_held(connection, PausedBy.KEY, endpoint)
     for batch_id in resumed:
         log.warning("batch_resumed", batch_id=batch_id, why="there is a new key")
+
+
+def why_closed(key_id: str | None) -> str:
+    """Why a batch waits whose texts nobody can open; by this it is found again where that key is."""
+    return (
+        f"encrypted with key {key_id}, which no worker has"
+        if key_id
+        else "encrypted with a key that no worker has"
+    )
+
+
+def resume_for_opened(database: Database, endpoint: str) -> None:
+    """What calls this endpoint and was paused for want of a key that texts are opened with here goes on.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    reasons = [why_closed(key_id) for key_id in database.key_ids]
+    if not reasons:
+        return
+    with database.read() as connection:
+        waits = control.held(connection, PausedBy.ENCRYPTION, endpoint, reasons)
+    if not waits:
+        return
+    with database.begin() as connection:
+        resumed = control.resume_held(connection, PausedBy.ENCRYPTION, endpoint, reasons)
+    for batch_id in resumed:
+        log.warning("batch_resumed", batch_id=batch_id, why="this worker has its key")

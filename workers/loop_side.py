@@ -17,7 +17,7 @@ from promptmill.logs import get_logger
 from promptmill.retries import RetryPolicy
 from workers import pool
 from workers.accounts import Accounts, GroupLimits
-from workers.holding import pause_held, resume_for_key
+from workers.holding import pause_held, resume_for_key, resume_for_opened
 from workers.key_watch import KeyWatch
 from workers.limit_changes import LimitChanges
 from workers.other_keys import OtherKeys
@@ -112,6 +112,8 @@ class LoopSide:
         for tell in (reports.tell_in_hand, reports.tell_vitals, reports.tell_keys, reports.tell_refused):
             repeating.begin(tell, worker.heartbeat_s)
         repeating.begin(self._reconciliation().compare, worker.reconcile_s)
+        if self._parts.runtime.database.key_ids:
+            repeating.begin(self._take_up_opened, worker.heartbeat_s)
         return repeating
 
     def _estimator(self) -> Estimator:
@@ -151,6 +153,10 @@ class LoopSide:
             await self._reports.tell_keys()
         runtime = self._parts.runtime
         await asyncio.to_thread(resume_for_key, runtime.database, runtime.endpoint_name)
+
+    async def _take_up_opened(self) -> None:
+        runtime = self._parts.runtime
+        await asyncio.to_thread(resume_for_opened, runtime.database, runtime.endpoint_name)
 
     def _reconciliation(self) -> Reconciliation:
         parts = self._parts

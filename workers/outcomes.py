@@ -37,9 +37,10 @@ from promptmill.states import JobState, Lane, PausedBy
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
+from promptmill.store.unreadable import UnreadableJob
 from promptmill.usage import Usage
 from workers.compose import compose
-from workers.holding import Held
+from workers.holding import Held, why_closed
 from workers.other_keys import OtherKeys, StandingBack
 from workers.verdicts import Failed, verdict_on
 from workers.writer import Write, Writer
@@ -67,9 +68,9 @@ class Outcomes:
     others: OtherKeys | None = None
     standing_back: StandingBack = field(default_factory=StandingBack)
 
-    async def load(self, job_id: str) -> LoadedJob | None:
+    async def load(self, job_id: str) -> LoadedJob | UnreadableJob | None:
         """The job and its prompt."""
-        job: LoadedJob | None = await self.writer.put(Write.LOAD, job_id)
+        job: LoadedJob | UnreadableJob | None = await self.writer.put(Write.LOAD, job_id)
         return job
 
     async def is_queued(self, job: LoadedJob) -> bool:
@@ -128,7 +129,7 @@ class Outcomes:
         )
         await self.tell(job, became, f"cut off at {max_tokens} tokens, asked again with more room")
 
-    async def tell(self, job: LoadedJob, became: JobState | None, why: str) -> NoReturn:
+    async def tell(self, job: LoadedJob | UnreadableJob, became: JobState | None, why: str) -> NoReturn:
         """Say how a job stands now, as the database has it; None where what was written no longer applied to it.
 
         Raises:
@@ -179,7 +180,7 @@ class Outcomes:
             at=self.clock.now(),
         )
 
-    async def put_back(self, job: LoadedJob, *, after: float, why: str) -> NoReturn:
+    async def put_back(self, job: LoadedJob | UnreadableJob, *, after: float, why: str) -> NoReturn:
         """Send a job that was not begun back to `pending`; never before `after` seconds.
 
         Raises:
@@ -215,6 +216,20 @@ class Outcomes:
         after = 0.0 if held and none_left.resting else WITHOUT_KEY_S
         await self.put_back(job, after=after, why=scrub(str(none_left)))
 
+    async def put_back_unread(self, job: UnreadableJob) -> NoReturn:
+        """Send a job back that no key here opens, and pause its batch unless another worker has that key.
+
+        Raises:
+            Deferred: always, once it is committed.
+        """
+        why = why_closed(job.key_id)
+        if self.others is not None and await self.others.can_open(job.key_id):
+            log.error("key_missing_here", batch_id=job.batch_id, key=job.key_id)
+            self.standing_back.begin()
+        else:
+            await self._pause(Held(job.batch_id, None, why, PausedBy.ENCRYPTION))
+        await self.put_back(job, after=WITHOUT_KEY_S, why=why)
+
     async def _hold(self, job: LoadedJob, none_left: NoUsableKey) -> bool:
         """Pause the batch; at a spend limit every batch that calls where this job calls. False where others can call."""
         if await self._others_can_call(job):
@@ -233,15 +248,19 @@ class Outcomes:
             )
         else:
             held = Held(job.batch_id, None, scrub(none_left.brief), PausedBy.KEY)
+        if await self._pause(held) and held.by is PausedBy.KEY:
+            await self._look_for_key(job)
+        return True
+
+    async def _pause(self, held: Held) -> bool:
+        """False where the database is away: then the next job does it."""
         try:
             went_on = await asyncio.to_thread(self.pause, held)
         except Unavailable as error:
-            log.warning("batch_not_paused", batch_id=job.batch_id, error=str(error))  # the next job does it
-        else:
-            if went_on is not None:
-                self.keys.resumed(went_on)
-            if held.by is PausedBy.KEY:
-                await self._look_for_key(job)
+            log.warning("batch_not_paused", batch_id=held.batch_id, error=str(error))
+            return False
+        if went_on is not None:
+            self.keys.resumed(went_on)
         return True
 
     async def _look_for_key(self, job: LoadedJob) -> None:

@@ -35,6 +35,7 @@ from promptmill.states import JobState
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease, NoRoom
 from promptmill.store.ledger import LOST
+from promptmill.store.unreadable import UnreadableJob
 from promptmill.tracing import BEGUN, CLOSED, LOADED, PERMITTED, mark, note
 from promptmill.usage import Usage
 from workers.accounts import Accounts
@@ -80,7 +81,7 @@ class Pipeline:
     accounts: Accounts
     estimator: Estimator
     meet: Callable[[LoadedJob], Awaitable[None]]
-    serves: Callable[[LoadedJob], bool]
+    serves: Callable[[LoadedJob | UnreadableJob], bool]
     patience: float = 15.0
     scouts: Scouts = field(default_factory=Scouts)
     suspects: Suspects = field(default_factory=Suspects)
@@ -108,6 +109,8 @@ class Pipeline:
             await self.outcomes.put_back(
                 job, after=0.0 if self._draining else OTHER_ENDPOINT_S, why="not for this worker now"
             )
+        if isinstance(job, UnreadableJob):
+            await self.outcomes.put_back_unread(job)
         with self.suspects.among(job.failures.get(LOST, 0)) as has_room:
             if not has_room:
                 rest = self.outcomes.rng.uniform(*REST_S)
@@ -314,7 +317,7 @@ class Pipeline:
                 await self.limiter.penalise(permit, status=529, retry_after=None)
 
 
-def _is_queued(job: LoadedJob, dispatch: int) -> bool:
+def _is_queued(job: LoadedJob | UnreadableJob, dispatch: int) -> bool:
     """Whether a message with that number may begin the job."""
     return job.state is JobState.QUEUED and job.dispatch == dispatch
 

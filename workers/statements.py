@@ -7,15 +7,18 @@ from promptmill.states import JobState
 from promptmill.store import Connection, jobs, leases
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
+from promptmill.store.unreadable import UnreadableJob, unreadable
 from workers.writer import Statement, Write
 
 
 def store_statements(worker_id: str, clock: Clock) -> Mapping[Write, Statement]:
     """The kinds of write of a worker process."""
 
-    def load(connection: Connection, ids: Sequence[str]) -> list[LoadedJob | None]:
+    def load(connection: Connection, ids: Sequence[str]) -> list[LoadedJob | UnreadableJob | None]:
         found = jobs.load(connection, ids)
-        return [found.get(job_id) for job_id in ids]
+        left_out = [job_id for job_id in ids if job_id not in found]
+        others = unreadable(connection, left_out) if left_out else {}
+        return [found.get(job_id) or others.get(job_id) for job_id in ids]
 
     def look(connection: Connection, places: Sequence[tuple[str, int]]) -> list[bool]:
         queued = jobs.queued_under(connection, places)

@@ -4,11 +4,11 @@ The one idea: whoever changes it locks its row first and looks at its state then
 things the second finds what the first has made of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, Select, bindparam, select, text, update
 
 from promptmill.errors import InvalidTransition, NotFound
 from promptmill.states import BatchState, JobState, PausedBy, check_batch_change
@@ -114,15 +114,28 @@ def resume_due(conn: Connection, now: datetime) -> Sequence[str]:
     return due
 
 
-def resume_held(conn: Connection, by: PausedBy, endpoint: str) -> Sequence[str]:
-    """What `by` has paused at an endpoint goes on, because its reason is gone; the ids.
+def held(
+    conn: Connection, by: PausedBy, endpoint: str, reasons: Collection[str] | None = None
+) -> Sequence[str]:
+    """What `by` has paused at an endpoint, for whatever reason or for one of these; the ids."""
+    return conn.scalars(_held(reasons), {"by": by, "endpoint": endpoint}).all()
+
+
+def resume_held(
+    conn: Connection, by: PausedBy, endpoint: str, reasons: Collection[str] | None = None
+) -> Sequence[str]:
+    """All of that goes on, because its reason is gone; the ids.
 
     It does not count as having gone on by a person's word: what rests at a spend limit still does.
     """
-    held = conn.scalars(_HELD, {"by": by, "endpoint": endpoint}).all()
-    if held:
-        conn.execute(update(batch).where(batch.c.id.in_(held)).values(state=BatchState.ACTIVE, **_NOT_PAUSED))
-    return held
+    found = conn.scalars(
+        _held(reasons).with_for_update(key_share=True), {"by": by, "endpoint": endpoint}
+    ).all()
+    if found:
+        conn.execute(
+            update(batch).where(batch.c.id.in_(found)).values(state=BatchState.ACTIVE, **_NOT_PAUSED)
+        )
+    return found
 
 
 def cancel(conn: Connection, batch_id: str, now: datetime) -> BatchRow:
@@ -154,8 +167,11 @@ _HELD = (
     .where(text(SERVED), batch.c.state == BatchState.PAUSED)
     .where(batch.c.paused_by == bindparam("by"), batch.c.endpoint == bindparam("endpoint"))
     .order_by(batch.c.id)
-    .with_for_update(key_share=True)
 )
+
+
+def _held(reasons: Collection[str] | None) -> Select[str]:
+    return _HELD if reasons is None else _HELD.where(batch.c.reason.in_(reasons))
 
 
 def _change(

@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Text, case, func, select, type_coerce
 
 from promptmill import jsontext
-from promptmill.logs import get_logger
 from promptmill.prompts import Prompt, merge
 from promptmill.states import BatchState, JobState, Lane
 from promptmill.store.ledger import OPEN, SUCCEEDED
@@ -22,8 +21,6 @@ from promptmill.store.prepared import Prepared
 from promptmill.store.rowsets import Rowset
 from promptmill.store.sealing import unseal_if_possible
 from promptmill.store.tables import attempt, batch, job, prompt
-
-log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,28 +66,19 @@ class LoadedJob:
 
 
 def load(conn: Connection, ids: Collection[str]) -> dict[str, LoadedJob]:
-    """The jobs with those ids, by id; an unknown id is missing in the answer, and one whose text no key opens."""
+    """The jobs with those ids, by id; an unknown id is missing in the answer, and one that is `unreadable`."""
     wanted = _IDS.parameters((each,) for each in ids)
     rows = _LOAD.run(conn, wanted).all()
     batches = batches_of(conn, {row.batch_id for row in rows})
     histories = _histories(conn, [row.id for row in rows if row.attempts])
-    shared = {each.id: _opened(conn, each.shared, each.name) for each in batches.values()}
+    shared = {each.id: unseal_if_possible(conn.dialect, each.shared) for each in batches.values()}
     loaded = {}
     for row in rows:
         of = batches[row.batch_id]
-        body = _opened(conn, row.body, of.name)
+        body = unseal_if_possible(conn.dialect, row.body)
         if body is not None and (common := shared[of.id]) is not None:
             loaded[row.id] = _loaded(row, body, common, of, histories[row.id])
     return loaded
-
-
-def _opened(conn: Connection, stored: str, batch_name: str) -> str | None:
-    text = unseal_if_possible(conn.dialect, stored)
-    if text is None:
-        log.error(
-            "key_lost", batch=batch_name, why="its prompts are encrypted, and no key opens them: cancel it"
-        )
-    return text
 
 
 def batches_of(conn: Connection, batch_ids: Collection[str]) -> dict[str, Row[Any]]:

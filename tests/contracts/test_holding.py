@@ -1,14 +1,15 @@
-"""What is paused for a spend limit: every batch of the endpoint, unless one of them went on since."""
+"""What is paused for a spend limit: every batch of the endpoint, unless one of them went on since. And what for a key."""
 
 from datetime import timedelta
 
 from promptmill.clock import SystemClock
+from promptmill.encryption import Vault, new_key
 from promptmill.states import BatchState, PausedBy
 from promptmill.store import batches, control
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database
 from promptmill.testing import a_batch
-from workers.holding import Held, pause_held
+from workers.holding import Held, pause_held, resume_for_opened, why_closed
 
 CLOCK = SystemClock()
 
@@ -44,3 +45,21 @@ def test_a_rest_from_before_a_resume_pauses_nothing_and_says_when_that_was(datab
         control.resume(connection, resumed.id, went_on)
     assert pause_held(database, rest, CLOCK) == went_on
     assert states(database, resumed, fresh) == [BatchState.ACTIVE] * 2
+
+
+def test_what_waits_for_a_key_to_be_read_goes_on_with_the_worker_that_has_it(
+    database: Database, database_url: str
+) -> None:
+    ours, lost, unnamed, elsewhere = (a_batch(database, 1) for _ in range(4))
+    opened = Database.open(database_url, Vault([new_key(), new_key()]))
+    reasons = why_closed(opened.key_ids[1]), why_closed("0a1b2c3d"), why_closed(None)
+    for batch, why in zip((ours, lost, unnamed), reasons, strict=True):
+        pause_held(database, Held(batch.id, None, why, PausedBy.ENCRYPTION), CLOCK)
+    pause_held(database, Held(elsewhere.id, None, reasons[0], PausedBy.KEY), CLOCK)
+    for each in (database, opened):
+        resume_for_opened(each, "https://elsewhere")
+    resume_for_opened(database, ours.endpoint)
+    assert states(database, ours) == [BatchState.PAUSED]
+    resume_for_opened(opened, ours.endpoint)
+    assert states(database, ours, lost, unnamed, elsewhere) == [BatchState.ACTIVE, *[BatchState.PAUSED] * 3]
+    opened.close()

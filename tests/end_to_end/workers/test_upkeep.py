@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 import producers
-from promptmill.encryption import SEALED, new_key
+from promptmill.clock import SystemClock
+from promptmill.encryption import SEALED, id_of, new_key
 from promptmill.errors import NotFound
 from promptmill.settings import load
+from promptmill.states import BatchState, PausedBy
+from promptmill.store import control
 from promptmill.store.purging import Part, gone
 from promptmill.testing import simulated_claude
 
@@ -94,3 +97,40 @@ def test_a_worker_without_the_key_ends_with_a_sentence_before_it_does_anything(
         assert worker.wait(60) != 0
     assert "the texts in this database are encrypted and no key is given" in mill.logs()
     assert SEALED not in mill.logs()
+
+
+def test_a_batch_whose_key_no_worker_has_rests_until_one_comes_that_has_it(
+    start_mill: Callable[..., Any], sqlite_url: str, tmp_path: Path
+) -> None:
+    old, new = new_key(), new_key()
+    files = {name: tmp_path / name for name in ("old", "new", "both")}
+    for name, keys in (("old", [old]), ("new", [new]), ("both", [new, old])):
+        files[name].write_text("\n".join(keys))
+
+    def having(name: str) -> dict[str, str]:
+        return {"PROMPTMILL_ENCRYPTION_KEYS_FILE": str(files[name])}
+
+    with simulated_claude() as claude:
+        mill = start_mill(sqlite_url, claude, quick=True)
+        lost, readable = (
+            producers.submit(
+                ["1", name], model="claude-haiku-5-5", settings=load(environ=mill.environment | having(name))
+            )
+            for name in ("old", "both")
+        )
+
+        def stands(state: BatchState) -> bool:
+            return mill.status(lost.id).batch.state is state
+
+        mill.start_worker(**having("new"))
+        mill.wait_for_end(readable.id)
+        mill.wait_until(lambda: stands(BatchState.PAUSED), timeout=30)
+        row = mill.status(lost.id).batch
+        assert row.paused_by is PausedBy.ENCRYPTION
+        assert row.reason == f"encrypted with key {id_of(old)}, which no worker has"
+        with mill.database.begin() as connection:
+            control.resume(connection, lost.id, SystemClock().now())
+        mill.wait_until(lambda: stands(BatchState.PAUSED), timeout=30)
+        mill.start_worker(**having("both"))
+        ended = mill.wait_for_end(lost.id).batch
+    assert (ended.succeeded, ended.attempts) == (2, 2)

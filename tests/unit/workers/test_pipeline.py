@@ -32,6 +32,7 @@ from promptmill.retries import RetryPolicy, truncation_policy
 from promptmill.states import BatchState, JobState, Lane, PausedBy
 from promptmill.store.jobs import LoadedJob
 from promptmill.store.leases import Lease, NoRoom
+from promptmill.store.unreadable import UnreadableJob
 from promptmill.testing import a_prompt
 from promptmill.usage import Usage
 from workers.accounts import Accounts
@@ -82,7 +83,7 @@ JOB = LoadedJob(
 class Rows:
     """Stands for the writer: remembers what was written, and can hold or break one kind of write."""
 
-    def __init__(self, job: LoadedJob) -> None:
+    def __init__(self, job: LoadedJob | UnreadableJob) -> None:
         self.job = job
         self.written: list[tuple[Write, Any]] = []
         self.gates: dict[Write, asyncio.Event] = {}
@@ -150,10 +151,13 @@ class Claude:
 
 
 class Others:
-    """Stands for other workers: they can call."""
+    """Stands for other workers: they can call, and have one key for texts at rest."""
 
     async def can_call(self, _group: str, *, but: frozenset[str], anew: bool) -> bool:
         return not but and not anew
+
+    async def can_open(self, key_id: str | None) -> bool:
+        return key_id == "theirs"
 
 
 class Bench:
@@ -467,6 +471,47 @@ async def test_where_another_worker_can_call_nothing_is_paused_and_jobs_are_left
     bench.keys.refresh([replace(KEY, secret=SecretStr("new"))])
     await bench.start()
     assert standing_back.room(50) == 50
+
+
+def an_unreadable_job(key_id: str | None) -> UnreadableJob:
+    return UnreadableJob(
+        id=JOB.id, batch_id=JOB.batch_id, endpoint=JOB.endpoint, state=JobState.QUEUED, dispatch=1, forgiven=0,
+        key_id=key_id,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key_id", "why"),
+    [
+        ("lost", "encrypted with key lost, which no worker has"),
+        (None, "encrypted with a key that no worker has"),
+    ],
+)
+async def test_where_no_worker_can_read_a_job_its_batch_is_paused_and_says_which_key_is_missing(
+    bench: Bench, key_id: str | None, why: str
+) -> None:
+    bench.rows.job = an_unreadable_job(key_id)
+    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # all that is asked of it
+    with pytest.raises(Deferred, match=why):
+        await bench.start()
+    assert bench.held == [Held("batch", None, why, PausedBy.ENCRYPTION)]
+    assert bench.rows.kinds() == [Write.LOAD, Write.DEFER]
+    assert not bench.pipeline.outcomes.standing_back.is_on
+
+
+async def test_where_another_worker_can_read_a_job_nothing_is_paused_and_jobs_are_left_to_it(
+    bench: Bench,
+) -> None:
+    bench.rows.job = an_unreadable_job("theirs")
+    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # likewise
+    with pytest.raises(Deferred):
+        await bench.start()
+    assert bench.held == []
+    assert bench.rows.only(Write.DEFER).not_before is not None
+    assert bench.pipeline.outcomes.standing_back.is_on
+    bench.rows.job = JOB
+    await bench.start()
+    assert not bench.pipeline.outcomes.standing_back.is_on
 
 
 async def test_a_job_without_a_key_has_the_files_read(bench: Bench) -> None:
