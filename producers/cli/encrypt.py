@@ -71,9 +71,7 @@ def _say_what_was_done(done: "Encrypted", *, decrypt: bool) -> None:
         named = [f"{name} ({lost:,})" for name, lost in most[:_NAMED]]
         others = [f"{len(most) - _NAMED:,} others"] if len(most) > _NAMED else []
         say(f"no key opens {several(rows, 'row')}, {stay}: {', '.join([*named, *others])}")
-        say(
-            "put their key into the file as another line; where it is lost: promptmill purge BATCH --what everything"
-        )
+        say("put their key into the file too; if it is lost: promptmill purge BATCH --what everything")
 
 
 def _say_now_and_then(table: str, rows: int) -> None:

@@ -1,8 +1,11 @@
 """`promptmill purge` and `encrypt`, as a person types them."""
 
+import json
 from typing import Any
 
 import pytest
+
+from promptmill.encryption import id_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -72,6 +75,30 @@ def test_what_was_stored_is_encrypted_on_demand_and_unreadable_without_the_key(c
     assert PROMPT in canceled("results", "old", **key).stdout
     assert canceled("encrypt", "--decrypt", **key).stderr == "4 rows are readable again\n"
     assert PROMPT in canceled("results", "old").stdout
+
+
+def test_what_no_key_opens_is_counted_and_all_else_encrypted(canceled: Any) -> None:
+    first, second, third = (canceled("encrypt", "--new-key").stdout for _ in range(3))
+
+    def with_keys(*keys: str) -> dict[str, str]:
+        (canceled.folder / "keys").write_text("".join(keys))
+        return {"PROMPTMILL_ENCRYPTION_KEYS_FILE": "keys"}
+
+    canceled("encrypt", **with_keys(first))
+    more = canceled.file("more.jsonl", {"prompt": "more"})
+    canceled("submit", more, "--model", "claude-haiku-5-5", "--name", "new", **with_keys(second, first))
+    done = canceled("encrypt", **with_keys(third, second))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-3:] == [
+        "2 rows are under the first key now",
+        "no key opens 4 rows, which stay as they are: old (4)",
+        "put their key into the file too; if it is lost: promptmill purge BATCH --what everything",
+    ]
+    again = canceled("encrypt", "--json", **with_keys(third))
+    assert (again.returncode, json.loads(again.stdout)["unopened"]) == (1, {"old": 4})
+    ids = canceled("encrypt", "--key-ids", **with_keys(third, first)).stdout.split()
+    assert ids == [id_of(each.strip()) for each in (third, first)]
+    assert canceled("encrypt", **with_keys(third, first)).returncode == 0
 
 
 def test_an_address_of_a_webhook_that_leads_inside_is_refused(cli: Any) -> None:

@@ -1,5 +1,6 @@
 """Encryption at rest, on both databases: what is written cannot be read without a key, and everything works as before."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from sqlalchemy import select, text
 
 from promptmill import retention
 from promptmill.clock import SystemClock
-from promptmill.encryption import SEALED, Vault, new_key, read_vault
+from promptmill.encryption import SEALED, Vault, id_of, new_key, read_vault
 from promptmill.errors import ConfigurationError, InvalidInput
 from promptmill.states import BatchState, JobState
 from promptmill.store import batches, control, failures, jobs, loading, notices, resealing, results
 from promptmill.store.database import Database
 from promptmill.store.purging import Part
 from promptmill.store.tables import METADATA, job
+from promptmill.store.unreadable import unreadable
 
 SECRETS = {
     "system": "a system prompt of a kind", "prompt": "What is 1?", "source": "a row of a person", "print": "print of 1",
@@ -133,6 +135,7 @@ def test_without_the_key_or_with_another_nothing_is_opened(
         other = world_with(database_url, *keys)
         with pytest.raises(ConfigurationError, match=why) as raised:
             other.database.check_keys()
+        assert (f"(its id is {id_of(KEY)})" in str(raised.value)) is bool(keys)
         assert SEALED not in str(raised.value)
         with other.database.read() as conn, pytest.raises(ConfigurationError, match=why):
             list(results.iterate(conn, made.id))
@@ -162,6 +165,25 @@ def test_a_batch_whose_key_is_lost_holds_up_no_other(world_with: Any, sealed: An
     with world.database.read() as conn:
         assert [row.text for row in results.iterate(conn, lost.id)] == [None, ""]
     assert world.database.check_keys()
+
+
+def test_a_job_that_no_key_opens_is_found_with_the_id_of_the_missing_key(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    lost = sealed.batch(2)
+    newer = world_with(database_url, OTHER)
+    readable = newer.batch(1, name="readable")
+    ids = [each.job_id for made in (lost, readable) for each in newer.dispatch(made)]
+    with newer.database.read() as conn:
+        left_out = sorted(set(ids) - jobs.load(conn, ids).keys())
+        found = unreadable(conn, [*left_out, "job_unknown"])
+    assert sorted(found) == left_out
+    assert {(each.batch_id, each.state, each.dispatch, each.key_id) for each in found.values()} == {
+        (lost.id, JobState.QUEUED, 1, id_of(KEY))
+    }
+    assert newer.database.key_ids == (id_of(OTHER),)
+    with sealed.database.read() as conn:
+        assert unreadable(conn, left_out) == {}
 
 
 def test_all_of_a_batch_can_be_removed_without_its_key(
@@ -254,8 +276,9 @@ def rewrite(world: Any, *, plain: bool = False) -> int:
         after: str | None = ""
         while after is not None:
             with world.database.begin() as conn:
-                after, some = resealing.page(conn, target, after, 2, plain=plain)
-            changed += some
+                page = resealing.page(conn, target, after, 2, plain=plain)
+            after, changed = page.after, changed + page.changed
+            assert not page.closed
     return changed
 
 
@@ -284,6 +307,29 @@ def test_after_a_replaced_key_the_old_one_is_needed_no_more(
     newest.database.check_keys()
     with newest.database.read() as conn:
         assert [row.text for row in results.iterate(conn, made.id)] == [None, SECRETS["answer"]]
+
+
+def test_rows_that_no_key_opens_are_left_and_named_and_all_others_rewritten(
+    world_with: Any, sealed: Any, database_url: str
+) -> None:
+    lost = filled(sealed, name="lost")
+    plain = world_with(database_url)
+    readable = filled(plain, name="readable")
+    world = world_with(database_url, OTHER)
+    changed, closed = 0, Counter[str]()
+    for target in resealing.targets():
+        after: str | None = ""
+        while after is not None:
+            with world.database.begin() as conn:
+                page = resealing.page(conn, target, after, 3, plain=False)
+            after, changed = page.after, changed + page.changed
+            closed.update(page.closed)
+    assert changed == 5
+    assert closed == {lost.name: 5}
+    with world.database.read() as conn:
+        assert [row.text for row in results.iterate(conn, readable.id)] == [None, SECRETS["answer"]]
+    with sealed.database.read() as conn:
+        assert [row.text for row in results.iterate(conn, lost.id)] == [None, SECRETS["answer"]]
 
 
 def test_every_column_that_holds_text_of_persons_is_sealed() -> None:
