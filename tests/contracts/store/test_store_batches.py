@@ -205,10 +205,10 @@ CONTROLS = {
 }
 
 
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("change", CONTROLS)
 @pytest.mark.parametrize("current", list(BatchState))
-def test_only_the_changes_of_the_state_table_are_made(world: Any, control: str, current: BatchState) -> None:
-    only_from, target, act = CONTROLS[control]
+def test_only_the_changes_of_the_state_table_are_made(world: Any, change: str, current: BatchState) -> None:
+    only_from, target, act = CONTROLS[change]
     made = _batch_in(world, current)
     allowed = target in BATCH_CHANGES[current] and only_from in (None, current)
     with world.database.begin() as conn:
@@ -236,7 +236,7 @@ def _batch_in(world: Any, state: BatchState) -> Any:
     return made
 
 
-@pytest.mark.parametrize("act", [control[2] for control in CONTROLS.values()])
+@pytest.mark.parametrize("act", [change[2] for change in CONTROLS.values()])
 def test_control_of_an_unknown_batch_finds_none(world: Any, act: Any) -> None:
     with world.database.begin() as conn, pytest.raises(NotFound):
         act(conn, "batch_none", world.now)
