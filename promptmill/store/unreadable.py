@@ -35,7 +35,9 @@ def unreadable(conn: Connection, ids: Collection[str]) -> dict[str, UnreadableJo
     """Those of the jobs that are there and cannot be read, by id."""
     texts = type_coerce(prompt.c.body, Text).label("body"), type_coerce(batch.c.shared, Text).label("shared")
     query = (
-        select(job.c.id, job.c.batch_id, batch.c.endpoint, job.c.state, job.c.dispatch, job.c.forgiven, *texts)
+        select(
+            job.c.id, job.c.batch_id, batch.c.endpoint, job.c.state, job.c.dispatch, job.c.forgiven, *texts
+        )
         .join_from(job, prompt, prompt.c.job_id == job.c.id)
         .join(batch, batch.c.id == job.c.batch_id)
         .where(job.c.id.in_(ids))
