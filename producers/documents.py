@@ -36,7 +36,7 @@ def status_document(moment: Moment) -> dict[str, Any]:
         "failures": dict(status.failures),
         **failures_document(moment.failures or Failures()),
         **_times(batch),
-        "notify": _notify(batch, moment.told_host),
+        "notify": _notify(batch, moment.told_host, moment.told_fault),
         "elapsed_s": round(status.elapsed_s, 3),
         "eta_s": None if moment.eta_s is None else round(moment.eta_s, 1),
         "bound_by": moment.bound_by,
@@ -62,7 +62,7 @@ def list_document(batches: list[BatchRow]) -> list[dict[str, Any]]:
     ]
 
 
-def _notify(batch: BatchRow, host: str | None) -> dict[str, Any] | None:
+def _notify(batch: BatchRow, host: str | None, fault: str | None) -> dict[str, Any] | None:
     """Who is told of the end, and whether they were told of the state it is in."""
     if not batch.is_told:
         return None
@@ -73,6 +73,7 @@ def _notify(batch: BatchRow, host: str | None) -> dict[str, Any] | None:
         "given_up_at": when if batch.notify_tries else None,
         "failed_tries": batch.notify_tries,
         "next_try_at": stamp(batch.notify_after),
+        "last_fault": fault,
     }
 
 

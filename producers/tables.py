@@ -71,7 +71,8 @@ def status(moment: Moment) -> str:
     if moment.prediction and moment.prediction.projected_nanos is not None and batch.done < batch.total:
         facts["projected"] = f"${usd(moment.prediction.projected_nanos)} in all"
     if batch.is_told:
-        facts["notice"] = _notice(batch, moment.told_host or "somebody whose address no key here opens")
+        host = moment.told_host or "somebody whose address no key here opens"
+        facts["notice"] = _notice(batch, host, moment.told_fault)
     if why := why_gone(batch):
         facts["purged"] = why
     if moment.what_to_do:
@@ -84,16 +85,17 @@ def status(moment: Moment) -> str:
     return "\n".join(lines)
 
 
-def _notice(batch: BatchRow, host: str) -> str:
+def _notice(batch: BatchRow, host: str, fault: str | None) -> str:
     """Only the host: the rest of the address may be a secret."""
+    why = f" ({fault})" if fault else ""
     if batch.notified_at and batch.notify_tries:
         tries = several(batch.notify_tries, "try", "tries")
-        return f"{host} was not told: given up after {tries}; why: the workers' log, notice_given_up"
+        return f"{host} was not told: given up after {tries}{why}"
     if batch.notified_at:
         return f"{host} was told at {batch.notified_at:%Y-%m-%d %H:%M:%SZ}"
     if batch.notify_tries and batch.notify_after:
         tries = several(batch.notify_tries, "try", "tries")
-        return f"{host}: {tries} so far, the next at {batch.notify_after:%H:%M:%SZ}; why: the workers' log, notice_failed"
+        return f"{host}: {tries} so far, the next at {batch.notify_after:%H:%M:%SZ}{why}"
     return f"{host} is told when it has ended or is paused by itself"
 
 

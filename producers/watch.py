@@ -21,7 +21,7 @@ from promptmill.logs import get_logger
 from promptmill.pricing import PriceBook
 from promptmill.settings import Settings
 from promptmill.states import BatchState, JobState, PausedBy
-from promptmill.store import Connection, answered, batches, stats, workers
+from promptmill.store import Connection, answered, batches, notices, stats, workers
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database, database_now
 from promptmill.store.stats import BatchStatus, Flow
@@ -62,6 +62,7 @@ class Moment:
         failures: what went wrong so far; None in the moments of a stream.
         fault: that Redis does not answer, while prompts wait; None where it does.
         told_host: the host that is told of its end; None for nobody, and where no key opens the address.
+        told_fault: why that last failed; None where it did not.
     """
 
     status: BatchStatus
@@ -77,6 +78,7 @@ class Moment:
     prediction: Prediction | None = None
     failures: Failures | None = None
     told_host: str | None = None
+    told_fault: str | None = None
     fault: str | None = None
 
     @property
@@ -226,6 +228,7 @@ class _Seen:
     strangers: tuple[str, ...]
     resting: tuple[int, float] | None
     told_host: str | None = None
+    told_fault: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -253,6 +256,7 @@ def _see(database: Database, batch_id: str) -> _Seen:
         alive = workers.live(connection, now)
         resting = _resting(connection, status, now)
         told = batches.told_address(connection, batch_id) if status.batch.is_told else None
+        told_fault = notices.last_fault(connection, batch_id) if status.batch.is_told else None
     endpoint = status.batch.endpoint
     return _Seen(
         status=status,
@@ -260,6 +264,7 @@ def _see(database: Database, batch_id: str) -> _Seen:
         strangers=tuple(sorted({str(worker.endpoint) for worker in alive} - {endpoint})),
         resting=resting,
         told_host=host_of(told) if told else None,
+        told_fault=told_fault,
     )
 
 
@@ -313,6 +318,7 @@ def _moment(seen: _Seen, pace: Pace, bottleneck: Bottleneck, *, alone_s: float) 
         bound_by_default=bottleneck.is_default(bound_by),
         resting=seen.resting if moves else None,
         told_host=seen.told_host,
+        told_fault=seen.told_fault,
         fault=bottleneck.fault if moves else None,
     )
 

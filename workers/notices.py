@@ -81,8 +81,10 @@ class Herald:
             log.error("notice_given_up", why=str(delivery), **told)
         else:
             log.warning("notice_failed", why=str(delivery), **told)
-        if delivery.is_done or notice.is_last:
-            with self.database.begin() as conn:
+        with self.database.begin() as conn:
+            if not delivery.is_done:
+                notices.failed(conn, notice, str(delivery))
+            if delivery.is_done or notice.is_last:
                 notices.settle(conn, notice, database_now(conn), is_told=delivery.is_done)
         return delivery.is_done
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, case, null, or_, select, text, update
+from sqlalchemy import Connection, Text, and_, case, null, or_, select, text, type_coerce, update
 
 from promptmill.states import BatchState, PausedBy
 from promptmill.store import batches
 from promptmill.store.batches import BatchRow
+from promptmill.store.sealing import unseal_if_possible
 from promptmill.store.tables import NOTICE_AGAIN, NOTICE_OWED, batch
 
 MOST_TRIES = 30
@@ -21,6 +22,7 @@ MOST_TRIES = 30
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(hours=1)
 _AT_ONCE = 20
+_LONGEST_FAULT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,19 @@ def claim(conn: Connection, notice: Notice, now: datetime) -> bool:
     return bool(conn.execute(claimed).rowcount)
 
 
+def failed(conn: Connection, notice: Notice, why: str) -> None:
+    """A notice that was claimed was not sent; said to people until it is, or until another is owed."""
+    is_it = (batch.c.id == notice.batch.id, batch.c.notify_tries == notice.tries + 1)
+    is_same = batch.c.state == notice.batch.state
+    conn.execute(update(batch).where(*is_it, is_same).values(notify_fault=why[:_LONGEST_FAULT]))
+
+
+def last_fault(conn: Connection, batch_id: str) -> str | None:
+    """Why the last try to tell of a batch failed; None where it did not, and where no key opens that."""
+    stored = type_coerce(batch.c.notify_fault, Text)
+    return unseal_if_possible(conn.dialect, conn.scalar(select(stored).where(batch.c.id == batch_id)))
+
+
 def settle(conn: Connection, notice: Notice, now: datetime, *, is_told: bool) -> None:
     """A notice that was claimed was sent, or is given up; if the batch changed meanwhile, the change is owed at once.
 
@@ -86,6 +101,7 @@ def settle(conn: Connection, notice: Notice, now: datetime, *, is_told: bool) ->
             notified_at=case((is_same, now), else_=null()),
             notify_tries=0 if is_told else case((is_same, batch.c.notify_tries), else_=0),
             notify_after=None,
+            notify_fault=null() if is_told else case((is_same, batch.c.notify_fault), else_=null()),
         )
     )
     conn.execute(settled)

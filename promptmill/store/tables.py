@@ -34,7 +34,12 @@ ANSWERED = "outcome = 'succeeded'"
 CLOSED = "closed_at IS NOT NULL"
 ENDED_BADLY = "state IN ('errored', 'expired')"
 NOTICE_OWED = "notify_url IS NOT NULL AND notified_at IS NULL"
-NOTICE_AGAIN: dict[str, Any] = {"notified_at": None, "notify_tries": 0, "notify_after": None}
+NOTICE_AGAIN: dict[str, Any] = {
+    "notified_at": None,
+    "notify_tries": 0,
+    "notify_after": None,
+    "notify_fault": None,
+}
 """What a batch that changed its state owes those who are told of it; see `notices`."""
 SCHEDULED = "state = 'active'"
 RUN_OPEN = "try_after IS NOT NULL"
@@ -65,7 +70,7 @@ class Batch(Row, table=True):
     `formula_tokens_answered` those of the jobs that succeeded. `estimated_…` is what was expected of the whole
     batch when it was admitted, with what was known then. `unknown_nanos` is what was set aside for the attempts
     that closed without anybody knowing their cost.
-    `notify_…` is who is told of its end and how far that is, `purged_at` when its prompts and answers were deleted.
+    `notify_…` is who is told of its end, how far that is and why it last failed, `purged_at` when its prompts and answers were deleted.
     """
 
     __tablename__ = "batch"
@@ -123,6 +128,7 @@ class Batch(Row, table=True):
     notify_tries: int = Field(sa_column_kwargs=_FROM_ZERO)
     notify_after: datetime | None = Field(sa_type=UTCDateTime)
     purged_at: datetime | None = Field(sa_type=UTCDateTime)
+    notify_fault: str | None = Field(sa_type=SealedText)
 
 
 class BatchCount(Row, table=True):

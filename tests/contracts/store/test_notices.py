@@ -148,6 +148,33 @@ def test_a_failure_is_tried_again_later_under_the_same_id(world: Any, tell: Any,
     assert world.row(made).notify_tries == 0
 
 
+def why(world: Any, made: Any) -> str | None:
+    with world.database.read() as conn:
+        return notices.last_fault(conn, made.id)
+
+
+def test_the_last_failure_is_kept_until_the_notice_arrives_or_another_is_owed(
+    world: Any, tell: Any, post: Post
+) -> None:
+    made = world.batch(1, notify_url=URL)
+    running = world.running(made)
+    hold(world, made)
+    for answer, kept in ((Delivery(status=500), "answered 500"), (Delivery(fault="x" * 900), "x" * 200)):
+        post.answer = answer
+        tell()
+        sooner(world, made)
+        assert why(world, made) == kept
+    world.complete(*running)
+    assert why(world, made) is None
+    post.answer = Delivery(fault="no answer within 10 s")
+    tell()
+    sooner(world, made)
+    assert why(world, made) == "no answer within 10 s"
+    post.answer = Delivery(status=200)
+    assert tell() == 1
+    assert why(world, made) is None
+
+
 def test_after_a_day_of_failures_it_is_given_up(world: Any, tell: Any, post: Post) -> None:
     made = finished(world)
     post.answer = Delivery(fault="TimeoutError")
@@ -155,7 +182,8 @@ def test_after_a_day_of_failures_it_is_given_up(world: Any, tell: Any, post: Pos
         tell()
         sooner(world, made)
     assert len(post.taken) == notices.MOST_TRIES
-    said = documents._notify(world.row(made), "host")
+    said = documents._notify(world.row(made), "host", why(world, made))
+    assert said["last_fault"] == "TimeoutError"
     assert (said["told_at"], said["given_up_at"] is None, said["failed_tries"]) == (
         None,
         False,

@@ -334,7 +334,7 @@ def test_rows_that_no_key_opens_are_left_and_named_and_all_others_rewritten(
 
 def test_every_column_that_holds_text_of_persons_is_sealed() -> None:
     assert {(each.name, *each.columns) for each in resealing.targets()} == {
-        ("batch", "content_hash", "shared", "notify_url", "template"),
+        ("batch", "content_hash", "shared", "notify_url", "notify_fault", "template"),
         ("prompt", "fingerprint", "body", "source"),
         ("reply", "text", "parsed", "message"),
         ("attempt", "error_message"),

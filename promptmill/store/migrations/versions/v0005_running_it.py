@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("notify_tries", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("notify_after", UTCDateTime(), nullable=True),
         sa.Column("purged_at", UTCDateTime(), nullable=True),
+        sa.Column("notify_fault", sa.Text(), nullable=True),
     ):
         op.add_column("batch", column)
     _index("batch_notice", "batch", ["notify_after"], "notify_url IS NOT NULL AND notified_at IS NULL")
