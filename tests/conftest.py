@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from redis import Redis
 
 from promptmill.embedded import throwaway_postgres, throwaway_redis
@@ -38,6 +39,12 @@ FOREIGN_SETTINGS = (
 )
 
 POLL_S = 0.01
+
+# How long an example takes is the machine's matter, and no test of ours is about it.
+settings.register_profile(
+    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

@@ -36,14 +36,11 @@ async def test_a_permit_is_handed_out_when_its_call_may_begin(make_limiter: Make
 
 
 async def test_waiting_calls_are_served_in_order(make_limiter: MakeLimiter) -> None:
-    limiter, served = make_limiter(), []
-
-    async def call(number: int) -> None:
-        await limiter.acquire(POOL, CALL, patience=10)
-        served.append(number)
-
-    await asyncio.gather(*(call(number) for number in range(150)))
-    assert served == list(range(150))
+    limiter = make_limiter()
+    permits = await asyncio.gather(*(limiter.acquire(POOL, CALL, patience=10) for _ in range(150)))
+    # When each may begin: two that a busy machine wakes late it may wake in any order.
+    begins = [permit.granted_at for permit in permits]
+    assert begins == sorted(set(begins))
 
 
 async def test_a_permit_counts_at_least_one_request(make_limiter: MakeLimiter) -> None:

@@ -360,16 +360,21 @@ def standing_mill(
 
 @pytest.fixture
 def at_work(standing_mill: Mill) -> Callable[..., BatchRow]:
-    """`at_work(act)`: act in the middle of a batch, which must end as if nothing had been."""
+    """`at_work(act)`: act in the middle of a batch, which must end as if nothing had been.
+
+    Ten calls are held, so that they are in flight meanwhile however long it takes; an act may let them go.
+    """
     mill = standing_mill
 
     def go(act: Callable[[], None], jobs: int = 80) -> BatchRow:
         mill.wait_until(mill.is_led, timeout=30)
         mill.claude.reset()
+        mill.claude.set_scenario(fault=[{"kind": "hold", "every": 8, "times": 10}])
         batch = a_batch(mill.database, jobs)
         mill.wait_until(lambda: mill.count(batch.id, JobState.SUCCEEDED) >= 10, timeout=30)
+        mill.wait_until(lambda: mill.claude.ledger()["in_flight"] > 0, timeout=30)
         act()
-        assert mill.status(batch.id).batch.state == "active", "it came too late to matter"
+        mill.claude.set_scenario()
         mill.settle(batch, succeeded=jobs)
         assert {each.outcome for each in mill.attempts(batch.id)} == {ledger.SUCCEEDED}
         assert mill.claude.ledger()["answered"] == {"1": jobs}

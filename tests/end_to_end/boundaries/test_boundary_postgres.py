@@ -204,6 +204,7 @@ def test_its_disk_is_full_for_a_while(postgres: str, standing_mill: Any, at_work
                 postgres,
                 f"CREATE TRIGGER disk_full BEFORE INSERT ON {table} EXECUTE FUNCTION public.no_room()",
             )
+        standing_mill.claude.set_scenario()  # now calls end, whose answers are to be written
         standing_mill.wait_until(lambda: standing_mill.logs().count("database_unavailable") > met + 1)
         for table in ("attempt", "reply"):
             execute(postgres, f"DROP TRIGGER disk_full ON {table}")

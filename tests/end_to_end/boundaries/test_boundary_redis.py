@@ -36,6 +36,7 @@ def until_refused(mill: Any, error: str, *, since: int) -> None:
     """Until Redis refuses writes with this error, and the worker has met it."""
     with mill.redis.client() as redis, pytest.raises(ResponseError, match=error):
         redis.set("promptmill-test", "x")
+    mill.claude.set_scenario()  # now calls end, whose permits are to be given back
     mill.wait_until(lambda: refusals(mill) > since)
 
 
@@ -107,6 +108,7 @@ def test_it_stands_still_for_longer_than_anybody_waits(standing_mill: Any, at_wo
     def act() -> None:
         met = refusals(standing_mill)
         standing_mill.redis.signal(signal.SIGSTOP)
+        standing_mill.claude.set_scenario()
         standing_mill.wait_until(lambda: refusals(standing_mill) > met, timeout=30)
         make_whole(standing_mill)
 
