@@ -61,6 +61,7 @@ def write(
 ) -> None:
     """Write results to a file, or to standard output when `path` is None, and say what was written."""
     from producers import export  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.wording import several  # noqa: PLC0415  # likewise
 
     answers = handle.results(only)
     if path is None:
@@ -74,9 +75,14 @@ def write(
         written = export.to_file(answers, path, format_)
         say(f"{written.told} in {path}")
     if written.left_out:
-        say(f"{written.left_out:,} jobs have not ended and have no line in this format")
+        say(f"not ended, and so without a line in this format: {several(written.left_out, 'job')}")
     if written.simulated:
-        say(f"{written.simulated:,} of them are answers of the simulated Claude")
+        many = (
+            "1 of them is an answer"
+            if written.simulated == 1
+            else f"{written.simulated:,} of them are answers"
+        )
+        say(f"{many} of the simulated Claude")
 
 
 def _check_states(only: list[str] | None) -> None:
