@@ -48,7 +48,7 @@ def retry(
 def _unless_canceled(handle: "producers.Batch", only: list[str] | None) -> str:
     """What there is that one must ask for by name."""
     batch = handle.status().batch
-    if only or not batch.canceled or batch.was_cut:
+    if only or not batch.canceled or batch.was_cut or batch.purged_at:
         return ""
     return f"; {batch.canceled:,} {'is' if batch.canceled == 1 else 'are'} canceled: --only canceled"
 
