@@ -25,11 +25,11 @@ def test_who_comes_up_is_steady_from_then_on_and_after_an_outage_only_when_all_c
     heartbeat = Heartbeat(database, "w", "simulated", 10, running, DatabaseClock(), every=0.05)
     heartbeat.start()
     wait_until(lambda: heartbeat.steady_for() > 0.2)
-    away_at = time.monotonic()
     away.set()
+    away_at = time.monotonic()
     wait_until(lambda: heartbeat.steady_for() == 0)
-    away.clear()
     back_at = time.monotonic()
+    away.clear()
     wait_until(lambda: heartbeat.steady_for() > 0)
     assert time.monotonic() - back_at > back_at - away_at
     heartbeat.stop()
