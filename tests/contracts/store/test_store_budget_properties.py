@@ -143,6 +143,13 @@ class Spending(RuleBasedStateMachine):
         return any(each.id == call.lease.attempt_id and each.cost_nanos is not None for each in attempts)
 
 
+@pytest.fixture(params=["postgres", pytest.param("sqlite", marks=pytest.mark.chaos)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """One every day: each step alone is tried on both by the other modules, and states at random on the other."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.chaos)])
 def test_a_budget_is_overshot_by_no_more_than_the_error_of_the_estimates_in_flight(

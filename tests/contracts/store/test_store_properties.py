@@ -174,6 +174,13 @@ def _picked(some: list[Any], picks: list[int]) -> list[Any]:
     return [some[pick % len(some)] for pick in picks]
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.chaos)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """One every day: each step alone is tried on both by the other modules, and budgets at random on the other."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.chaos)])
 def test_states_and_sums_hold_under_any_interleaving(world: Any, examples: int) -> None:

@@ -25,6 +25,7 @@ DAILY_INSTEAD = {
     "16b": ("16", "4b-B"),
     "18": ("4",),  # and the test of a wrong clock below
     "22": ("3", "21"),
+    "27b": ("26", "27"),
     "30-B": ("4",),
 }
 """A row that joins two conditions is for `./dev chaos`; every day each condition has a row, and these stand for it."""
