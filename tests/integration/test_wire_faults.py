@@ -220,11 +220,11 @@ RETRIED = {
 
 
 def _each(faults: Mapping[str, Any], forms: Callable[[Any], tuple[int, ...]]) -> list[Any]:
-    """Each fault once on each database and once in each of its forms."""
+    """Each fault once in each of its forms, on one database and the other by turns."""
+    each_form = [(name, fault, form) for name, fault in faults.items() for form in forms(fault)]
     return [
         pytest.param(fault, form, database, id=f"{name}-{FORMS[form]}-{database}")
-        for name, fault in faults.items()
-        for form, database in zip(cycle(forms(fault)), DATABASES, strict=False)
+        for (name, fault, form), database in zip(each_form, cycle(DATABASES), strict=False)
     ]
 
 
