@@ -137,7 +137,8 @@ def test_keys_are_nowhere_and_prompts_only_where_they_were_asked_for(
             second = programs.running.pop("second")
             second.kill()
             second.wait()
-            wait_until(lambda: cli.state(batch) == "ended", timeout=60)
+            cli("status", batch, "--watch")
+            assert cli.state(batch) == "ended"
             answers = cli.quietly("results", batch, "--only", "succeeded").stdout
             look_at_everything(cli, batch)
             do_everything_wrong(cli, redis)

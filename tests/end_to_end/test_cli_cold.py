@@ -5,7 +5,7 @@ A warning in a command is an error, as in all tests; Celery gives one to root. I
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,14 +43,15 @@ def cold_worker(cli: Any) -> Iterator[None]:
 
 
 def test_a_worker_and_every_command_begin_cold_and_give_no_warning(
-    cli: Any, clean_redis: str, wait_for_worker: Any, wait_until: Callable[..., None]
+    cli: Any, clean_redis: str, wait_for_worker: Any
 ) -> None:
     warm = replace(cli, environment={**cli.environment, "PROMPTMILL_REDIS_URL": clean_redis})
     submit = ["submit", warm.file("rows.jsonl", {"prompt": "Say 1"}), "--model", "claude-haiku-5-5", "--name"]
     assert warm(*submit, "done").returncode == 0
     with cold_worker(warm):
         wait_for_worker(warm.folder)
-        wait_until(lambda: warm.json("status", "done")["jobs"]["succeeded"] == 1, timeout=30)
+        warm("status", "done", "--watch")
+        assert warm.json("status", "done")["jobs"]["succeeded"] == 1
     for name in ("waiting", "paused", "unwanted", "canceled"):
         assert warm(*submit, name).returncode == 0
     assert warm("pause", "paused").returncode == warm("cancel", "canceled").returncode == 0
