@@ -79,7 +79,7 @@ def test_without_key_and_address_a_simulated_claude_answers_and_that_is_said(bar
 
     assert done.returncode == 0, done.stderr
     assert "simulated Claude answers" in done.stderr
-    assert "answers of the simulated Claude" in done.stderr
+    assert "1 of them is an answer of the simulated Claude" in done.stderr
     assert lines(bare_cli.folder / "out.jsonl")[0]["simulated"] is True
 
 
