@@ -20,7 +20,6 @@ from redis import Redis
 
 from promptmill.embedded import throwaway_postgres, throwaway_redis
 from promptmill.simulator import process as simulator_process
-from tests.copies import Copies
 from tests.warm.popen import WarmPopen
 
 # Read here because the environment is cleaned before every test.
@@ -117,6 +116,9 @@ def postgres_server() -> Iterator[str]:
         yield GIVEN_POSTGRES
         return
     with throwaway_postgres() as url:
+        # Else it gathers statistics in the middle of whichever test is running; one that wants them says ANALYZE.
+        _execute(url, "ALTER SYSTEM SET autovacuum = off")
+        _execute(url, "SELECT pg_reload_conf()")
         yield url
 
 
@@ -134,19 +136,13 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
     _execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.fixture(scope="session")
-def postgres_copies(postgres_server: str, postgres_template: str) -> Iterator[Copies]:
-    """Databases for one test after another."""
-    copies = Copies(postgres_server, postgres_template)
-    yield copies
-    copies.drop_all()
-
-
 @pytest.fixture
-def postgres_url(postgres_copies: Copies) -> Iterator[str]:
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
     """A migrated Postgres database of the test's own."""
-    with postgres_copies.one() as url:
-        yield url
+    name = f"promptmill_test_{uuid4().hex}"
+    _execute(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}"')
+    yield _url_of(postgres_server, name)
+    _execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")
