@@ -18,8 +18,8 @@ import psycopg
 from redis import Redis, RedisError
 
 from promptmill.embedded import throwaway_postgres
-from promptmill.embedded.process import free_port
 from promptmill.embedded.redis import find_server
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 _KEEPING = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")

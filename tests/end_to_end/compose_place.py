@@ -21,8 +21,8 @@ from dotenv import dotenv_values
 from ruamel.yaml import YAML
 
 from promptmill.embedded.postgres import find_programs
-from promptmill.embedded.process import free_port
 from promptmill.embedded.redis import find_server
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docker-compose.yml"

@@ -1,7 +1,6 @@
 """A Redis with the users of ops/redis/users.acl.example, and the programs of a whole stack, each as its own user."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from promptmill.embedded.redis import find_server
+from tests.ports import free_port
 from tests.warm.popen import WarmPopen
 
 ROOT = Path(__file__).parents[2]
@@ -116,10 +116,3 @@ class Programs:
                 process.kill()
                 process.wait()
         self.running.clear()
-
-
-def free_port() -> int:
-    """One that nobody listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

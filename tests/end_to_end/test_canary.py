@@ -25,7 +25,8 @@ from cryptography.fernet import Fernet
 import workers
 from promptmill.testing import simulated_claude
 from tests.end_to_end.conftest import NO_LIMITS, Cli
-from tests.end_to_end.guarded import ROLES, ROOT, GuardedRedis, Programs, free_port, guarded_redis
+from tests.end_to_end.guarded import ROLES, ROOT, GuardedRedis, Programs, guarded_redis
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
 

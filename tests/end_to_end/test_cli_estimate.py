@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from promptmill.embedded.process import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -17,6 +16,7 @@ import pytest
 
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
+from tests.ports import free_port
 
 Await = Callable[[Path], None]
 pytestmark = pytest.mark.timeout(180)
@@ -37,12 +37,6 @@ def standing(cli: Any, *words: str, **extra: str) -> Iterator[subprocess.Popen[s
             running.communicate(timeout=60)
         finally:
             running.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def get(url: str) -> str:

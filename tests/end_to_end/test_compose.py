@@ -18,8 +18,8 @@ from redis.retry import Retry
 
 from promptmill import settings
 from promptmill.embedded import throwaway_postgres
-from promptmill.embedded.process import free_port
 from tests.end_to_end.compose_place import OURS, PATIENCE, ROOT, SERVICES, Place, program_of
+from tests.ports import free_port
 
 WaitUntil = Callable[..., None]
 Running = dict[str, subprocess.Popen[bytes]]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.dashboard_page import TOKEN, Answer, Served, served
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -348,9 +349,7 @@ def test_a_port_that_is_taken_is_named(bare_cli: Any, open_page: Served) -> None
 
 @pytest.mark.chaos
 def test_up_starts_the_page_and_stops_it(bare_cli: Any, wait_until: Callable[..., None]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ("up", "--flower-port", "0", "--dashboard-port", str(port))
     running = bare_cli.start(*words, PROMPTMILL_DASHBOARD_TOKEN=TOKEN)
     page = Served(f"http://127.0.0.1:{port}", None)

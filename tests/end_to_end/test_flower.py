@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -23,6 +22,7 @@ from playwright.sync_api import Browser, Page
 from redis import Redis
 
 from promptmill.broker import Ticket, celery_app, publish, queue_length
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -84,7 +84,7 @@ def flower(
 ) -> Iterator[Flower]:
     """Flower and a worker that know each other, and one job of each end."""
     folder = tmp_path_factory.mktemp("flower")
-    flower = Flower(_free_port())
+    flower = Flower(free_port())
     with (
         _celery(
             "answering_worker", "worker", "-c", "4", "-n", "one@test", url=redis_with_password, folder=folder
@@ -203,7 +203,7 @@ def test_what_it_knew_it_knows_after_a_restart_and_after_being_killed(
     flower: Flower, redis_with_password: str, tmp_path: Path, wait_until: Wait
 ) -> None:
     app = celery_app(redis_with_password)
-    first, second, third = (Flower(_free_port()) for _ in range(3))
+    first, second, third = (Flower(free_port()) for _ in range(3))
 
     def shows(one: Flower, *names: str) -> bool:
         return one.get("/healthcheck")[0] == 200 and set(names) <= set(one.tasks())
@@ -314,9 +314,3 @@ def _celery(
     finally:
         process.send_signal(ends_by)
         assert process.wait(20) == (-ends_by if ends_by is signal.SIGKILL else 0)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

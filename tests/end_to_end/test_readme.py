@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promptmill.embedded.process import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NO_LIMITS = {"PROMPTMILL_RPM": "0", "PROMPTMILL_ITPM": "0", "PROMPTMILL_OTPM": "0"}

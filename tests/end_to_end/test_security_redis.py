@@ -20,7 +20,8 @@ from promptmill.routes import (
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
 from tests.end_to_end.conftest import NO_LIMITS, Cli
-from tests.end_to_end.guarded import ROLES, GuardedRedis, Programs, free_port, guarded_redis
+from tests.end_to_end.guarded import ROLES, GuardedRedis, Programs, guarded_redis
+from tests.ports import free_port
 
 FOR_ADMINISTRATORS = (
     *(

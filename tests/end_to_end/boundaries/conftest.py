@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from promptmill.store.ledger import AttemptRow
 from promptmill.store.stats import BatchStatus
 from promptmill.store.tables import worker as WORKERS  # noqa: N812  # a table
 from promptmill.testing import SimulatorHandle, a_batch, simulated_claude
+from tests.ports import free_port
 from tests.warm.popen import WarmPopen
 
 WaitUntil = Callable[..., None]
@@ -62,7 +62,7 @@ class RedisServer:
     process: "subprocess.Popen[bytes] | None" = None
 
     def __post_init__(self) -> None:
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         self.folder.mkdir(exist_ok=True)
 
     @property
@@ -411,9 +411,3 @@ def mills_of(redis: RedisServer, folder: Path, wait_until: WaitUntil) -> Iterato
     finally:
         for mill in mills:
             mill.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

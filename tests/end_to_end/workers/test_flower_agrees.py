@@ -2,7 +2,6 @@
 
 import base64
 import json
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 from promptmill.states import JobState
 from promptmill.store import results
 from promptmill.testing import a_batch, a_prompt, simulated_claude
+from tests.ports import free_port
 
 Start = Callable[..., Any]
 pytestmark = pytest.mark.timeout(150)
@@ -72,8 +72,7 @@ class _States:
 
 @contextmanager
 def _flower(mill: Any) -> Iterator[_States]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with (mill.folder / "flower.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "workers.app", "flower", f"--port={port}"],

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from promptmill.embedded.process import free_port
 from promptmill.states import JobState
 from promptmill.store import ledger
 from promptmill.testing import a_batch, a_prompt
+from tests.ports import free_port
 
 Start = Callable[..., Any]
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]

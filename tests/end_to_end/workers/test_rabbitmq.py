@@ -6,12 +6,10 @@ A RabbitMQ is not among what Promptmill's users must have, so these tests are sk
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from promptmill.routes import ANSWER_QUEUE
 from promptmill.states import JobState
 from promptmill.store import jobs
 from promptmill.testing import a_batch, simulated_claude
+from tests.ports import free_port
 from workers.broker_queue import PATIENCE_S, ForeignQueue
 
 Start = Callable[..., Any]
@@ -115,17 +114,9 @@ class Rabbit:
         return subprocess.run(command, env=self.environment, check=False, capture_output=True).returncode == 0
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @pytest.fixture(scope="module")
 def rabbit(wait_until: WaitUntil) -> Iterator[Rabbit]:
-    port, for_nodes, for_names = free_ports(3)
+    port, for_nodes, for_names = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="promptmill-rabbit-", ignore_cleanup_errors=True) as folder:
         rabbit = Rabbit(Path(folder), (port, for_nodes, for_names), wait_until)
         try:

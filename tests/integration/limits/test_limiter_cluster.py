@@ -4,7 +4,6 @@ Such a node also refuses keys that a script names without declaring them in anot
 script would be found out too.
 """
 
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from promptmill.limits import Ceilings, Pacing, Pool, RedisLimiter
 from promptmill.limits.desk import Penalty, Release, Settlement
 from promptmill.limits.scripts import Call, Calls, list_pools
 from promptmill.limits.wire import Wire
+from tests.ports import free_port
 
 POOL = Pool("account", "group")
 CALL = Amounts(1, 100, 20)
@@ -34,8 +34,7 @@ NOBODY = Calls(POOL, "nobody")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a node that serves all slots."""
-    with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as bus:
-        port, bus_port = free.getsockname()[1], bus.getsockname()[1]
+    port, bus_port = free_port(), free_port()
     options = f"--bind 127.0.0.1 --port {port} --cluster-port {bus_port} --cluster-enabled yes"
     server = subprocess.Popen(
         [str(find_server()), *options.split(), "--save", ""],

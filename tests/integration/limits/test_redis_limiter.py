@@ -24,6 +24,7 @@ from promptmill.limits.records import LAYOUT
 from promptmill.limits.redis_desk import RedisDesk
 from promptmill.limits.scripts import POOLS, PREFIX, Call, Calls
 from promptmill.limits.wire import Wire, is_refusal
+from tests.ports import free_port
 
 POOL = Pool("an {odd} account", "group")
 CALL = Amounts(1, 100, 20)
@@ -43,8 +44,7 @@ class OwnRedis:
     """A server that the test stops and starts, empty, at one address."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.server: subprocess.Popen[bytes] | None = None
 
     @property
