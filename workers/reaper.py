@@ -30,6 +30,8 @@ FUTURE = timedelta(minutes=1)
 
 UNTOLD = timedelta(seconds=5)
 """Before its last heartbeat: what a process then wrote it may not have told Flower, for events leave a moment later."""
+UNTOLD_AFTER = timedelta(minutes=1)
+"""After it counts as dead: in that time its jobs are taken back, perhaps by a leader that dies before it tells of them."""
 UNTOLD_JOBS = 10_000
 """Of one process, at most: more Flower does not remember."""
 DEAD_LATELY = timedelta(hours=1)
@@ -117,7 +119,11 @@ class Reaper:
             silence = timedelta(seconds=self.dead_after)
             reaped = store_workers.reap(connection, now, silence, self.after_loss)
             dead = store_workers.died(connection, now, silence, since=now - DEAD_LATELY)
-            last = {each: seen_at - UNTOLD for each, seen_at in dead.items() if each not in self._told_of}
+            last = {
+                each: (seen_at - UNTOLD, seen_at + silence + UNTOLD_AFTER)
+                for each, seen_at in dead.items()
+                if each not in self._told_of
+            }
             theirs = {*reaped, *store_workers.closed_by(connection, last, UNTOLD_JOBS)}
             states = jobs.states_of(connection, theirs) if theirs else {}
         if reaped:

@@ -120,12 +120,15 @@ def died(conn: Connection, now: datetime, fresh_for: timedelta, since: datetime)
     return {row.id: row.seen_at for row in conn.execute(query)}
 
 
-def closed_by(conn: Connection, since: Mapping[str, datetime], most: int) -> set[str]:
-    """The jobs of the newest attempts, `most` a process, that each of these processes has closed since then."""
+def closed_by(conn: Connection, between: Mapping[str, tuple[datetime, datetime]], most: int) -> set[str]:
+    """The jobs of the newest attempts, `most` a process, of each of these processes that were closed between two moments.
+
+    Both ends are needed: what others have closed since a process died is walked through too, and may be a million.
+    """
     newest = select(attempt.c.job_id).order_by(attempt.c.closed_at.desc()).limit(most)
     found: set[str] = set()
-    for worker_id, moment in since.items():
-        theirs = text(CLOSED), attempt.c.worker_id == worker_id, attempt.c.closed_at > moment
+    for worker_id, (first, last) in between.items():
+        theirs = text(CLOSED), attempt.c.worker_id == worker_id, attempt.c.closed_at.between(first, last)
         found.update(conn.scalars(newest.where(*theirs)))
     return found
 

@@ -151,6 +151,24 @@ def test_one_job_of_a_rare_failure_is_found_without_a_walk_through_the_common_on
             assert all(_columns_looked_up(conn, *each) == 6 for each in samples)
 
 
+def test_what_a_dead_process_closed_is_found_without_a_walk_through_what_was_closed_since(
+    postgres_url: str, world_of: Any
+) -> None:
+    world = world_of(postgres_url)
+    made = world.batch(MANY // 10)
+    theirs, *others = world.running(made, MANY // 10, worker="dead")
+    world.fail(theirs)
+    died_at = world.now
+    world.tick(3_000)
+    world.fail(*others)
+    span = died_at - timedelta(seconds=5), died_at + timedelta(seconds=70)
+    with _recorded(world) as statements, world.database.read() as conn:
+        assert workers.closed_by(conn, {"dead": span}, 100) == {theirs.job_id}
+    [closed] = [each for each in statements if "closed_at" in each[0]]
+    with world.database.begin() as conn:
+        assert _rows_touched(conn, *closed) <= 5
+
+
 def _many_errored(world: Any, made: Any, last_code: str) -> None:
     """Jobs that failed of one thing, and the last of them of another."""
     is_sqlite = world.database.dialect == "sqlite"
