@@ -18,6 +18,7 @@ _ADVICE = {
     "unreachable": f"no connection to the API came about: look at the network and at ANTHROPIC_BASE_URL, then {_RETRY}",
     "request_too_large": "one call needs more tokens than the limit of a minute ever grants: shorten the prompt, lower --max-tokens, or raise the limit",
     "reply_not_stored": f"the answer came and the database did not take it: look for reply_not_stored in the worker's log, then {_RETRY} (it is paid again)",
+    "text_damaged": "its text in the database is damaged, its own key does not open it: restore a backup, or submit the prompt anew",
     "lost": f"the worker process ended during the call, so often that this prompt may be the cause: look at memory and the worker's log, then {_RETRY}",
     "orphaned": "the worker lost sight of the call and found that out itself: nothing to do, the job is asked again",
     "interrupted": "the call was cut because its worker was stopped: nothing to do, the job is asked again",

@@ -17,7 +17,7 @@ from typing import NoReturn
 from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
 from promptmill.clock import Clock
-from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, PromptmillError, Unavailable
+from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, Unavailable
 from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.pricing import PriceBook
@@ -216,12 +216,17 @@ class Outcomes:
         after = 0.0 if held and none_left.resting else WITHOUT_KEY_S
         await self.put_back(job, after=after, why=scrub(str(none_left)))
 
-    async def put_back_unread(self, job: UnreadableJob) -> NoReturn:
+    async def leave_unread(self, job: UnreadableJob) -> NoReturn:
         """Send a job back that no key here opens, and pause its batch unless another worker has that key.
 
+        One whose text is damaged ends: nobody can ever open it, and neither its batch nor a worker is to wait for that.
+
         Raises:
-            Deferred: always, once it is committed.
+            Deferred: once it is committed.
+            Failed: its text is damaged.
         """
+        if job.is_damaged:
+            await self.refuse(job, f"its text is damaged: key {job.key_id} does not open it", "text_damaged")
         why = why_closed(job.key_id)
         if self.others is not None and await self.others.can_open(job.key_id):
             log.error("key_missing_here", batch_id=job.batch_id, key=job.key_id)
@@ -289,7 +294,7 @@ class Outcomes:
         )
         await self.tell(job, became, kind)
 
-    async def refuse(self, job: LoadedJob, error: PromptmillError, kind: str) -> NoReturn:
+    async def refuse(self, job: LoadedJob | UnreadableJob, why: str, kind: str) -> NoReturn:
         """End a job that can never be begun.
 
         Raises:
@@ -298,7 +303,7 @@ class Outcomes:
         became = await self.writer.put(
             Write.FAIL, Failure(job_id=job.id, dispatch=job.dispatch, error_kind=kind)
         )
-        await self.tell(job, became, str(error))
+        await self.tell(job, became, why)
 
     async def follow(
         self, job: LoadedJob, lease: Lease, key: Key, failure: ClaudeError, *, sent_at: datetime

@@ -110,7 +110,7 @@ class Pipeline:
                 job, after=0.0 if self._draining else OTHER_ENDPOINT_S, why="not for this worker now"
             )
         if isinstance(job, UnreadableJob):
-            await self.outcomes.put_back_unread(job)
+            await self.outcomes.leave_unread(job)
         with self.suspects.among(job.failures.get(LOST, 0)) as has_room:
             if not has_room:
                 rest = self.outcomes.rng.uniform(*REST_S)
@@ -258,7 +258,7 @@ class Pipeline:
         except NoUsableKey as error:
             await self.outcomes.put_back_without_key(job, error)
         except RequestTooLarge as error:
-            await self.outcomes.refuse(job, error, "request_too_large")
+            await self.outcomes.refuse(job, str(error), "request_too_large")
         except LimitReached as error:
             await self.outcomes.put_back(job, after=min(error.retry_after, LONGEST_REST_S), why=str(error))
 

@@ -94,7 +94,7 @@ class ServedBatch:
     """A batch that is active, paused or being canceled.
 
     Attributes:
-        paused_by: `person`, `budget`, `spend_cap` or `key`; None where it is not paused.
+        paused_by: `person`, `budget`, `spend_cap`, `key` or `encryption`; None where it is not paused.
         jobs: a count for every state.
     """
 

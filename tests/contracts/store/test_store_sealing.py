@@ -178,12 +178,24 @@ def test_a_job_that_no_key_opens_is_found_with_the_id_of_the_missing_key(
         left_out = sorted(set(ids) - jobs.load(conn, ids).keys())
         found = unreadable(conn, [*left_out, "job_unknown"])
     assert sorted(found) == left_out
-    assert {(each.batch_id, each.state, each.dispatch, each.key_id) for each in found.values()} == {
-        (lost.id, JobState.QUEUED, 1, id_of(KEY))
-    }
+    assert {
+        (each.batch_id, each.state, each.dispatch, each.key_id, each.is_damaged) for each in found.values()
+    } == {(lost.id, JobState.QUEUED, 1, id_of(KEY), False)}
     assert newer.database.key_ids == (id_of(OTHER),)
     with sealed.database.read() as conn:
         assert unreadable(conn, left_out) == {}
+
+
+@pytest.mark.parametrize(("column", "spoilt"), [("prompt.body", 1), ("batch.shared", 2)])
+def test_a_text_that_its_own_key_does_not_open_is_damaged(sealed: Any, column: str, spoilt: int) -> None:
+    ids = [each.job_id for each in sealed.dispatch(sealed.batch(2))]
+    table, name = column.split(".")
+    which = f"WHERE job_id = '{ids[0]}'" if table == "prompt" else ""
+    with sealed.database.begin() as conn:
+        conn.execute(text(f"UPDATE {table} SET {name} = substr({name}, 1, length({name}) - 8) {which}"))
+    with sealed.database.read() as conn:
+        found = unreadable(conn, set(ids) - jobs.load(conn, ids).keys())
+    assert [(each.key_id, each.is_damaged) for each in found.values()] == [(id_of(KEY), True)] * spoilt
 
 
 def test_all_of_a_batch_can_be_removed_without_its_key(

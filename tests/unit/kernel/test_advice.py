@@ -9,7 +9,9 @@ from promptmill.store.ledger import LOST
 from workers.outcomes import INTERRUPTED
 
 CLAUDE_ERRORS = [each.kind for each in errors.ClaudeError.__subclasses__()]
-OURS = ["request_too_large", "reply_not_stored", "truncated", "budget", "expired", "canceled", "refusal"]
+OURS = [
+    "request_too_large", "reply_not_stored", "text_damaged", "truncated", "budget", "expired", "canceled", "refusal",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [*CLAUDE_ERRORS, *OURS, LOST, INTERRUPTED, UNREACHABLE])

@@ -473,10 +473,10 @@ async def test_where_another_worker_can_call_nothing_is_paused_and_jobs_are_left
     assert standing_back.room(50) == 50
 
 
-def an_unreadable_job(key_id: str | None) -> UnreadableJob:
+def an_unreadable_job(key_id: str | None, *, is_damaged: bool = False) -> UnreadableJob:
     return UnreadableJob(
         id=JOB.id, batch_id=JOB.batch_id, endpoint=JOB.endpoint, state=JobState.QUEUED, dispatch=1, forgiven=0,
-        key_id=key_id,
+        key_id=key_id, is_damaged=is_damaged,
     )  # fmt: skip
 
 
@@ -511,6 +511,18 @@ async def test_where_another_worker_can_read_a_job_nothing_is_paused_and_jobs_ar
     assert bench.pipeline.outcomes.standing_back.is_on
     bench.rows.job = JOB
     await bench.start()
+    assert not bench.pipeline.outcomes.standing_back.is_on
+
+
+async def test_a_job_whose_text_is_damaged_ends_and_neither_pauses_its_batch_nor_keeps_workers_back(
+    bench: Bench,
+) -> None:
+    bench.rows.job = an_unreadable_job("theirs", is_damaged=True)
+    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # likewise
+    with pytest.raises(Failed, match="theirs does not open it"):
+        await bench.start()
+    assert bench.rows.only(Write.FAIL).error_kind == "text_damaged"
+    assert bench.held == []
     assert not bench.pipeline.outcomes.standing_back.is_on
 
 
