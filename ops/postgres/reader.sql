@@ -10,7 +10,8 @@ BEGIN
     WHERE table_schema = 'public'
       AND table_name NOT IN ('prompt', 'reply')
       AND (table_name, column_name) NOT IN
-        (('batch', 'shared'), ('batch', 'notify_url'), ('attempt', 'error_message'), ('schedule', 'what'))
+        (('batch', 'shared'), ('batch', 'notify_url'), ('batch', 'notify_fault'), ('attempt', 'error_message'),
+         ('schedule', 'what'))
     GROUP BY table_name
   LOOP
     EXECUTE format('GRANT SELECT (%s) ON %I TO promptmill_reader', part.seen, part.table_name);

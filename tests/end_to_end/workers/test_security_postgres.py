@@ -70,6 +70,8 @@ def test_the_application_changes_no_table_and_leaves_the_server_alone(
         "SELECT body FROM prompt",
         "SELECT text FROM reply",
         "SELECT shared FROM batch",
+        "SELECT notify_url FROM batch",
+        "SELECT notify_fault FROM batch",
         "SELECT error_message FROM attempt",
         "SELECT what FROM schedule",
     ],
