@@ -14,7 +14,8 @@ from promptmill.broker import celery_app
 from workers.pool import AsyncTask, current_loop, on_loop_start, on_loop_stop, worst_lag
 
 NOTES = "notes"  # a list per subject: `notes:<subject>`
-redis = Redis.from_url(os.environ["PROMPTMILL_REDIS_URL"])
+
+redis = Redis.from_url(os.environ["PROMPTMILL_REDIS_URL"], client_name="pool-tasks")
 app = celery_app(os.environ["PROMPTMILL_REDIS_URL"])
 app.conf.update(imports=(), task_default_queue=os.environ["POOL_TEST_QUEUE"])
 _gates: dict[str, asyncio.Event] = {}

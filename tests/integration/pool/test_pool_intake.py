@@ -93,7 +93,8 @@ def test_a_lost_connection_repeats_nothing(worker: Worker, subject: str, wait_un
     begun = worker.send("pass_gate", subject, times=3)
     wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 3)
     for client in worker.redis.client_list():
-        if client["cmd"] != "client|list":
+        # The tasks' own way to tell the test stays, or it would be what fails.
+        if client["cmd"] != "client|list" and client["name"] != "pool-tasks":
             worker.redis.client_kill_filter(_id=client["id"])
     begun += worker.send("pass_gate", subject, times=2)
     wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 5, timeout=20)
