@@ -95,13 +95,14 @@ class StandingBack:
     in_vain: int = 0
     _until: float = float("-inf")
 
-    def begin(self) -> None:
-        """There is no key here, to call with or to read by, and there is one elsewhere."""
+    def begin(self) -> bool:
+        """There is no key here, to call with or to read by, and there is one elsewhere. False where it is on already."""
         now = time.monotonic()
         if now < self._until:
-            return
+            return False
         self._until = now + min(FIRST_REST_S * 2 ** min(self.in_vain, 10), LONGEST_REST_S)
         self.in_vain += 1
+        return True
 
     def over(self) -> None:
         """There is a key again."""

@@ -229,8 +229,8 @@ class Outcomes:
             await self.refuse(job, f"its text is damaged: key {job.key_id} does not open it", "text_damaged")
         why = why_closed(job.key_id)
         if self.others is not None and await self.others.can_open(job.key_id):
-            log.error("key_missing_here", batch_id=job.batch_id, key=job.key_id)
-            self.standing_back.begin()
+            if self.standing_back.begin():  # said once for all the jobs that were taken before
+                log.error("key_missing_here", batch_id=job.batch_id, key=job.key_id)
         else:
             await self._pause(Held(job.batch_id, None, why, PausedBy.ENCRYPTION))
         await self.put_back(job, after=WITHOUT_KEY_S, why=why)
