@@ -8,7 +8,7 @@ import pytest
 
 from promptmill.dimensions import Amounts, Headroom
 from promptmill.errors import LimitReached, RequestTooLarge
-from promptmill.limits import Ceilings, Limiter, LocalLimiter, Pool
+from promptmill.limits import Ceilings, Limiter, LocalLimiter, Pacing, Pool
 
 POOL = Pool("account", "group")
 CALL = Amounts(1, 100, 20)
@@ -38,9 +38,10 @@ async def test_a_permit_is_handed_out_when_its_call_may_begin(make_limiter: Make
 async def test_waiting_calls_are_served_in_order(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     permits = await asyncio.gather(*(limiter.acquire(POOL, CALL, patience=10) for _ in range(150)))
-    # When each may begin: two that a busy machine wakes late it may wake in any order.
-    begins = [permit.granted_at for permit in permits]
-    assert begins == sorted(set(begins))
+    # Their ids count up as they are asked for. A busy machine wakes two that are late in any order, and
+    # `granted_at` is as much later as Redis's answer was.
+    asked = [int(permit.id.rpartition("-")[2], 16) for permit in permits]
+    assert asked == sorted(set(asked))
 
 
 async def test_a_permit_counts_at_least_one_request(make_limiter: MakeLimiter) -> None:
@@ -50,24 +51,31 @@ async def test_a_permit_counts_at_least_one_request(make_limiter: MakeLimiter) -
 
 async def test_who_would_wait_too_long_is_told_for_what_and_how_long(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter(Ceilings(6, 0, 0))
-    await limiter.acquire(POOL, CALL, patience=1)
+    permit = await limiter.acquire(POOL, CALL, patience=1)
     begun = time.monotonic()
     with pytest.raises(LimitReached) as refusal:
-        await limiter.acquire(POOL, CALL, patience=2)
-    assert time.monotonic() - begun < 1
+        await limiter.acquire(POOL, CALL, patience=5)
+    told = time.monotonic()
+    assert told - begun < 2.5
     assert refusal.value.dimension == "requests"
-    assert refusal.value.retry_after == pytest.approx(10, abs=1.5)
+    asked = permit.granted_at + 10 - refusal.value.retry_after
+    assert begun - 1.5 < asked < told + 1.5
     assert await in_flight(limiter) == 1
 
 
 async def test_patience_ends_in_the_middle_of_the_line(make_limiter: MakeLimiter) -> None:
-    limiter = make_limiter(Ceilings(600, 0, 0))
-    calls = [asyncio.create_task(limiter.acquire(POOL, CALL, patience=1.5)) for _ in range(60)]
+    limiter, patience, every = make_limiter(Ceilings(600, 0, 0)), 3.0, 0.1
+    await limiter.acquire(POOL, CALL, patience=30)
+    over = time.monotonic() + patience
+    calls = [asyncio.create_task(limiter.acquire(POOL, CALL, patience=patience)) for _ in range(60)]
     ended = await asyncio.gather(*calls, return_exceptions=True)
     refused = [each for each in ended if isinstance(each, LimitReached)]
-    assert 10 <= len(ended) - len(refused) <= 27
+    begins = [each.granted_at for each in ended if not isinstance(each, BaseException)]
+    # From the first answer on, which a busy machine may get late.
+    assert 2 / 3 <= len(begins) / ((over - min(begins)) / every) <= 1.8
     assert all(refusal.retry_after > 0 for refusal in refused)
-    assert await in_flight(limiter) == len(ended) - len(refused)
+    assert len(ended) - len(refused) == len(begins)
+    assert await in_flight(limiter) == len(begins) + 1
 
 
 async def test_more_than_a_bucket_holds_is_refused_by_name(make_limiter: MakeLimiter) -> None:
@@ -101,14 +109,23 @@ async def test_a_canceled_waiter_leaves_nothing_behind(make_limiter: MakeLimiter
 async def test_a_refusal_stops_every_process_until_the_wait_is_over(make_limiter: MakeLimiter) -> None:
     one, other = make_limiter(Ceilings(600, 0, 0)), make_limiter(Ceilings(600, 0, 0))
     permit = await one.acquire(POOL, CALL, patience=1)
-    waiting = [asyncio.create_task(other.acquire(POOL, CALL, patience=10)) for _ in range(8)]
+    # More than a machine that stands still for seconds would let through before the refusal is told.
+    waiting = [asyncio.create_task(other.acquire(POOL, CALL, patience=60)) for _ in range(100)]
     await waiting[0]
     refused_at = time.monotonic()
     await one.penalise(permit, status=429, retry_after=2.0)
-    later = await asyncio.gather(*waiting[1:])
+    told_at = time.monotonic()
+    begins = [refused_at]
+    for call in asyncio.as_completed(waiting):
+        begins.append((await call).granted_at)
+        if begins[-1] >= refused_at + 2.0:
+            break
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
     # What was to start within the confirmation span may have been on its way already.
-    assert sum(permit.granted_at < refused_at + 2.0 for permit in later) <= 4
-    assert max(permit.granted_at for permit in later) >= refused_at + 2.0
+    assert not [begin for begin in begins if told_at + 0.4 < begin < refused_at + 2.0]
+    assert max(begins) >= refused_at + 2.0
 
 
 async def test_who_cannot_wait_out_a_pause_is_told_at_once(make_limiter: MakeLimiter) -> None:
@@ -117,9 +134,9 @@ async def test_who_cannot_wait_out_a_pause_is_told_at_once(make_limiter: MakeLim
     await limiter.penalise(permit, status=429, retry_after=3600)
     begun = time.monotonic()
     ended = await asyncio.gather(
-        *(limiter.acquire(POOL, CALL, patience=15) for _ in range(50)), return_exceptions=True
+        *(limiter.acquire(POOL, CALL, patience=60) for _ in range(50)), return_exceptions=True
     )
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8
     assert all(isinstance(each, LimitReached) and each.retry_after > 3500 for each in ended)
     assert (await limiter.peek(POOL)).paused_for == pytest.approx(3600, abs=5)
 
@@ -127,12 +144,18 @@ async def test_who_cannot_wait_out_a_pause_is_told_at_once(make_limiter: MakeLim
 async def test_a_refusal_that_does_not_say_how_long_pauses_for_a_second(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     permit = await limiter.acquire(POOL, CALL, patience=1)
+    refused_at = time.monotonic()
     await limiter.penalise(permit, status=429, retry_after=None)
-    assert 0 < (await limiter.peek(POOL)).paused_for <= 1.0
+    left = (await limiter.peek(POOL)).paused_for
+    looked_at = time.monotonic()
+    assert max(0.0, refused_at + 0.99 - looked_at) <= left <= 1.0
+    assert (await limiter.acquire(POOL, CALL, patience=30)).granted_at >= refused_at + 0.99
 
 
 async def test_headers_are_taken_in_at_most_four_times_a_second(make_limiter: MakeLimiter) -> None:
-    limiter = make_limiter(Ceilings())
+    assert Pacing().headroom_interval == 0.25
+    # Longer here: between two lines a machine may stand still for as long.
+    limiter = make_limiter(Ceilings(), Pacing(ramp_start=1.0, headroom_interval=60))
     first = await limiter.acquire(POOL, CALL, patience=3)
     second = await limiter.acquire(POOL, CALL, patience=3)
     await limiter.settle(first, CALL, Headroom(1000, 999, 450_000, 450_000, 90_000, 90_000))
@@ -152,7 +175,7 @@ async def test_what_is_known_at_the_beginning_of_an_answer_can_be_reported(make_
 
 
 async def test_the_waiting_are_counted_and_turned_away_on_closing(make_limiter: MakeLimiter) -> None:
-    limiter = make_limiter(Ceilings(30, 0, 0))
+    limiter = make_limiter(Ceilings(6, 0, 0))
     calls = [asyncio.create_task(limiter.acquire(POOL, CALL, patience=60)) for _ in range(5)]
     await calls[0]
     assert (await limiter.peek(POOL)).waiting >= 3
@@ -176,8 +199,8 @@ async def test_two_processes_share_a_pool_fairly(make_limiter: MakeLimiter) -> N
         permit = await limiters[place].acquire(POOL, CALL, patience=10)
         served[place].append(permit.granted_at)
 
-    begun = time.monotonic()
     await asyncio.gather(*(call(place) for place in (0, 1) for _ in range(60)))
+    begun = min(map(min, served))
     # The first second, the horizon, belongs to who came first.
     shared = [sum(begun + 1.2 < moment < begun + 2.8 for moment in each) for each in served]
     assert 0.35 <= shared[0] / sum(shared) <= 0.65
