@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
