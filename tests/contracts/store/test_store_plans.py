@@ -23,6 +23,7 @@ from promptmill.store import (
     retrying,
     stats,
     terms,
+    unreadable,
     workers,
 )
 
@@ -55,6 +56,7 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     again = world.dispatch(made, 2)
     with world.database.begin() as conn:
         jobs.load(conn, [first.job_id, third.job_id])
+        unreadable.unreadable(conn, [first.job_id, third.job_id])
         jobs.model_groups_waiting(conn, made.id)
         jobs.groups_pending(conn, world.now)
         jobs.select_pending(conn, made.id, GROUP, 5, world.now)
