@@ -56,7 +56,6 @@ def _walk(world: Any, many: int = 8, pages: int = 3) -> Any:
     again = world.dispatch(made, 2)
     with world.database.begin() as conn:
         jobs.load(conn, [first.job_id, third.job_id])
-        unreadable.unreadable(conn, [first.job_id, third.job_id])
         jobs.model_groups_waiting(conn, made.id)
         jobs.groups_pending(conn, world.now)
         jobs.select_pending(conn, made.id, GROUP, 5, world.now)
@@ -105,6 +104,7 @@ def test_no_statement_scans_a_table_that_grows(world: Any) -> None:
         _walk(world)
         with world.database.begin() as conn:
             control.resume_held(conn, PausedBy.KEY, "simulated")
+            unreadable.unreadable(conn, ["job_1", "job_2"])
     plans = _sqlite_scans if world.database.dialect == "sqlite" else _postgres_scans
     with world.database.begin() as conn:
         scans = [(scan, sql) for sql, parameters in statements for scan in plans(conn, sql, parameters)]
