@@ -82,17 +82,6 @@ BATCH_CHANGES: dict[BatchState, frozenset[BatchState]] = {
 }
 
 
-def sources_of(target: JobState) -> frozenset[JobState]:
-    """The states from which a job may change into `target`."""
-    return frozenset(state for state, targets in JOB_CHANGES.items() if target in targets)
-
-
-def check_job_change(current: JobState, target: JobState) -> None:
-    """Raise InvalidTransition unless a job may go from `current` to `target`."""
-    if target not in JOB_CHANGES[current]:
-        raise InvalidTransition(f"a job that is {current} cannot become {target}")
-
-
 def check_batch_change(current: BatchState, target: BatchState) -> None:
     """Raise InvalidTransition unless a batch may go from `current` to `target`."""
     if target not in BATCH_CHANGES[current]:

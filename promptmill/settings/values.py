@@ -94,14 +94,6 @@ class ClaudeSettings(_Group):
         """True when some key is configured, whether or not it works."""
         return bool(self.api_key or self.api_key_file or self.keys_file)
 
-    def read_api_key(self) -> SecretStr | None:
-        """The one key of the simple form, from the variable or the file.
-
-        Raises:
-            ConfigurationError: the file cannot be read, or is empty.
-        """
-        return _given_or_read(self.api_key, self.api_key_file, "ANTHROPIC_API_KEY_FILE")
-
     def read_admin_key(self) -> SecretStr | None:
         """The key that may read the organization's limits, from the variable or the file.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from kombu.transport import TRANSPORT_ALIASES
 
+from promptmill.claude.keys import load_keys
 from promptmill.errors import ConfigurationError
 from promptmill.settings import BROKERS, load
 
@@ -29,7 +30,7 @@ def test_the_strongest_source_wins_and_is_named(tmp_path: Path) -> None:
 def test_the_simple_env_file_is_understood(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CLAUDE_KEY=sk-ant-x\nRATE_LIMIT=5\nREDIS_URL=redis://localhost:6379/0\n")
     settings = load(environ={}, folder=tmp_path)
-    key = settings.claude.read_api_key()
+    key = settings.claude.api_key
     assert key is not None
     assert key.get_secret_value() == "sk-ant-x"
     assert settings.limits.of("any").rpm == 300
@@ -83,11 +84,9 @@ def test_a_key_is_never_shown(tmp_path: Path) -> None:
 
 def test_a_key_can_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-ant-file\n")
-    key = load(
-        environ={"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key")}, folder=tmp_path
-    ).claude.read_api_key()
-    assert key is not None
-    assert key.get_secret_value() == "sk-ant-file"
+    claude = load(environ={"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key")}, folder=tmp_path).claude
+    (key,) = load_keys(claude.api_key, api_key_file=claude.api_key_file)
+    assert key.secret.get_secret_value() == "sk-ant-file"
 
 
 def test_sqlite_is_refused_with_a_redis_on_another_machine(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_child_reads_the_very_settings_its_parent_has(tmp_path: Path) -> None:
     assert child.redis_url == "redis://127.0.0.1:1/0"
     assert child.limits.rpm == 60
     assert child.worker.concurrency == 7
-    assert child.claude.read_api_key() == parent.claude.read_api_key()
+    assert child.claude.api_key == parent.claude.api_key is not None
 
 
 def test_the_rest_of_the_surroundings_stays(tmp_path: Path) -> None:
