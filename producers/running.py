@@ -26,6 +26,12 @@ from promptmill.store import workers as stored_workers
 from promptmill.store.database import database_now
 from promptmill.store.workers import WorkerRow
 
+DRAINING = (
+    "no new call begins; those in flight finish first "
+    "(Ctrl-C again cuts them: they are asked again, and may be billed twice)"
+)
+NOT_OURS = "the workers that ran before go on with it"
+
 
 class Held(PromptmillError):
     """The workers paused the batch, and only a person can help: no usable key, a spend limit."""
@@ -97,13 +103,24 @@ def finish(batch: Batch, *, workers: int, say: Say, show: Callable[[Moment], obj
         return moment
     if moment.status.batch.state is BatchState.PAUSED:
         batch.resume()
-    with at_work(batch.settings, workers=workers, say=say) as crew:
+    with at_work(batch.settings, workers=workers, say=say) as crew, _told(crew, batch):
         for moment in batch.watch():
             show(moment)
             if moment.stopped_by_budget or moment.is_held:
                 return moment
             crew.look_after(moment)
     return moment
+
+
+@contextmanager
+def _told(crew: "Crew", batch: Batch) -> Iterator[None]:
+    """Say at Ctrl-C what happens now, before it takes its time."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        crew.stack.say(f"\n{batch.name}: {DRAINING if crew.stack.workers else NOT_OURS}")
+        crew.stack.has_told = True
+        raise
 
 
 @dataclass(slots=True)

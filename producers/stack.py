@@ -56,6 +56,8 @@ class Stack:
     workers: list[Child] = field(default_factory=list)
     others: list[Companion] = field(default_factory=list)
     simulator: SimulatorProcess | None = None
+    has_told: bool = False
+    """Whether a person knows already that calls in flight finish first."""
     _restarts: int = 0
 
     @property
@@ -112,7 +114,8 @@ class Stack:
         try:
             children.ask_to_stop(ours)
             if not children.await_end(ours, _IDLE_STOP_S):
-                self.say("waiting for the calls in flight to finish; Ctrl-C cuts them")
+                if not self.has_told:
+                    self.say("waiting for the calls in flight to finish; Ctrl-C cuts them")
                 grace_s = self.settings.claude.total_timeout_s + _IDLE_STOP_S
                 children.await_end(ours, grace_s)
         except KeyboardInterrupt:

@@ -62,8 +62,16 @@ def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
     tell(submission.admission)
     if asked.model is None:
         say(f"model: {chosen.model} for rows that name none; choose another with --model")
-    with view_for_terminal() as view, _draining(submission.batch):
-        return submission.batch, finish(submission.batch, workers=workers, say=view.say, show=view.show)
+    batch = submission.batch
+    with view_for_terminal() as view:
+        try:
+            moment = finish(batch, workers=workers, say=view.say, show=view.show)
+        except KeyboardInterrupt:
+            moment = batch.look()
+            if not moment.has_ended:
+                raise
+            view.show(moment)  # the calls that were in flight were its last: a run like any other
+    return batch, moment
 
 
 def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: bool) -> None:
@@ -108,18 +116,6 @@ def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
         raise typer.BadParameter(
             f"the folder {output.absolute().parent} does not exist", param_hint="--output"
         )
-
-
-@contextmanager
-def _draining(batch: "Batch") -> Iterator[None]:
-    """Say at Ctrl-C what happens now."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(
-            f"\n{batch.name}: no new call begins; those in flight finish first (Ctrl-C again cuts them: they are asked again, and may be billed twice)"
-        )
-        raise
 
 
 @contextmanager

@@ -121,6 +121,25 @@ def test_ctrl_c_drains_and_says_how_to_go_on(cli: Any, wait_until: Callable[...,
         assert len(lines(cli.folder / "out.jsonl")) == len(SUMS)
 
 
+def test_ctrl_c_after_which_nothing_is_left_is_a_run_that_finished(
+    cli: Any, wait_until: Callable[..., None]
+) -> None:
+    with simulated_claude(faults=[{"kind": "hold", "times": 5}]) as slow:
+        file = cli.file("sums.jsonl", *SUMS[:5])
+        running = cli.start("run", file, "-o", "out.jsonl", ANTHROPIC_BASE_URL=slow.url)
+        wait_until(lambda: in_flight(slow) == 5, timeout=60)
+        running.send_signal(signal.SIGINT)
+        wait_until(lambda: is_draining(cli.folder), timeout=30)
+        slow.set_scenario()
+        _, said = running.communicate(timeout=60)
+
+    assert running.returncode == 0, said
+    assert said.count("finish first") == 1
+    assert "5 answers of 5 prompts" in said
+    assert "interrupted" not in said
+    assert len(lines(cli.folder / "out.jsonl")) == 5
+
+
 def test_ctrl_c_twice_leaves_at_once(cli: Any, wait_until: Callable[..., None]) -> None:
     with simulated_claude(faults=[{"kind": "hold"}]) as stuck:
         running = cli.start("run", cli.file("sums.jsonl", *SUMS), ANTHROPIC_BASE_URL=stuck.url)
