@@ -54,7 +54,7 @@ class OwnRedis:
     def start(self) -> None:
         arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
         self.server = subprocess.Popen([str(find_server()), *arguments], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -167,9 +167,9 @@ async def test_a_record_of_a_newer_layout_is_left_alone_and_nothing_is_granted(
         await limiter.peek(POOL)
     with pytest.raises(LimitReached, match="a newer Promptmill"):
         await limiter.acquire(POOL, CALL, patience=0.2)
-    await asyncio.wait_for(limiter.settle(permits[0], CALL, PLENTY), timeout=3)
-    await asyncio.wait_for(limiter.release(permits[1]), timeout=3)
-    await asyncio.wait_for(limiter.penalise(permits[2], status=429, retry_after=1), timeout=3)
+    await asyncio.wait_for(limiter.settle(permits[0], CALL, PLENTY), timeout=30)
+    await asyncio.wait_for(limiter.release(permits[1]), timeout=30)
+    await asyncio.wait_for(limiter.penalise(permits[2], status=429, retry_after=1), timeout=30)
     await limiter.beat()
     with pytest.raises(DeskUnavailable):
         await limiter.teach(POOL, Ceilings(1000))
@@ -229,8 +229,8 @@ async def test_reports_are_kept_while_redis_is_away(own_redis: OwnRedis, limiter
     assert server is not None
     own_redis.stop()
     for permit in permits[:3]:
-        await asyncio.wait_for(limiter.settle(permit, CALL), timeout=3)
-    await asyncio.wait_for(limiter.penalise(permits[3], status=429, retry_after=30), timeout=3)
+        await asyncio.wait_for(limiter.settle(permit, CALL), timeout=30)
+    await asyncio.wait_for(limiter.penalise(permits[3], status=429, retry_after=30), timeout=30)
     await asyncio.to_thread(own_redis.start)
     # The record is new, but the refusal is not forgotten: it was kept, and holds for the pool.
     assert await pause_is_seen(limiter)
@@ -243,7 +243,7 @@ async def test_reports_are_kept_while_redis_refuses_to_write(
     async with Redis.from_url(own_redis.url) as client:
         await client.config_set("min-replicas-to-write", 1)
         for permit in permits:
-            await asyncio.wait_for(limiter.settle(permit, CALL), timeout=3)
+            await asyncio.wait_for(limiter.settle(permit, CALL), timeout=30)
         with pytest.raises(LimitReached):
             await limiter.acquire(POOL, CALL, patience=0.1)
         await client.config_set("min-replicas-to-write", 0)
@@ -339,22 +339,31 @@ async def main(url, until):
     await asyncio.gather(*(slot() for _ in range(20)))
     await limiter.aclose()
 
-asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+print("ready", flush=True)
+asyncio.run(main(sys.argv[1], float(sys.stdin.readline())))
 """
 
 
 def test_four_processes_together_stay_under_the_ceiling_and_use_it(
     clean_redis: str, wait_until: Callable[..., None]
 ) -> None:
-    until = time.time() + 12
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PROCESS, clean_redis, str(until)],
+            [sys.executable, "-W", "error", "-c", PROCESS, clean_redis],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         for _ in range(4)
     ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    until = time.time() + 12
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(f"{until}\n")
+        process.stdin.flush()
     counts = [[float(line) for line in process.communicate(timeout=60)[0].split()] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
     moments = sorted(moment for each in counts for moment in each)
