@@ -10,6 +10,7 @@ from promptmill.intake.values import plain
 
 # The API refuses bodies over 32 MB (claude-api.md, 2.2); escapes may double the text of a line.
 LONGEST_LINE = 64 * 1024 * 1024
+_BLANKS = b" \t\r\n"  # those that JSON knows
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -37,7 +38,8 @@ def read_json_lines(file: BinaryIO, label: str | Path) -> Iterator[Row]:
 def parse_line(raw: bytes) -> Any:
     """The value of one line, or the InvalidInput that says why there is none."""
     try:
-        return _STRICT.decode(raw.decode())
+        # Without its line break: what a line lacks is missed at its end, not in column 1 of the next.
+        return _STRICT.decode(raw.rstrip(_BLANKS).decode())
     except UnicodeDecodeError as error:
         return not_utf8(error.object, error.start)
     except json.JSONDecodeError as error:

@@ -125,6 +125,15 @@ def test_a_broken_line_names_its_column(write: Callable[..., Path]) -> None:
     ) or "column" in str(fault)
 
 
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", " \t\n", '\n{"prompt": "c"}\n'])
+def test_what_a_line_lacks_at_its_end_is_missed_there(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n{"prompt": "b"' + ending.encode())
+    fault = fault_of(path)
+    assert place_of(fault) == (path, 2, None)
+    assert "not JSON: Expecting ',' delimiter (column 15)" in str(fault)
+
+
 @pytest.mark.parametrize(
     ("line", "field", "why"),
     [
