@@ -32,6 +32,7 @@ def forecast_document(forecast: Forecast) -> dict[str, Any]:
                 "model_group": group,
                 "template_answers": load.basis.template,
                 "model_answers": load.basis.model,
+                "cut_off": load.basis.cut,
                 "text": rests_on(load.basis, group),
             }
             for group, load in forecast.loads.items()
@@ -88,13 +89,21 @@ def outlook_lines(outlook: "Outlook") -> list[str]:
 def rests_on(basis: Basis, group: str) -> str:
     """What figures rest on, as a phrase."""
     if basis.template:
-        return f"the last {several(basis.template, 'answer')} with this template"
+        return f"the last {several(basis.template, 'answer')} with this template{_cut(basis.cut, basis.template)}"
     guess = f"a first guess of {FIRST_GUESS:.0f} tokens"
     if basis.model:
         return (
             f"no answers with this template yet: {several(basis.model, 'answer')} of {group} to other prompts"
+            f"{_cut(basis.cut, basis.model)}"
         )
     return f"no answers yet: {guess}"
+
+
+def _cut(cut: int, of: int) -> str:
+    """What such answers say is a least, whatever the range says."""
+    if not cut:
+        return ""
+    return f", {'all' if cut == of else f'{cut:,}'} of them cut off at max_tokens: with more room they are longer"
 
 
 def _cost(low: Expected, expected: Expected, high: Expected) -> str:

@@ -32,11 +32,15 @@ _SAYS_NOTHING = frozenset({"model", "max_tokens", "temperature", "top_p", "top_k
 
 
 class Answered(NamedTuple):
-    """What was expected of an answered job when it was admitted, by formula alone, and what it used."""
+    """What was expected of an answered job when it was admitted, by formula alone, and what it used.
+
+    `is_cut`: it ended at `max_tokens`, so it says how long such an answer is at least.
+    """
 
     estimated_input_tokens: int
     estimated_output_tokens: int
     usage: Usage
+    is_cut: bool = False
 
 
 @dataclass(slots=True)
@@ -85,16 +89,31 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """How many answers an expectation rests on, of each level."""
+    """How many answers an expectation rests on, of each level, and how many of them were cut off at `max_tokens`.
+
+    Those of the batch itself have the room that its next ones have, so of them nobody needs to know.
+    """
 
     batch: int = 0
     template: int = 0
     model: int = 0
+    template_cut: int = 0
+    model_cut: int = 0
 
     @property
     def own(self) -> int:
         """Answers of the same kind: of the batch itself and of its template."""
         return self.batch + self.template
+
+    @property
+    def whole(self) -> int:
+        """Those of them that say how long an answer is, and not only how long at least."""
+        return self.own - self.template_cut
+
+    @property
+    def cut(self) -> int:
+        """Answers that were cut off, of the template, or of the model where the template has none."""
+        return self.template_cut if self.template else self.model_cut
 
 
 @dataclass(slots=True)
@@ -132,16 +151,25 @@ class Experience:
             written_1h=share(),
         )
 
-    def learn(self, answered: Answered) -> None:
-        """Take in one complete answer; one without usage teaches nothing."""
+    def learn(self, answered: Answered, *, same_room: bool = True) -> None:
+        """Take in one answer; one without usage teaches nothing.
+
+        Args:
+            answered: the answer.
+            same_room: the answers to come end at the same `max_tokens`. Without that one that was cut off is longer
+                than it looks, so it teaches only who expected less.
+        """
         usage = answered.usage
         total = usage.total_input_tokens
         if total <= 0:
             return
-        if not self.basis.batch and answered.estimated_output_tokens < FIRST_GUESS:
-            # It is the prompt's own ceiling, whatever others answered: no answer of this kind can be longer.
-            self.output.mean = min(self.output.mean, answered.estimated_output_tokens)
-        self.output.learn(usage.output_tokens)
+        if same_room or not answered.is_cut:
+            if not self.basis.batch and answered.estimated_output_tokens < FIRST_GUESS:
+                # It is the prompt's own ceiling, whatever others answered: no answer of this kind can be longer.
+                self.output.mean = min(self.output.mean, answered.estimated_output_tokens)
+            self.output.learn(usage.output_tokens)
+        elif usage.output_tokens > self.output.mean:
+            self.output.learn(usage.output_tokens)
         if answered.estimated_input_tokens > 0:
             ratio = total / answered.estimated_input_tokens
             self.factor.learn(max(1 / _FURTHEST_FACTOR, min(_FURTHEST_FACTOR, ratio)))
@@ -197,17 +225,18 @@ def of_model(answers: Iterable[Answered]) -> Experience:
 
     Prompts differ more than answers to one of them: the deviation is at least that of a first guess.
     """
-    known = _read(Experience.first_guess(), _GUESS_COUNTS, list(answers))
+    seen = list(answers)
+    known = _read(Experience.first_guess(), _GUESS_COUNTS, seen, same_room=False)
     known.output.variance = max(known.output.variance, known.output.mean**2)
     known.factor.variance = max(known.factor.variance, (_FACTOR_DEVIATION / 2) ** 2)
-    known.basis = Basis(model=known.basis.batch)
+    known.basis = Basis(model=known.basis.batch, model_cut=_cut(seen))
     return known
 
 
 def of_template(model: Experience, answers: Sequence[Answered]) -> Experience:
     """What answers to the same template teach, over what is known of its model; oldest first."""
-    known = _read(model, _MODEL_COUNTS, answers)
-    known.basis = replace(known.basis, batch=0, template=known.basis.batch)
+    known = _read(model, _MODEL_COUNTS, answers, same_room=False)
+    known.basis = replace(known.basis, batch=0, template=known.basis.batch, template_cut=_cut(answers))
     return known
 
 
@@ -219,12 +248,18 @@ def of_batch(above: Experience, answers: Sequence[Answered], *, is_warm: bool = 
         answers: the batch's newest.
         is_warm: an answer of this kind came within the life of a cached prefix.
     """
-    known = _read(above, _TEMPLATE_COUNTS if above.basis.template else _MODEL_COUNTS, answers)
+    counts = _TEMPLATE_COUNTS if above.basis.template else _MODEL_COUNTS
+    known = _read(above, counts, answers, same_room=True)
     known.is_warm = is_warm
     return known
 
 
-def _read(above: Experience, counts: float, answers: Sequence[Answered]) -> Experience:
+def _cut(answers: Iterable[Answered]) -> int:
+    """How many of those that teach something were cut off."""
+    return sum(each.is_cut and each.usage.total_input_tokens > 0 for each in answers)
+
+
+def _read(above: Experience, counts: float, answers: Sequence[Answered], *, same_room: bool) -> Experience:
     """Take in the answers of a level, twice.
 
     The second reading begins where the first ended, so a level above that was far off leaves the square of its
@@ -234,7 +269,7 @@ def _read(above: Experience, counts: float, answers: Sequence[Answered]) -> Expe
     for _ in range(2):
         known = known.as_prior(counts)
         for answered in answers:
-            known.learn(answered)
+            known.learn(answered, same_room=same_room)
     return known
 
 

@@ -132,8 +132,8 @@ class _Sum:
 def _load(members: Iterable[tuple[Shape, int]], known: Experience, sums: list[_Sum]) -> Load:
     members = list(members)
     ahead = sum(rows for _, rows in members)
-    own = known.basis.own
-    input_by, output_by = 1 + known.factor.doubt(own, ahead), 1 + known.output.doubt(own, ahead)
+    input_by = 1 + known.factor.doubt(known.basis.own, ahead)
+    output_by = 1 + known.output.doubt(known.basis.whole, ahead)
     sides = ((1 / input_by, 1 / output_by), (1.0, 1.0), (input_by, output_by))
     low, expected, high = (
         _total(total.add(shape, rows, known, *side) for shape, rows in members)

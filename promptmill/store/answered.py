@@ -15,6 +15,7 @@ from promptmill.experience import SAMPLE, Answered, Experience, of_batch, of_mod
 from promptmill.store.columns import UTCDateTime
 from promptmill.store.ledger import USAGE_COLUMNS
 from promptmill.store.tables import ANSWERED, attempt, batch, job
+from promptmill.store.tallies import MAX_TOKENS
 from promptmill.usage import Usage
 
 WARM = timedelta(minutes=4)
@@ -105,6 +106,7 @@ _NEWEST = (
         attempt.c.opened_at,
         attempt.c.closed_at,
         attempt.c.id,
+        attempt.c.stop_reason,
         *(attempt.c[name] for name in USAGE_COLUMNS),
     )
     .join_from(attempt, job, job.c.id == attempt.c.job_id)
@@ -174,11 +176,16 @@ def _newest(
     rows = sorted(found, key=lambda row: (row.opened_at, row.id))
     return [
         _Answer(
-            Answered(by_formula, guessed, Usage(**dict(zip(USAGE_COLUMNS, used, strict=True)))),
+            Answered(
+                by_formula,
+                guessed,
+                Usage(**dict(zip(USAGE_COLUMNS, used, strict=True))),
+                is_cut=stop_reason == MAX_TOKENS,
+            ),
             opened_at,
             closed_at,
         )
-        for by_formula, guessed, opened_at, closed_at, _, *used in rows
+        for by_formula, guessed, opened_at, closed_at, _, stop_reason, *used in rows
     ]
 
 

@@ -18,11 +18,13 @@ GROUP = "claude-sonnet-5"
 def answer(world: Any) -> Callable[..., Any]:
     """`answer(count, output, …)`: a batch of which so many jobs were answered with so many tokens each."""
 
-    def make(count: int, output: int, *, usage: Usage | None = None, **batch: Any) -> Any:
+    def make(
+        count: int, output: int, *, usage: Usage | None = None, stop_reason: str = "end_turn", **batch: Any
+    ) -> Any:
         made = world.batch(count, **batch)
         for lease in world.running(made, count):
             used = usage or Usage(input_tokens=150, output_tokens=output)
-            attempt = world.closed(lease, usage=used)
+            attempt = world.closed(lease, usage=used, stop_reason=stop_reason)
             with world.database.begin() as conn:
                 jobs.complete(conn, [world.completion(lease, attempt=attempt)], world.tick(0.01))
         return world.row(made)
@@ -63,6 +65,13 @@ def test_an_unknown_template_begins_with_its_model_and_says_so(world: Any, answe
     expected = known(world, template="never seen")
     assert expected.output.mean < 200
     assert (expected.basis.own, expected.basis.model) == (0, 20)
+
+
+def test_answers_that_were_cut_off_are_known_as_such(world: Any, answer: Any) -> None:
+    answer(40, 50, template="t", stop_reason="max_tokens")
+    expected = known(world, template="t")
+    assert expected.output_tokens(None) == 400
+    assert (expected.basis.template, expected.basis.cut) == (40, 40)
 
 
 def test_simulated_answers_teach_nothing_about_real_ones(world: Any, answer: Any) -> None:

@@ -68,3 +68,9 @@ def test_the_load_of_a_group_says_what_it_rests_on() -> None:
     load = of([(shape(), 10)], known(Usage(input_tokens=100, output_tokens=50), 60)).loads[MODEL]
     assert load.basis.template == 60
     assert load.expected.requests == 10
+
+
+def test_answers_that_were_all_cut_off_leave_the_range_as_wide_as_a_first_guess() -> None:
+    answers = [Answered(100, 50, Usage(input_tokens=100, output_tokens=50), is_cut=True)] * 40
+    found = of([(shape(), 60)], of_batch(of_template(Experience.first_guess(), answers), []))
+    assert found.high.output_tokens > 2.5 * found.expected.output_tokens

@@ -83,6 +83,26 @@ def test_a_prompt_with_a_low_ceiling_is_not_expected_to_answer_at_length() -> No
     assert of_batch(GUESS, capped).output.mean <= 50
 
 
+CUT = [Answered(100, 50, Usage(input_tokens=100, output_tokens=50), is_cut=True)] * 40
+
+
+def test_answers_that_were_all_cut_off_do_not_make_others_expected_to_be_short() -> None:
+    model = of_model(CUT)
+    fresh = of_batch(of_template(model, CUT), [])
+    assert model.output.mean == fresh.output.mean == GUESS.output.mean
+    assert model.factor.mean == pytest.approx(1.0, abs=0.05)
+    assert (fresh.basis.template_cut, fresh.basis.model_cut, fresh.basis.whole) == (40, 40, 0)
+
+
+def test_an_answer_that_was_cut_off_beyond_what_was_expected_says_how_long_they_are_at_least() -> None:
+    long = [Answered(100, 400, Usage(input_tokens=100, output_tokens=4_000), is_cut=True)] * 40
+    assert of_model(long).output.mean == pytest.approx(4_000, rel=0.05)
+
+
+def test_within_a_batch_an_answer_that_was_cut_off_is_as_long_as_the_next_will_be() -> None:
+    assert of_batch(of_model(CUT), CUT).output.mean == pytest.approx(50)
+
+
 def test_the_doubt_falls_with_answers_of_the_same_kind() -> None:
     unknown = of_batch(of_template(GUESS, []), [])
     known = of_batch(of_template(GUESS, answers(200, 300)), [])
