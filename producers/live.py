@@ -1,6 +1,10 @@
-"""Progress that redraws itself on a terminal. It has no thread: it is drawn when there is a new moment."""
+"""Progress that redraws itself on a terminal. It has no thread: it is drawn when there is a new moment.
 
-from collections.abc import Iterator
+The one idea: lines are broken between phrases, never inside one, and the drawing gets higher but never lower, so
+that the eye finds each figure where it was.
+"""
+
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, cast
 
@@ -13,7 +17,7 @@ from rich.text import Text
 from producers.watch import Moment
 from producers.wording import duration, money, resting, several
 from producers.words import Lasting
-from promptmill.states import JobState
+from promptmill.states import BatchState, JobState
 
 _STYLES = {
     JobState.SUCCEEDED: "green",
@@ -23,6 +27,8 @@ _STYLES = {
     JobState.RUNNING: "cyan",
 }
 _BAR_WIDTH = 40
+_LEFT_WIDTH = len("100%  120 h 05 min left")
+_GAP = "  "
 
 
 class LiveView:
@@ -30,10 +36,15 @@ class LiveView:
 
     def __init__(self, live: Live) -> None:
         self._live = live
+        self._height = 0
 
     def show(self, moment: Moment) -> None:
         """Redraw."""
-        self._live.update(_drawing(moment), refresh=True)
+        lines = _drawing(moment, self._live.console)
+        self._height = max(self._height, len(lines))
+        if not moment.has_ended:
+            lines += [Text()] * (self._height - len(lines))
+        self._live.update(Group(*lines), refresh=True)
 
     def say(self, text: str) -> None:
         """Print a message above the progress."""
@@ -48,59 +59,73 @@ def live_view(stream: TextIO) -> Iterator[LiveView]:
         yield LiveView(live)
 
 
-def _drawing(moment: Moment) -> RenderableType:
-    lines: list[RenderableType] = [_title(moment), _bar(moment), _states(moment), _figures(moment)]
+def _drawing(moment: Moment, console: Console) -> list[RenderableType]:
+    """Its lines."""
+    width = console.width
+    lines: list[RenderableType] = [*_flowed(_title(moment), width), _bar(moment, width)]
+    for phrases in (_states(moment), _pace(moment), _used(moment)):
+        lines += _flowed(phrases, width)
+    if moment.resting:
+        lines += Text(f"resting: {resting(moment.resting)}").wrap(console, width)
     if moment.hint:
-        lines.append(Text(moment.hint, style="yellow"))
-    return Group(*lines)
+        lines += Text(moment.hint, style="yellow").wrap(console, width)
+    return lines
 
 
-def _title(moment: Moment) -> Text:
+def _flowed(phrases: Iterable[Text], width: int) -> list[Text]:
+    """As few lines as hold the phrases, each of them whole."""
+    lines: list[Text] = []
+    for phrase in phrases:
+        if lines and lines[-1].cell_len + len(_GAP) + phrase.cell_len <= width:
+            lines[-1] = Text.assemble(lines[-1], _GAP, phrase)
+        else:
+            lines.append(phrase)
+    return lines
+
+
+def _title(moment: Moment) -> Iterator[Text]:
     batch = moment.status.batch
-    return Text.assemble(
-        (batch.name, "bold"),
-        f"  {batch.model}  ",
-        ("simulated Claude", "bold yellow") if batch.simulated else ("Claude", "bold"),
-        f"  {batch.state.value}" if batch.state.value != "active" else "",
-        f"  {several(moment.workers, 'worker')}" if moment.workers else "",
-    )
+    yield Text(batch.name, "bold")
+    yield Text(batch.model)
+    yield Text("simulated Claude", "bold yellow") if batch.simulated else Text("Claude", "bold")
+    if batch.state is not BatchState.ACTIVE:
+        yield Text(batch.state.value)
+    if moment.workers:
+        yield Text(several(moment.workers, "worker"))
 
 
-def _bar(moment: Moment) -> Table:
+def _bar(moment: Moment, width: int) -> Table:
+    """Its bar is as long as the largest figures leave room for, so that it does not change while they grow."""
     batch = moment.status.batch
-    grid = Table.grid(padding=(0, 2))
-    share = batch.done / batch.total if batch.total else 1.0
+    room = width - len(f"{batch.total:,} of {batch.total:,}") - _LEFT_WIDTH - 2 * len(_GAP)
+    share = 100 * batch.done // batch.total if batch.total else 100  # 4,994 of 5,000 are not yet 100 %
     left = "" if moment.eta_s is None or moment.has_ended else f"{duration(moment.eta_s)} left"
+    grid = Table.grid(padding=(0, len(_GAP)))
     grid.add_row(
-        ProgressBar(total=max(1, batch.total), completed=batch.done, width=_BAR_WIDTH),
+        ProgressBar(total=max(1, batch.total), completed=batch.done, width=max(1, min(_BAR_WIDTH, room))),
         f"{batch.done:,} of {batch.total:,}",
-        f"{share:.0%}",
+        f"{share}%",
         left,
     )
     return grid
 
 
-def _states(moment: Moment) -> Text:
-    text = Text()
+def _states(moment: Moment) -> Iterator[Text]:
     for state in JobState:
         if count := moment.status.jobs.get(state):
-            text.append(f"{state.value} {count:,}  ", style=_STYLES.get(state, ""))
-    return text
+            yield Text(f"{state.value} {count:,}", _STYLES.get(state, ""))
 
 
-def _figures(moment: Moment) -> Text:
+def _pace(moment: Moment) -> Iterator[Text]:
+    yield Text(f"{moment.answers_per_s:,.1f} answers/s")
+    yield Text(f"{moment.tokens_per_s:,.0f} tokens/s")
+    yield Text(f"{moment.status.failures.get('rate_limited', 0):,} refused (429)")
+    if moment.bound_by:
+        yield Text(f"bound by {moment.bound_by.replace('_', ' ')}")
+
+
+def _used(moment: Moment) -> Iterator[Text]:
     batch = moment.status.batch
     read = batch.input_tokens + batch.cache_read_tokens + batch.cache_write_tokens
-    refused = moment.status.failures.get("rate_limited", 0)
-    parts = [
-        f"{moment.answers_per_s:.1f} answers/s",
-        f"{moment.tokens_per_s:,.0f} tokens/s",
-        f"{read:,} tokens in, {batch.output_tokens:,} out",
-        money(batch),
-        f"{refused:,} refused (429)",
-    ]
-    if moment.bound_by:
-        parts.append(f"bound by {moment.bound_by.replace('_', ' ')}")
-    if moment.resting:
-        parts.append(f"resting: {resting(moment.resting)}")
-    return Text("  ".join(parts))
+    yield Text(f"{read:,} tokens in, {batch.output_tokens:,} out")
+    yield Text(money(batch))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from producers import tables
 from producers.failed import Failures, failure_lines
@@ -100,6 +101,55 @@ def test_on_a_terminal_everything_is_drawn_in_place() -> None:
     for words in ("sums", "simulated Claude", "120 of 300", "10.0 answers/s", "bound by output tokens"):
         assert words in drawn
     assert Console(file=stream).is_terminal is False
+
+
+def shown(*moments: Moment) -> list[list[str]]:
+    """What a terminal of 80 columns shows at each moment, line by line."""
+    console = Console(file=StringIO(), width=80, force_terminal=True)
+    live = Live(console=console, auto_refresh=False)
+    view, drawn = LiveView(live), []
+    for moment in moments:
+        view.show(moment)
+        lines = console.render_lines(live.get_renderable(), pad=False)
+        drawn.append(["".join(segment.text for segment in line) for line in lines])
+    return drawn
+
+
+def test_a_terminal_of_80_columns_breaks_no_phrase() -> None:
+    large = dict.fromkeys(JobState, 0) | {JobState.SUCCEEDED: 998_118, JobState.PENDING: 1_882}
+    moment = at(
+        replace(MOMENT, answers_per_s=1234.5, tokens_per_s=2_345_678, eta_s=50_000, resting=(12, 83.0)),
+        name="an-evaluation-of-every-answer-there-is", total=1_000_000, succeeded=998_118, cost_nanos=48 * 10**10,
+        input_tokens=123_456_789, output_tokens=234_567_890, unpriced_attempts=44,
+    )  # fmt: skip
+
+    [lines] = shown(
+        replace(moment, status=replace(moment.status, jobs=large, failures={"rate_limited": 9999}))
+    )
+
+    assert all(len(line) <= 80 for line in lines)
+    for phrase in (
+        "2 workers", "998,120 of 1,000,000  99%  13 h 53 min left", "succeeded 998,118", "1,234.5 answers/s",
+        "2,345,678 tokens/s", "9,999 refused (429)", "bound by output tokens", "234,567,890 out",
+        "$480.000000000 and 44 attempts of unknown cost", "the next goes on in 1 min 23 s",
+    ):  # fmt: skip
+        assert any(phrase in line for line in lines), phrase
+
+
+def test_the_figures_stay_where_they_are_while_words_come_and_go() -> None:
+    bound, free = MOMENT, replace(MOMENT, bound_by=None)
+    tired = replace(free, resting=(4, 23.4))
+
+    heights = [len(lines) for lines in shown(free, bound, tired, free)]
+
+    assert heights == [5, 5, 6, 6]
+    assert len({tuple(line[:9] for line in lines[:2]) for lines in shown(free, bound, tired)}) == 1
+
+
+def test_all_but_a_few_is_not_yet_everything() -> None:
+    [lines] = shown(at(MOMENT, total=5000, succeeded=4992))
+
+    assert "4,994 of 5,000  99%" in lines[1]
 
 
 def test_a_paused_batch_says_how_to_go_on() -> None:
