@@ -16,6 +16,7 @@ from promptmill.settings import (
     WEBHOOK_SECRET_PATHS,
     Settings,
 )
+from promptmill.settings.unread import CHILD
 
 _NOT_HANDED_DOWN = frozenset({*ADMIN_KEY_PATHS, *DASHBOARD_TOKEN_PATHS})
 
@@ -32,7 +33,7 @@ def environment_for(
     """
     held_back = _NOT_HANDED_DOWN if is_worker else _NOT_HANDED_DOWN.union(WEBHOOK_SECRET_PATHS)
     ours = {name for names in VARIABLES.values() for name in names}
-    environment = {name: value for name, value in surroundings.items() if name not in ours}
+    environment = {name: value for name, value in surroundings.items() if name not in ours} | {CHILD: "1"}
     for path, names in VARIABLES.items():
         value = _value(settings, path)
         told = path in settings.origins or path == "home"

@@ -30,6 +30,7 @@ from producers.cli import (
     simulate,
     status,
     submit,
+    unread,
     up,
 )
 from producers.cli.exits import Exit
@@ -76,11 +77,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if not set(context.help_option_names).intersection(sys.argv):
+        unread.tell_unread(context.invoked_subcommand)
 
 
 def main() -> None:

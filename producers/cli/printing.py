@@ -33,10 +33,15 @@ def log_to_stderr(level: str = "WARNING") -> None:
 
 def log_as_a_server(settings: "Settings") -> None:
     """What goes on goes to standard error as workers write it, and so does what nobody handles."""
+    from producers.cli.unread import unread  # noqa: PLC0415  # it says what it says through here
     from promptmill import logs, unhandled  # noqa: PLC0415  # likewise
 
     logs.configure(level=settings.log_level, style=settings.log_format)
     unhandled.catch_unhandled()
+    for each in unread():
+        logs.get_logger(__name__).warning(
+            "setting_unread", variable=each.name, found_in=each.where, nearest=each.nearest
+        )
 
 
 def say_serving(settings: "Settings", sentence: str, url: str) -> None:

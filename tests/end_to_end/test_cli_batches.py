@@ -237,7 +237,7 @@ def test_a_reader_that_has_enough_is_no_failure(cli: Any) -> None:
 
     reading.stdout.close()
 
-    assert reading.wait(30) == 0
+    assert reading.wait(60) == 0
     assert reading.stderr.read() == ""
     reading.stderr.close()
 
@@ -289,6 +289,20 @@ def test_a_wrong_setting_is_one_line_that_names_it(cli: Any) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "PROMPTMILL_CONCURRENCY" in done.stderr
+
+
+def test_a_misspelt_setting_is_one_note_and_stops_nothing(cli: Any) -> None:
+    done = cli("list", "--json", PROMPTMILL_RMP="5")
+
+    assert (done.returncode, done.stdout.strip()) == (0, "[]")
+    note = "note: nothing reads PROMPTMILL_RMP in the environment (did you mean PROMPTMILL_RPM?)"
+    assert " ".join(done.stderr.split()) == note
+    for silent in (
+        cli("list", "--help", PROMPTMILL_RMP="5"),
+        cli("list", "--json", PROMPTMILL_RMP="5", PROMPTMILL_CHILD="1"),
+        cli("doctor", PROMPTMILL_RMP="5"),
+    ):
+        assert "nothing reads" not in silent.stderr
 
 
 @pytest.fixture

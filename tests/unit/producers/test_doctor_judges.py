@@ -19,6 +19,7 @@ from producers.doctor.words import checks
 from producers.keys import KeyNow
 from promptmill.claude.keys.key import SourceKind
 from promptmill.claude.keys.sources import KeySource
+from promptmill.settings.unread import unread_among
 from promptmill.store.workers import WorkerRow
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -227,7 +228,7 @@ def test_a_name_that_nothing_reads_is_told_of_with_the_one_that_was_meant() -> N
         "ANTHROPIC_LOG",
         "PATH",
     ]
-    assert {each.name: each.advice for each in judge_names("environment", found)} == {
+    assert {each.name: each.advice for each in judge_names(unread_among("environment", found))} == {
         "ANTHROPIC_APIKEY": "ANTHROPIC_API_KEY is the nearest",
         "PROMPTMILL_CONCURENCY": "PROMPTMILL_CONCURRENCY is the nearest",
         "PROMPTMILL_ZZZ": "docs/settings.md lists them all",
@@ -243,7 +244,7 @@ def test_a_name_whose_beginning_is_misspelt_is_told_of_too() -> None:
         "PROMPT",
         "TREADMILL_RPM",
     ]
-    assert {each.name: each.advice for each in judge_names("environment", found)} == {
+    assert {each.name: each.advice for each in judge_names(unread_among("environment", found))} == {
         "PROMTMILL_ITPM": "PROMPTMILL_ITPM is the nearest",
         "PROMPT_MILL_RPM": "PROMPTMILL_RPM is the nearest",
         "PROMPTMIL_ZZZ": "docs/settings.md lists them all",

@@ -34,6 +34,12 @@ def test_the_rest_of_the_surroundings_stays(tmp_path: Path) -> None:
     assert environment["PATH"] == "/bin"
 
 
+def test_a_child_does_not_say_again_what_is_misspelt(tmp_path: Path) -> None:
+    environment = environment_for(settings.load(environ={}, folder=tmp_path), {"PROMPTMILL_RMP": "5"})
+
+    assert environment["PROMPTMILL_CHILD"] == "1"
+
+
 def test_a_second_name_for_a_setting_does_not_win_over_the_value_that_holds(tmp_path: Path) -> None:
     parent = settings.load(environ={"REDIS_URL": "redis://127.0.0.1:1/0"}, folder=tmp_path)
     changed = with_values(parent, "embedded", redis_url="redis://127.0.0.1:2/0")
