@@ -14,7 +14,7 @@ from producers.forecast_time import Allowed, Duration, duration_of
 from producers.limits_reader import LimitsReader
 from producers.stack import needs_simulator
 from producers.submission import options_for
-from promptmill.claude.keys import declared_keys, rehearsing
+from promptmill.claude.keys import configured_account, declared_keys, is_rehearsing, rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.encryption import read_vault
@@ -88,8 +88,8 @@ def outlook(
     """The same, for options that were read already."""
     notices: list[str] = []
     with _database_if_any(settings, notices) as database:
-        simulated = _will_be_simulated(settings, database, notices)
-        runtime = Runtime(settings, database)  # type: ignore[arg-type]  # asked for prices and models only
+        runtime = Runtime(settings, database)  # type: ignore[arg-type]  # asked for prices, models and the endpoint
+        simulated = _will_be_simulated(runtime, database, notices)
         try:
             found = survey(
                 source,
@@ -105,7 +105,8 @@ def outlook(
             raise InvalidRows(error.faults, error.count, not_done="estimated") from error
     groups = list(found.forecast.loads)
     states = _states(settings, groups, notices)
-    allowed = _allowed(settings, groups, states or {}, simulated=simulated)
+    kept = _Kept(states or {}, _simulator(runtime) if simulated else None, simulated=simulated)
+    allowed = _allowed(settings, groups, kept)
     return Outlook(
         found,
         simulated,
@@ -143,10 +144,10 @@ def _experience(database: Database | None, *, simulated: bool) -> ExperienceOf:
     return experience_in(database, simulated=simulated, now=SystemClock().now())
 
 
-def _will_be_simulated(settings: Settings, database: Database | None, notices: list[str]) -> bool:
-    if not needs_simulator(settings):
+def _will_be_simulated(runtime: Runtime, database: Database | None, notices: list[str]) -> bool:
+    if not needs_simulator(runtime.settings):
         try:
-            return Runtime(settings, database).endpoint.simulated  # type: ignore[arg-type]  # asks no database
+            return runtime.endpoint.simulated
         except ConnectionFailed as error:
             notices.append(f"taken for the real Claude: {error}")
             return False
@@ -157,27 +158,44 @@ def _will_be_simulated(settings: Settings, database: Database | None, notices: l
     return any(worker.endpoint == SIMULATED for worker in alive)
 
 
-def _allowed(
-    settings: Settings,
-    groups: Sequence[str],
-    states: "Mapping[tuple[str, str], PoolState]",
-    *,
-    simulated: bool,
-) -> dict[str, Allowed]:
+def _simulator(runtime: Runtime) -> str | None:
+    """Where the simulated Claude is; None where the workers that run have one of their own."""
+    return None if needs_simulator(runtime.settings) else runtime.endpoint.url
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the limiter keeps: by account, as it names it, and model group.
+
+    Attributes:
+        simulator: its address, where that is known.
+    """
+
+    states: "Mapping[tuple[str, str], PoolState]"
+    simulator: str | None
+    simulated: bool
+
+    def of(self, account: str, group: str) -> "PoolState | None":
+        """Of an account as a person calls it; of several simulators the one that is called most."""
+        if not self.simulated:
+            return self.states.get((account, group))
+        if self.simulator is not None:
+            return self.states.get((rehearsing(account, self.simulator), group))
+        of_it = [
+            state
+            for (name, kept), state in self.states.items()
+            if kept == group and is_rehearsing(name) and configured_account(name) == account
+        ]
+        return max(of_it, key=lambda state: state.in_flight, default=None)
+
+
+def _allowed(settings: Settings, groups: Sequence[str], kept: _Kept) -> dict[str, Allowed]:
     claude = settings.claude
     keys = declared_keys(claude.api_key, claude.keys_file, api_key_file=claude.api_key_file)
     accounts = sorted({key.account for key in keys}) or ["default"]
     return {
         group: Allowed(
-            {
-                account: _of_account(
-                    settings,
-                    states.get((rehearsing(account) if simulated else account, group)),
-                    account,
-                    group,
-                )
-                for account in accounts
-            }
+            {account: _of_account(settings, kept.of(account, group), account, group) for account in accounts}
         )
         for group in groups
     }

@@ -32,11 +32,13 @@ def forget_limits(
         NotFound: nothing is known of any such pool.
         Unavailable: no Redis runs, or it does not answer.
     """
-    with LimitsReader(settings or load()) as reader:
+    settings = settings or load()
+    with LimitsReader(settings) as reader:
         known = [state.pool for state in reader.states()]
         wanted = [pool for pool in known if _is_meant(pool, account, group)]
         if account and group:
-            wanted += [each for each in _by_name(account, group) if each not in wanted]
+            by_name = _by_name(account, group, settings.claude.base_url)
+            wanted += [each for each in by_name if each not in wanted]
         forgotten = reader.forget(wanted)
     if not forgotten:
         raise NotFound(_unknown(account, group, known))
@@ -48,11 +50,12 @@ def _is_meant(pool: "Pool", account: str | None, group: str | None) -> bool:
     return account in names and group in (None, pool.group)
 
 
-def _by_name(account: str, group: str) -> "list[Pool]":
+def _by_name(account: str, group: str, base_url: str) -> "list[Pool]":
     """One that was not used lately is kept all the same, and not listed."""
+    from promptmill.claude.endpoints import clean_url, shown_url  # noqa: PLC0415  # 0.4 s of imports
     from promptmill.limits import Pool  # noqa: PLC0415  # 0.3 s that are not needed without a Redis
 
-    return [Pool(account, group), Pool(rehearsing(account), group)]
+    return [Pool(account, group), Pool(rehearsing(account, shown_url(clean_url(base_url))), group)]
 
 
 def _unknown(account: str | None, group: str | None, known: "list[Pool]") -> str:

@@ -105,8 +105,9 @@ def probe_limits(
         settings.claude.base_url, key, api_version=settings.claude.api_version, workspace=workspace
     )
     stated = by_group(entries, settings, owner)
-    if identify_now(settings.claude.base_url).simulated:
-        owner = rehearsing(owner)
+    endpoint = identify_now(settings.claude.base_url)
+    if endpoint.simulated:
+        owner = rehearsing(owner, endpoint.url)
     return _teach(settings, Probe(owner, workspace, stated, other_limits(entries), None))
 
 

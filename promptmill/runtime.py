@@ -123,7 +123,8 @@ class Runtime:
         if not self.endpoint.simulated:
             return declared
         return tuple(
-            replace(each, account=rehearsing(each.account)) for each in declared or (_simulated_key(),)
+            replace(each, account=rehearsing(each.account, self.endpoint.url))
+            for each in declared or (_simulated_key(),)
         )
 
     def read_keys(self) -> "tuple[Key, ...]":

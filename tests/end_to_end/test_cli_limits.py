@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from promptmill.claude.keys import rehearsing
 from promptmill.limits import BlockingLimiter, Ceilings, Pool, RedisLimiter
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.timeout(180)
 
 GROUP = "claude-haiku-5-5"
 ADMIN = {"ANTHROPIC_ADMIN_KEY": "sk-ant-admin01-CANARY"}
-ROWS = [{"prompt": f"Say something about {number}."} for number in range(400)]
+ROWS = [{"prompt": f"Say something about {number}."} for number in range(1200)]
 LEARN = {"PROMPTMILL_RPM": "", "PROMPTMILL_ITPM": "", "PROMPTMILL_OTPM": ""}
 
 
@@ -28,6 +29,7 @@ class Working:
 
     cli: Any
     run: "subprocess.Popen[str]"
+    account: str
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def working(
         run = cli.start("run", cli.file("rows.jsonl", *ROWS), "-o", "out.jsonl", *words)
         try:
             wait_until(lambda: pool_of(cli, "requests", "learned"), timeout=60)
-            yield Working(cli, run)
+            yield Working(cli, run, rehearsing("default", claude.url))
         finally:
             run.send_signal(signal.SIGTERM)
             run.communicate(timeout=60)
@@ -99,7 +101,7 @@ def test_the_limits_of_a_batch_that_runs_are_those_of_the_server(working: Workin
         "requests": 120, "input_tokens": 200_000, "output_tokens": 40_000,
     }  # fmt: skip
     assert 0 < dimensions["requests"]["used"] <= 240
-    assert pool["account"] == "simulated/default"
+    assert pool["account"] == working.account
     assert pool["held_by"] in ("starting", "requests")
     (waiting,) = document["waiting"]
     assert waiting["batches"][0]["name"] == "mine"
@@ -111,7 +113,7 @@ def test_a_person_reads_it_in_eighty_columns(working: Working) -> None:
     done = working.cli("limits")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{GROUP}, account simulated/default\n")
+    assert done.stdout.startswith(f"{GROUP}, account {working.account}\n")
     assert "requests           120  headers" in done.stdout
     assert "of them handed to workers: mine" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
@@ -120,9 +122,17 @@ def test_a_person_reads_it_in_eighty_columns(working: Working) -> None:
 def test_the_same_figures_come_as_metrics(working: Working) -> None:
     done = working.cli("limits", "--prometheus")
 
-    series = f'promptmill_limit_per_minute{{account="simulated/default",dimension="requests",group="{GROUP}",source="learned"}}'
+    series = f'promptmill_limit_per_minute{{account="{working.account}",dimension="requests",group="{GROUP}",source="learned"}}'
     assert f"{series} 120.0" in done.stdout.splitlines()
     assert "promptmill_limiter_reachable 1.0" in done.stdout.splitlines()
+
+
+def test_an_estimate_meanwhile_goes_by_the_limits_of_that_server(working: Working) -> None:
+    file = working.cli.file("more.jsonl", *ROWS[:10])
+
+    (limits,) = working.cli.json("estimate", file, "--model", GROUP, "--max-tokens", "50")["limits"]
+
+    assert limits["requests"] == 120
 
 
 def test_status_says_which_limit_binds(working: Working) -> None:
@@ -136,7 +146,7 @@ def test_watched_away_from_a_terminal_it_writes_lines_until_ctrl_c(working: Work
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=20)
 
-    assert line.startswith(f"limits account=simulated/default group={GROUP} ")
+    assert line.startswith(f"limits account={working.account} group={GROUP} ")
     assert watching.returncode == 130
     assert said == ""
 
@@ -146,7 +156,7 @@ def test_a_probe_tells_the_running_limiter_what_the_account_allows(working: Work
 
     assert done.returncode == 0, done.stderr
     assert f"{GROUP}                  120       200,000         40,000" in done.stdout
-    assert "Calls of account simulated/default go by these limits from now on." in done.stderr
+    assert f"Calls of account {working.account} go by these limits from now on." in done.stderr
     assert "CANARY" not in done.stdout + done.stderr
     pools = {each["group"]: each for each in working.cli.json("limits")["pools"]}
     assert pools["claude-opus-4.x"]["dimensions"]["output_tokens"] | {"allowed": None, "burst": None} == {
@@ -160,7 +170,7 @@ def test_after_a_probe_the_page_shows_the_group_in_use_and_counts_the_others(wor
 
     page = working.cli("limits").stdout
 
-    assert page.startswith(f"{GROUP}, account simulated/default\n")
+    assert page.startswith(f"{GROUP}, account {working.account}\n")
     assert "claude-opus-4.x" not in page
     assert "Known and never used: " in page
     assert max(len(line) for line in page.splitlines()) <= 80
@@ -247,17 +257,18 @@ def test_limits_that_somebody_taught_are_known_on_any_redis(bare_cli: Any, clean
 
 
 def test_limits_are_forgotten_by_account_and_model_group(bare_cli: Any, clean_redis: str) -> None:
-    pools = [Pool("simulated/research", GROUP), Pool("research", "claude-opus-5"), Pool("other", GROUP)]
+    simulator = "http://127.0.0.1:9"
+    rehearsed = rehearsing("research", simulator)
+    pools = [Pool(rehearsed, GROUP), Pool("research", "claude-opus-5"), Pool("other", GROUP)]
     with BlockingLimiter(lambda: RedisLimiter(clean_redis)) as limiter:
         for pool in pools:
             limiter.teach(pool, Ceilings(50, 100, 200))
 
-        done = bare_cli("limits", "forget", "--account", "research", "--group", GROUP, REDIS_URL=clean_redis)
+        here = {"REDIS_URL": clean_redis, "ANTHROPIC_BASE_URL": f"{simulator}/"}
+        done = bare_cli("limits", "forget", "--account", "research", "--group", GROUP, **here)
 
         assert done.returncode == 0, done.stderr
-        assert (
-            done.stdout == f"Forgotten: {GROUP}, account simulated/research. Its next call begins gently.\n"
-        )
+        assert done.stdout == f"Forgotten: {GROUP}, account {rehearsed}. Its next call begins gently.\n"
         assert [limiter.peek(pool).dimensions[1].limit for pool in pools] == [30_000, 100, 100]
         bare_cli("limits", "forget", REDIS_URL=clean_redis)
         assert [limiter.peek(pool).dimensions[1].limit for pool in pools] == [30_000] * 3

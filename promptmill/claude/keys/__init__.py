@@ -10,6 +10,7 @@ from promptmill.claude.keys.key import (
     Key,
     SourceKind,
     configured_account,
+    is_rehearsing,
     rehearsing,
 )
 from promptmill.claude.keys.ring import PROBE_EVERY, PROBE_PATIENCE, KeyRing, Rest
@@ -35,6 +36,7 @@ __all__ = [
     "configured_account",
     "declared_keys",
     "fetch_token",
+    "is_rehearsing",
     "load_keys",
     "rehearsing",
 ]

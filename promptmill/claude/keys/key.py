@@ -101,14 +101,23 @@ def as_secret(text: str, setting: str, what: str) -> SecretStr:
     return SecretStr(text)
 
 
-def rehearsing(account: str) -> str:
-    """The name under which an account's limits are kept while a simulated Claude answers.
+def rehearsing(account: str, url: str) -> str:
+    """The name under which an account's limits are kept while the simulated Claude at `url` answers.
 
-    What a simulator allows says nothing about the real account, and its buckets are others.
+    What a simulator allows says nothing about the real account, nor about another simulator: each has buckets of its
+    own. `url` is as `Endpoint` has it.
     """
-    return _REHEARSING + account
+    return f"{_REHEARSING}{account}@{url.partition('://')[2]}"
+
+
+def is_rehearsing(name: str) -> bool:
+    """Whether limits that are kept under this name are those of a simulated Claude."""
+    return name.startswith(_REHEARSING)
 
 
 def configured_account(name: str) -> str:
     """The account as a person wrote it, of a name that limits are kept under."""
-    return name.removeprefix(_REHEARSING)
+    if not is_rehearsing(name):
+        return name
+    account = name.removeprefix(_REHEARSING)
+    return account.rpartition("@")[0] or account

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from promptmill.claude.keys import rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import Amounts
 from promptmill.ids import new_id
@@ -81,7 +82,7 @@ def test_a_worker_whose_main_thread_hangs_hands_back_and_ends(start_mill: Start,
         batch = a_batch(mill.database, 5)
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 5, timeout=60)
         _tell(mill, "hang", "hangs")
-        assert worker.wait(30) != 0
+        assert worker.wait(60) != 0
         status = mill.status(batch.id)
     assert status.jobs[JobState.PENDING] + status.jobs[JobState.QUEUED] == 5
     assert status.failures == {"interrupted": 5}
@@ -136,7 +137,7 @@ async def test_a_permit_that_a_worker_never_heard_of_is_given_back(
         mill = start_mill(sqlite_url, claude, PROMPTMILL_WORKER__RECONCILE_S="1")
         mill.start_worker()
         mill.wait_for_end(a_batch(mill.database, 1).id)
-        worker, pool = _only_worker(mill), Pool("simulated/default", GROUP)
+        worker, pool = _only_worker(mill), Pool(rehearsing("default", claude.url), GROUP)
         limiter = RedisLimiter(clean_redis, process=worker)
         await limiter.acquire(pool, Amounts(1, 10, 10), patience=5)
         kept = Keys(pool).permits(worker)

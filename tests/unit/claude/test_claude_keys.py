@@ -258,5 +258,15 @@ def test_a_key_that_cannot_travel_in_a_header_names_its_setting() -> None:
 
 
 def test_what_a_simulator_allows_is_kept_apart_from_the_account_it_stands_for() -> None:
-    assert rehearsing("research") == "simulated/research"
-    assert configured_account("simulated/research") == configured_account("research") == "research"
+    assert rehearsing("research", "http://127.0.0.1:8787") == "simulated/research@127.0.0.1:8787"
+    assert configured_account("simulated/research@127.0.0.1:8787") == "research"
+
+
+def test_each_simulator_has_limits_of_its_own() -> None:
+    assert rehearsing("research", "http://127.0.0.1:8787") != rehearsing("research", "http://127.0.0.1:8788")
+
+
+@pytest.mark.parametrize("account", ["research", "me@example.com", "simulated", "a/b"])
+def test_the_account_of_a_person_is_found_again_in_the_name_of_its_limits(account: str) -> None:
+    assert configured_account(account) == account
+    assert configured_account(rehearsing(account, "https://[::1]:8787/a/proxy")) == account
