@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from producers.audit_checks import Check, Note
+from producers.wording import several
 from promptmill.budgets import dollars
 from promptmill.errors import ConfigurationError
 from promptmill.simulator.process import SimulatorFailed, SimulatorHandle
@@ -136,13 +137,14 @@ def compare_with(reader: Reader, database: Database, batch_id: str) -> Compariso
         compared, not_in_book = compare(book, billed.billed(connection, book.request_ids), batch_id)
         nameless, nameless_nanos = billed.without_request_id(connection, book.since - _SLACK)
         elsewhere = billed.answered_elsewhere(connection, batch_id, book.request_ids)
+        purged, purged_attempts = billed.purged(connection, book.since - _SLACK)
     reader.read_on()
     for number, each in not_in_book:
         _judge(compared, book, number, each)
     return Comparison(
-        checks=tuple(_checks(compared, nameless=nameless, total=total)),
-        notes=tuple(_notes(compared, nameless_nanos=nameless_nanos)),
-        remarks=tuple(_remarks(compared, reader.url, elsewhere)),
+        checks=tuple(_checks(compared, nameless=nameless + purged_attempts, total=total)),
+        notes=tuple(_notes(compared, nameless_nanos=nameless_nanos, purged=purged_attempts)),
+        remarks=(*_remarks(compared, reader.url, elsewhere), *_of_purged(purged, purged_attempts)),
     )
 
 
@@ -227,10 +229,14 @@ def _checks(compared: Compared, *, nameless: int, total: int) -> Iterator[Check]
     yield Check("ledger_total", what, total - lost_nanos, compared.known_nanos, is_money=True)
 
 
-def _notes(compared: Compared, *, nameless_nanos: int) -> Iterator[Note]:
-    count = compared.unknown[0] + compared.strange[0]
+def _notes(compared: Compared, *, nameless_nanos: int, purged: int) -> Iterator[Note]:
+    (count, nanos), (strange, strange_nanos) = compared.unknown, compared.strange
+    if purged and strange:
+        what = "calls billed that no attempt names: of batches purged of everything, or with a lost answer"
+        yield Note("billed_and_purged", what, strange, strange_nanos)
+    else:
+        count, nanos = count + strange, nanos + strange_nanos
     if count:
-        nanos = compared.unknown[1] + compared.strange[1]
         # Set aside is what one call in forty costs more than, so it is told beside the bill, and bounds nothing.
         aside = dollars(compared.set_aside + nameless_nanos)
         what = f"calls billed by the simulator whose answer was lost; {aside} was set aside for such attempts"
@@ -247,3 +253,12 @@ def _remarks(compared: Compared, url: str, elsewhere: int) -> Iterator[str]:
         )
     if compared.before:
         yield f"{compared.before:,} attempts are older than the simulator's book and were not compared"
+
+
+def _of_purged(batches: int, attempts: int) -> Iterator[str]:
+    if attempts:
+        which, were = several(batches, "other batch", "other batches"), "was" if batches == 1 else "were"
+        yield (
+            f"{which} of this database, with {several(attempts, 'attempt')}, {were} purged of everything:"
+            " so many calls more may be billed that no attempt names"
+        )

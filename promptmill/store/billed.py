@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, func, not_, or_, select
 
 from promptmill.store.ledger import OPEN
-from promptmill.store.tables import attempt
+from promptmill.store.tables import attempt, purged_batch
 
 
 class BilledAttempt(NamedTuple):
@@ -54,6 +54,13 @@ def without_request_id(conn: Connection, since: datetime) -> tuple[int, int]:
     )
     count, reserved = conn.execute(found).one()
     return count, int(reserved or 0)
+
+
+def purged(conn: Connection, since: datetime) -> tuple[int, int]:
+    """Rehearsals purged of everything, or about to be, that ended since then: how many, and the attempts they had."""
+    found = select(func.count(), func.sum(purged_batch.c.attempts)).where(purged_batch.c.ended_at >= since)
+    batches, attempts = conn.execute(found).one()
+    return batches, int(attempts or 0)
 
 
 def _begins_so(request_ids: str) -> ColumnElement[bool]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     delete,
     false,
     func,
+    insert,
     not_,
     or_,
     select,
@@ -35,7 +36,7 @@ from promptmill.store import batches, control
 from promptmill.store.batches import BatchRow
 from promptmill.store.columns import json_text
 from promptmill.store.rowsets import among
-from promptmill.store.tables import attempt, batch, batch_count, job, prompt, reply
+from promptmill.store.tables import attempt, batch, batch_count, job, prompt, purged_batch, reply
 
 PURGED = "purged"
 """The batch option that names what is gone."""
@@ -108,6 +109,8 @@ def begin(conn: Connection, batch_id: str, parts: frozenset[Part]) -> BatchRow:
         # A hash of a short text can be guessed, so it goes with the text.
         values |= {"shared": {}, "content_hash": None, "template": None}
     conn.execute(update(batch).where(batch.c.id == batch_id).values(values))
+    if Part.EVERYTHING in parts and row.simulated:
+        _keep_number_of_calls(conn, row)
     return batches.get(conn, batch_id)
 
 
@@ -135,6 +138,13 @@ def finish(conn: Connection, batch_id: str, parts: frozenset[Part], now: datetim
     if under_way:
         options[PURGING] = sorted(under_way)
     conn.execute(update(batch).where(batch.c.id == batch_id).values(options=options, purged_at=now))
+
+
+def _keep_number_of_calls(conn: Connection, row: BatchRow) -> None:
+    """Before the first of them goes, and once, because a purge that broke off begins again; the batch is locked."""
+    if conn.scalar(select(purged_batch.c.id).where(purged_batch.c.id == row.id)) is None:
+        values = {"id": row.id, "attempts": row.attempts, "ended_at": row.ended_at}
+        conn.execute(insert(purged_batch).values(values))
 
 
 def _is_gone(part: Part) -> ColumnElement[bool]:

@@ -148,6 +148,19 @@ class BatchCount(Row, table=True):
     number: int = Field(sa_type=BigInteger)
 
 
+class PurgedBatch(Row, table=True):
+    """A rehearsal that was purged of everything: how many calls may stand in a simulator's book that no attempt names.
+
+    Nothing else is kept of it, and of real batches nothing at all.
+    """
+
+    __tablename__ = "purged_batch"
+
+    id: str = Field(primary_key=True)
+    attempts: int = Field(sa_type=BigInteger)
+    ended_at: datetime = Field(sa_type=UTCDateTime)
+
+
 class Job(Row, table=True):
     """One Prompt to be answered once. Narrow, because the dispatcher scans it.
 
@@ -337,5 +350,6 @@ prompt: Table = METADATA.tables["prompt"]
 reply: Table = METADATA.tables["reply"]
 attempt: Table = METADATA.tables["attempt"]
 worker: Table = METADATA.tables["worker"]
+purged_batch: Table = METADATA.tables["purged_batch"]
 schedule: Table = METADATA.tables["schedule"]
 schedule_run: Table = METADATA.tables["schedule_run"]

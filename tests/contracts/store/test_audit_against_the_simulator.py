@@ -4,19 +4,22 @@ import http.client
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from producers.audit_ledger import Comparison, Reader, compare_with
+from promptmill import retention
+from promptmill.clock import SystemClock
 from promptmill.errors import ConfigurationError
 from promptmill.pricing import price_of
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.store import jobs
 from promptmill.store.batches import BatchRow
 from promptmill.store.jobs import Completion
+from promptmill.store.purging import Part
 from promptmill.testing import MODEL, simulated_claude
 from promptmill.usage import Usage
 
@@ -155,6 +158,53 @@ def test_calls_of_another_batch_are_theirs_and_it_is_said(world: Any, claude: Si
 
     assert _broken(comparison) == {}
     assert "also answered 1 other" in comparison.remarks[0]
+
+
+def test_calls_of_a_batch_that_was_purged_of_everything_are_allowed_for(
+    world: Any, claude: SimulatorHandle
+) -> None:
+    world.now = datetime.now(UTC)
+    made, purged = world.batch(1), world.batch(1)
+    _record(world, made, *_call(claude))
+    request_id, cost = _call(claude)
+    _record(world, purged, request_id, cost)
+    _purge(world, purged)
+
+    comparison = _compared(world, made, claude)
+
+    assert _broken(comparison) == {}
+    assert [(each.name, each.count, each.nanos) for each in comparison.notes] == [
+        ("billed_and_purged", 1, cost)
+    ]
+    assert "1 other batch of this database, with 1 attempt, was purged" in comparison.remarks[-1]
+
+
+def test_a_call_more_than_a_purged_batch_had_is_found(world: Any, claude: SimulatorHandle) -> None:
+    world.now = datetime.now(UTC)
+    made, purged = world.batch(1), world.batch(1)
+    _record(world, made, *_call(claude))
+    _record(world, purged, *_call(claude))
+    _purge(world, purged)
+    _call(claude)
+
+    assert _broken(_compared(world, made, claude)) == {"ledger_without_attempt": (1, 2)}
+
+
+def test_a_batch_purged_before_the_book_was_begun_allows_for_nothing(
+    world: Any, claude: SimulatorHandle
+) -> None:
+    world.now = datetime.now(UTC) - timedelta(hours=1)
+    made, purged = world.batch(1), world.batch(1)
+    _record(world, purged, *_call(claude))
+    _purge(world, purged)
+    _record(world, made, *_call(claude))
+
+    assert _broken(_compared(world, made, claude)) == {"ledger_without_attempt": (0, 1)}
+
+
+def _purge(world: Any, made: BatchRow) -> None:
+    everything = frozenset({Part.EVERYTHING})
+    retention.purge(world.database, world.row(made), everything, clock=SystemClock(), sleep=lambda _: None)
 
 
 def test_what_is_older_than_the_book_is_not_compared_and_it_is_said(

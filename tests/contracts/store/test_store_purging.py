@@ -17,7 +17,7 @@ from promptmill.retention import Retention
 from promptmill.states import JobState
 from promptmill.store import batches, failures, jobs, ledger, purging, results, retrying
 from promptmill.store.purging import Part
-from promptmill.store.tables import METADATA, job, reply
+from promptmill.store.tables import METADATA, job, purged_batch, reply
 from promptmill.usage import Usage
 from promptmill.webhooks import Secrets
 from workers.notices import Herald
@@ -86,6 +86,17 @@ def test_everything_leaves_no_row_of_the_batch_and_touches_no_other(world: Any) 
         assert made.id not in repr(conn.execute(select(job)).all())
         assert len(list(results.iterate(conn, other.id))) == 2
     world.assert_adds_up(other)
+
+
+def test_of_a_rehearsal_purged_of_everything_the_number_of_its_calls_stays_and_of_a_real_batch_nothing(
+    world: Any,
+) -> None:
+    rehearsal, real = ended_batch(world), world.batch(1, simulated=False)
+    world.complete(*world.running(real))
+    for made in (rehearsal, world.row(real)):
+        purge(world, made, Part.EVERYTHING)
+    with world.database.read() as conn:
+        assert conn.execute(select(purged_batch)).all() == [(rehearsal.id, 2, rehearsal.ended_at)]
 
 
 def test_what_runs_is_refused(world: Any) -> None:
