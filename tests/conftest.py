@@ -65,12 +65,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., None]:
-    """`wait_until(predicate, timeout=10.0)`: returns when the predicate is true, fails when it never is.
+    """`wait_until(predicate, timeout=30.0)`: returns when the predicate is true, fails when it never is.
 
     Where others keep the machine busy, what a short sleep took too long is not counted, up to `timeout` once more.
     """
 
-    def wait(predicate: Callable[[], object], timeout: float = 10.0) -> None:
+    def wait(predicate: Callable[[], object], timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout
         latest = deadline + timeout
         while not predicate():

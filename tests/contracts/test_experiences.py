@@ -136,7 +136,7 @@ async def test_a_round_that_hangs_does_not_hold_up_the_end(
 
     monkeypatch.setattr(Database, "read", hang)
     experiences.start()
-    assert hangs.wait(10)
+    assert hangs.wait(60)
     try:
         async with asyncio.timeout(10):
             await asyncio.to_thread(experiences.stop)

@@ -135,7 +135,7 @@ def test_a_thread_that_waits_when_another_leaves_the_block_is_turned_away(
             waiting = threads.submit(limiter.permit(POOL, CALL, patience=30).__enter__)
             wait_until(lambda: (state := limiter.peek(POOL)).in_flight or state.waiting)
         with pytest.raises(LimitReached, match="closed"):
-            waiting.result(timeout=5)
+            waiting.result(timeout=30)
     with open_limiter(ceilings) as again:
         assert again.peek(POOL).in_flight == 0
 

@@ -151,7 +151,7 @@ async def test_a_limiter_used_as_a_block_beats_by_itself(
     monkeypatch.setattr(limiter_module, "BEAT_EVERY", 0.01)
     async with limiter as opened:
         await opened.acquire(POOL, CALL, patience=1)
-        await asyncio.wait_for(thrice.wait(), timeout=5)
+        await asyncio.wait_for(thrice.wait(), timeout=30)
     ended = beats
     await asyncio.sleep(0.05)
     assert beats == ended

@@ -91,7 +91,7 @@ def _requested(app: Celery) -> Any:
     with app.connection_for_read() as connection:
         assert isinstance(connection, Connection)
         with app.amqp.TaskConsumer(connection, on_message=taken.append):
-            connection.drain_events(timeout=5)
+            connection.drain_events(timeout=30)
         (message,) = taken
         message.ack()
         return Request(message, app=app, task=app.tasks[ANSWER_TASK])

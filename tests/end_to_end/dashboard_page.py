@@ -37,7 +37,7 @@ class Served:
     def ask(self, method: str, path: str, document: object = None, **headers: str) -> Answer:
         """Ask without a browser; underscores in names of headers stand for hyphens."""
         place = urlsplit(self.url)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port or 0, timeout=20)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port or 0, timeout=60)
         body = None if document is None else json.dumps(document)
         sent = {"Content-Type": "application/json"} if body else {}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -64,7 +64,7 @@ def served(cli: Any, *words: str, **extra: str) -> Iterator[Served]:
     try:
         yield Served(address_of(process), database)
         process.terminate()
-        assert process.wait(10) == 0, process.stderr.read()
+        assert process.wait(60) == 0, process.stderr.read()
         assert "Warning" not in process.stderr.read()
     finally:
         process.kill()

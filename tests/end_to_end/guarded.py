@@ -111,7 +111,7 @@ class Programs:
             process.terminate()
         for process in self.running.values():
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

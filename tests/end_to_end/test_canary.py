@@ -297,7 +297,7 @@ def fetched(port: int, path: str, login: str, written: Written, whose: str) -> b
     """Whether there is such a page; what it says is kept."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": login})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             written.add(f"{whose} {path}", answer.read() + str(answer.headers).encode())
     except urllib.error.HTTPError as error:
         with error:

@@ -39,7 +39,7 @@ def cold_worker(cli: Any) -> Iterator[None]:
         yield
     finally:
         worker.terminate()
-        assert worker.wait(30) == 0, (cli.folder / "worker.log").read_text()
+        assert worker.wait(60) == 0, (cli.folder / "worker.log").read_text()
 
 
 def test_a_worker_and_every_command_begin_cold_and_give_no_warning(

@@ -41,7 +41,7 @@ def standing(cli: Any, *words: str, **extra: str) -> Iterator[subprocess.Popen[s
 
 def get(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return str(answer.read().decode())
     except OSError:
         return ""

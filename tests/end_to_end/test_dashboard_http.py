@@ -278,7 +278,7 @@ def raw(page: Served, line: bytes, headers: dict[bytes, bytes], body: bytes) -> 
     sent = {b"Host": f"{host}:{port}".encode(), b"Origin": page.url.encode(), b"Connection": b"close"}
     sent |= {b"Content-Length": b"%d" % len(body), **headers}
     lines = [line + b" HTTP/1.1", *(b"%s: %s" % each for each in sent.items()), b"", body]
-    with socket.create_connection((host, int(port)), timeout=10) as open_line:
+    with socket.create_connection((host, int(port)), timeout=30) as open_line:
         open_line.sendall(b"\r\n".join(lines))
         with open_line.makefile("rb") as told:
             return told.readline()
@@ -306,7 +306,7 @@ def test_what_cannot_be_done_is_told_in_a_sentence(guarded: Served) -> None:
 def test_a_stream_ends_when_its_reader_signs_out(guarded: Served) -> None:
     ours = signed_in(guarded)
     host, port = guarded.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line, line.makefile("rb") as told:
+    with socket.create_connection((host, int(port)), timeout=30) as line, line.makefile("rb") as told:
         line.sendall(
             f"GET /api/live HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {ours['Cookie']}\r\nConnection: close\r\n\r\n".encode()
         )

@@ -48,7 +48,7 @@ class Flower:
             token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refusal:
             with refusal:
@@ -193,7 +193,7 @@ def test_only_its_health_is_told_without_a_password(flower: Flower) -> None:
 def test_a_password_that_flower_cannot_compare_gets_no_traceback(flower: Flower) -> None:
     request = urllib.request.Request(f"{flower.url}/tasks")
     request.add_header("Authorization", f"Basic {base64.b64encode('ü:ü'.encode()).decode()}")
-    with pytest.raises(urllib.error.HTTPError) as refusal, urllib.request.urlopen(request, timeout=10):
+    with pytest.raises(urllib.error.HTTPError) as refusal, urllib.request.urlopen(request, timeout=30):
         pass
     with refusal.value as answer:
         assert "Traceback" not in answer.read().decode()
@@ -313,4 +313,4 @@ def _celery(
         yield
     finally:
         process.send_signal(ends_by)
-        assert process.wait(20) == (-ends_by if ends_by is signal.SIGKILL else 0)
+        assert process.wait(60) == (-ends_by if ends_by is signal.SIGKILL else 0)

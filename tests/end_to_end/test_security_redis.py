@@ -155,7 +155,7 @@ def test_without_a_name_and_a_password_nobody_comes_in(redis: GuardedRedis) -> N
 
 def _is_up(port: int, path: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -50,7 +50,7 @@ def test_it_is_ended_by_signals(popen: Popen, number: signal.Signals, tmp_path: 
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
         process.send_signal(number)
-        assert process.wait(20) == -number
+        assert process.wait(60) == -number
         assert process.poll() == -number
         with pytest.raises(ProcessLookupError):
             os.kill(process.pid, 0)

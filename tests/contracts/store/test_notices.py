@@ -244,7 +244,7 @@ def test_what_is_owed_for_the_first_time_goes_before_what_was_tried(world: Any) 
 def test_a_receiver_that_does_not_answer_holds_up_no_other_notice(world: Any) -> None:
     for number in range(6):
         finished(world, notify_url=f"{URL}/{number}")
-    all_wait = threading.Barrier(6, timeout=10)
+    all_wait = threading.Barrier(6, timeout=60)
 
     def waits_for_the_others(_message: Message, **_: Any) -> Delivery:
         all_wait.wait()

@@ -80,7 +80,7 @@ class RedisServer:
         }
         words = [word for name, value in given.items() for word in (f"--{name}", value)]
         self.process = subprocess.Popen([find_server(), *words], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < deadline, "the Redis did not start"
             time.sleep(0.01)
@@ -100,7 +100,7 @@ class RedisServer:
         """A second server that has everything this one has."""
         other = RedisServer(folder).start(replicaof=f"127.0.0.1 {self.port}")
         with other.client() as client:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while client.info("replication")["master_link_status"] != "up":
                 assert time.monotonic() < deadline, "the replica did not come up"
                 time.sleep(0.02)

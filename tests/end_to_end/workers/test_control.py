@@ -101,7 +101,7 @@ def test_a_cancel_lets_what_runs_finish_and_be_recorded(start_mill: Start, postg
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 10, timeout=60)
         handle(mill, made).cancel()
         claude.set_scenario()
-        status = mill.wait_for_end(made.id, timeout=10)
+        status = mill.wait_for_end(made.id, timeout=30)
         assert status.jobs[JobState.SUCCEEDED] == claude.ledger()["served"]["answers"] == 10
         assert status.jobs[JobState.CANCELED] == 90
         assert status.batch.cost_nanos == claude.ledger()["billed"]["cost_nanos"]

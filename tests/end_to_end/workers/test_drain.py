@@ -45,7 +45,7 @@ def test_a_second_signal_hands_the_running_jobs_back_at_once(
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(1)
         worker.send_signal(number)
-        worker.wait(30)  # the calls would never end
+        worker.wait(60)  # the calls would never end
         status = mill.status(batch.id)
     assert status.jobs[JobState.PENDING] + status.jobs[JobState.QUEUED] == 60
     assert status.jobs[JobState.RUNNING] == 0
@@ -64,7 +64,7 @@ def test_restarting_all_workers_one_by_one_loses_nothing_and_repeats_nothing(
         mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.SUCCEEDED] >= 20, timeout=60)
         for worker in old:
             worker.terminate()
-            assert worker.wait(30) == 0
+            assert worker.wait(60) == 0
             mill.start_worker()
         status = mill.wait_for_end(batch.id, timeout=90)
         billed = claude.ledger()

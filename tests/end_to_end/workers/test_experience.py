@@ -44,7 +44,7 @@ def test_a_new_worker_reserves_what_others_have_learned_from_its_first_call_on(
         worker = mill.start_worker()
         mill.wait_for_end(first.id)
         worker.terminate()
-        worker.wait(20)
+        worker.wait(60)
 
         second = of_template(mill.database, 5, "What was")
         mill.start_worker()

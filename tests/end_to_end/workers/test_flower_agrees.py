@@ -63,7 +63,7 @@ class _States:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         request.add_header("Authorization", f"Basic {base64.b64encode(LOGIN.encode()).decode()}")
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 text: str = answer.read().decode()
                 return text
         except OSError:
@@ -85,4 +85,4 @@ def _flower(mill: Any) -> Iterator[_States]:
         yield _States(port)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

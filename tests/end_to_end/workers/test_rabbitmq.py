@@ -160,7 +160,7 @@ def test_sigterm_gives_back_what_waits_and_finishes_what_was_sent(
         worker = mill.start_worker()
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 10, timeout=60)
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
         assert mill.status(batch.id).jobs[JobState.RUNNING] == 0
         mill.start_worker()
         assert mill.wait_for_end(batch.id).jobs[JobState.SUCCEEDED] == 60

@@ -26,7 +26,7 @@ def cap(organization: str | None = None, form: str = "enforced") -> dict[str, An
 
 def wait_for_pause(mill: Any, of: BatchRow) -> BatchRow:
     mill.wait_until(lambda: mill.status(of.id).batch.state == "paused", timeout=30)
-    mill.wait_until(lambda: mill.status(of.id).jobs[JobState.RUNNING] == 0, timeout=10)
+    mill.wait_until(lambda: mill.status(of.id).jobs[JobState.RUNNING] == 0, timeout=30)
     row: BatchRow = mill.status(of.id).batch
     return row
 

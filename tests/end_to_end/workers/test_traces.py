@@ -80,7 +80,7 @@ def test_a_job_is_one_trace_from_its_submission_to_its_outcome(
         refused = a_batch(mill.database, [a_prompt(f"Say {WORD}", model="claude-of-nowhere")])
         mill.wait_for_end(refused.id)
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
 
     answered, failed = sorted(collector.traces().values(), key=len, reverse=True)
     names = [each.name for each in sorted(answered, key=lambda each: each.start_time_unix_nano)]

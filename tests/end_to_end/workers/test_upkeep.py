@@ -73,7 +73,7 @@ def test_the_end_is_told_texts_are_encrypted_and_old_answers_go_by_themselves(
         answers = [result.text for result in batch.results()]
         assert all(answers)
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
         mill.start_worker(PROMPTMILL_RETENTION__ANSWERS_DAYS="0")
         mill.wait_until(lambda: gone(batch.status().batch.options) == {Part.ANSWERS}, timeout=30)
         mill.wait_until(lambda: batch.status().batch.purged_at, timeout=30)

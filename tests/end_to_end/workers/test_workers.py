@@ -65,7 +65,7 @@ def test_sigterm_finishes_what_was_sent_and_hands_the_rest_back(start_mill: Star
         worker.terminate()
         mill.wait_until(lambda: not mill.is_led(), timeout=30)
         claude.set_scenario()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
         status = mill.status(batch.id)
         assert status.jobs[JobState.RUNNING] == 0
         assert status.jobs[JobState.SUCCEEDED] == claude.ledger()["served"]["answers"] == 20
@@ -115,7 +115,7 @@ def test_a_wrong_key_pauses_the_batch_with_the_reason_and_loses_nothing(
         mill.wait_until(lambda: mill.status(batch.id).batch.state == "paused", timeout=60)
         assert "default" in str(mill.status(batch.id).batch.reason)
         worker.terminate()
-        worker.wait(30)
+        worker.wait(60)
         mill.wait_until(lambda: mill.status(batch.id).jobs[JobState.PENDING] == 10)
         with mill.database.begin() as connection:
             control.resume(connection, batch.id, SystemClock().now())
@@ -174,7 +174,7 @@ def test_a_worker_signs_in_and_signs_off(start_mill: Start, sqlite_url: str) -> 
         mill.wait_for_end(batch.id)
         assert live() == 1
         worker.terminate()
-        worker.wait(30)
+        worker.wait(60)
         assert live() == 0
 
 
@@ -185,7 +185,7 @@ def test_sigquit_hands_the_running_jobs_back_at_once(start_mill: Start, sqlite_u
         worker = mill.start_worker()
         mill.wait_until(lambda: claude.ledger()["in_flight"] == 5, timeout=60)
         worker.send_signal(signal.SIGQUIT)
-        worker.wait(20)
+        worker.wait(60)
         status = mill.status(batch.id)
     assert status.jobs[JobState.PENDING] + status.jobs[JobState.QUEUED] == 5
     assert status.failures == {"interrupted": 5}

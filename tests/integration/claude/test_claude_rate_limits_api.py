@@ -29,7 +29,7 @@ def claude() -> Iterator[SimulatorHandle]:
 def ask(
     url: str, *, key: str = ADMIN, version: str = NEWEST, workspace: str | None = None
 ) -> list[RateLimitGroup]:
-    return list(fetch_rate_limits(url, SecretStr(key), api_version=version, workspace=workspace, timeout=10))
+    return list(fetch_rate_limits(url, SecretStr(key), api_version=version, workspace=workspace, timeout=30))
 
 
 @pytest.mark.parametrize("version", [NEWEST, OLDER])

@@ -51,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def serve_all_slots(client: Any) -> None:
-    assigned, deadline = False, time.monotonic() + 10
+    assigned, deadline = False, time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             if not assigned:

@@ -16,7 +16,7 @@ def test_a_worker_takes_only_what_it_can_begin(start_worker: Start, subject: str
     worker = start_worker(4)
     worker.send("pass_gate", subject, times=12)
     wait_until(lambda: len(worker.notes(f"{subject}:begun")) == 4)
-    worker.app.control.ping([f"{worker.queue}@test"], timeout=5, limit=1)
+    worker.app.control.ping([f"{worker.queue}@test"], timeout=30, limit=1)
     assert len(worker.notes(f"{subject}:begun")) == 4
     assert worker.waiting() == 8
     worker.open_gate(subject)

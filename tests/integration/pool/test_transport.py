@@ -61,7 +61,7 @@ class Taker:
         message.ack()
 
     def turn(self) -> None:
-        self.connection.drain_events(timeout=5)
+        self.connection.drain_events(timeout=30)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def send(simulator: SimulatorHandle) -> Callable[..., Got]:
         path: str = "/v1/messages", body: object = None, *, method: str = "POST", **headers: str | None
     ) -> Got:
         named = HEADERS | {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection(urlsplit(simulator.url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(simulator.url).netloc, timeout=30)
         try:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             connection.request(

@@ -29,7 +29,7 @@ def of(code: str, folder: Path) -> Companion:
 
 def look_until(companion: Companion, said: list[str], condition: Callable[[], bool]) -> None:
     for _ in range(10):
-        companion.child.process.wait(10)
+        companion.child.process.wait(60)
         companion.look_after(said.append)
         if condition():
             return

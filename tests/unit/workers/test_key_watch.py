@@ -75,7 +75,7 @@ async def watch(place: Place) -> AsyncIterator[Watch]:
 @pytest.fixture
 def until(wait_until: Callable[..., None]) -> Until:
     async def wait(condition: Callable[[], object]) -> None:
-        await apart(lambda: wait_until(condition, timeout=10))
+        await apart(lambda: wait_until(condition, timeout=30))
 
     return wait
 
@@ -233,7 +233,7 @@ async def test_an_endless_wait_for_a_file_holds_up_nothing() -> None:
     release = threading.Event()
 
     def hanging() -> Any:
-        release.wait(10)
+        release.wait(60)
         raise ConfigurationError("gone", setting="X")
 
     kept = Key("main", SecretStr("one"), "default")

@@ -126,7 +126,7 @@ def test_a_process_that_hangs_ends_even_if_its_last_acts_fail() -> None:
     ill = Ill(turning=False)
     watchdog = ill.watched(judge=Judge(deaf_after=3600, hung_after=0.1))
     watchdog.start()
-    assert ill.left.wait(5)
+    assert ill.left.wait(30)
     watchdog.stand_down()
     assert ill.acts[:2] == ["abandon", "leave"]
 
@@ -137,7 +137,7 @@ def test_a_process_that_hangs_ends_even_if_its_last_acts_do_not(monkeypatch: pyt
     watchdog = ill.watched(judge=Judge(deaf_after=3600, hung_after=0.1), end=forever.wait)
     watchdog.abandon = forever.wait
     watchdog.start()
-    assert ill.left.wait(5)
+    assert ill.left.wait(30)
     watchdog.stand_down()
     forever.set()
 
@@ -146,7 +146,7 @@ def test_where_a_drain_stands_still_the_process_is_ended_without_it() -> None:
     ill = Ill()
     watchdog = ill.watched(end=lambda: (ill.acts.append("end"), watchdog.stand_down()))
     watchdog.start()
-    assert ill.left.wait(5)
+    assert ill.left.wait(30)
     assert ill.acts == ["restart", "restart", "end", "abandon", "leave"]
 
 
@@ -157,7 +157,7 @@ def test_a_drain_that_has_calls_in_flight_gets_their_time(wait_until: Callable[.
     wait_until(lambda: "end" in ill.acts)
     assert not ill.left.wait(0.6)  # twice as long as nothing may move without a call
     ill.on_hand = 0
-    assert ill.left.wait(5)
+    assert ill.left.wait(30)
 
 
 def test_a_worker_that_was_told_to_take_no_jobs_is_not_deaf() -> None:
