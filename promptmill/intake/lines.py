@@ -6,7 +6,8 @@
   that bear the name of a request field (`model`, `max_tokens`, `system` …) are that.
 
 Nothing is dropped: what is not part of the request is kept as the row's `source` and comes back with the
-result.
+result. What was most likely meant for the request and is not part of it (`temprature`, a `prompt` beside
+`messages`) is a fault.
 """
 
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 from promptmill.catalogue import Catalogue
 from promptmill.errors import InvalidInput
+from promptmill.intake.fieldnames import HARMLESS, REQUEST_FIELDS, ROW_FIELDS, refuse_slips
 from promptmill.intake.openai import is_openai_line, translate
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.templates import Template
@@ -25,15 +27,9 @@ from promptmill.prompts import Prompt
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _OPENAI_FIELDS = frozenset({"custom_id", "method", "url", "body"})
 _ANTHROPIC_FIELDS = frozenset({"custom_id", "params"})
-# The fields of a Messages request (claude-api.md, 2.1), those of the beta and the retired ones with them.
-_REQUEST_FIELDS = frozenset(
-    {
-        "model", "max_tokens", "messages", "system", "stop_sequences", "stream", "metadata", "thinking",
-        "output_config", "tools", "tool_choice", "cache_control", "service_tier", "inference_geo", "speed",
-        "container", "diagnostics", "context_management", "mcp_servers", "fallbacks", "temperature", "top_p",
-        "top_k",
-    }
-)  # fmt: skip
+_PROMPT = frozenset({"prompt"})
+_QUESTIONS = _PROMPT | {"messages"}
+_OF_PARAMS = REQUEST_FIELDS - HARMLESS - _QUESTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +59,16 @@ class LineReader:
         if isinstance(row, InvalidInput):
             raise row
         if isinstance(row, Prompt):
-            return Draft(None, _without_false_stream(plain(row.body)), None)
+            return Draft(None, _passed_on(row.body), None)
         if isinstance(row, str):
             row = {"prompt": row}
         if not isinstance(row, Mapping):
             raise InvalidInput("not an object")
         custom_id = _custom_id(row)
+        if self._template is None:
+            _refuse_what_is_not_read(row)
         if _is_anthropic_line(row):
-            return Draft(
-                custom_id, _without_false_stream(plain(row["params"])), _rest(row, _ANTHROPIC_FIELDS)
-            )
+            return Draft(custom_id, _passed_on(row["params"]), _rest(row, _ANTHROPIC_FIELDS))
         if is_openai_line(row):
             return Draft(custom_id, self._translated(row), _rest(row, _OPENAI_FIELDS))
         return Draft(custom_id, self._asked(row), plain(row))
@@ -87,8 +83,8 @@ class LineReader:
     def _asked(self, row: Mapping[str, Any]) -> dict[str, Any]:
         if self._template is not None:
             return _question(self._template.render(row), "template")
-        own = {name: plain(row[name]) for name in row if name in _REQUEST_FIELDS}
-        if "messages" in own:
+        own = {name: plain(row[name]) for name in row if name in REQUEST_FIELDS}
+        if own.get("messages") is not None or ("messages" in own and row.get("prompt") is None):
             return own
         if "prompt" not in row:
             raise InvalidInput(
@@ -99,6 +95,24 @@ class LineReader:
         return own | _question(plain(row["prompt"]), "prompt")
 
 
+def _refuse_what_is_not_read(row: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a field that was meant for the request, and would be kept as data instead."""
+    refuse_slips(row, ROW_FIELDS, or_else="call data of your own something less alike")
+    params = row.get("params")
+    if isinstance(params, Mapping) and ("custom_id" in row or not REQUEST_FIELDS.isdisjoint(params)):
+        if misplaced := [name for name in row if name in _OF_PARAMS and name not in params]:
+            raise InvalidInput("not read beside `params`; put it into them", field=misplaced[0])
+        whole, unread = "params", _QUESTIONS
+    elif is_openai_line(row):
+        whole, unread = "body", _QUESTIONS
+    else:
+        whole, unread = "messages", _PROMPT
+    if row.get(whole) is None:  # a gap in a table
+        return
+    if beside := [name for name in row if name in unread and row[name] is not None]:
+        raise InvalidInput(f"stands beside `{whole}`, and only one of them is read", field=beside[0])
+
+
 def _question(content: Any, field: str) -> dict[str, Any]:
     if not isinstance(content, str | list):
         raise InvalidInput("neither text nor a list of blocks", field=field)
@@ -107,7 +121,9 @@ def _question(content: Any, field: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
 
 
-def _without_false_stream(body: dict[str, Any]) -> dict[str, Any]:
+def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
+    refuse_slips(params, REQUEST_FIELDS)
+    body: dict[str, Any] = plain(params)
     # A body says nothing of streaming: the client decides that call by call.
     if body.get("stream", True) is False:
         del body["stream"]

@@ -18,6 +18,7 @@ from promptmill.estimates import Length, ceiling_of, measure, start_factor
 from promptmill.experience import template_of
 from promptmill.intake.checks import Checks, check_window
 from promptmill.intake.faults import Faults
+from promptmill.intake.fieldnames import REQUEST_FIELDS, refuse_slips
 from promptmill.intake.forecast import Expected, ExperienceOf, Forecast, Shape, forecast, nothing_known
 from promptmill.intake.jsonlines import Row
 from promptmill.intake.lines import LineReader
@@ -105,6 +106,7 @@ class Surveyor:
 
     def __post_init__(self) -> None:
         options = self.options
+        refuse_slips(options.params, REQUEST_FIELDS)
         self._usual = options.request_fields()
         self._reader = LineReader(options, self.catalogue)
         self._checks = Checks(

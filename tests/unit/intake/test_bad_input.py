@@ -16,6 +16,7 @@ from promptmill.intake.admit import survey
 from promptmill.intake.faults import Faults, InvalidRows
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.survey import Survey
+from promptmill.prompts import Prompt
 from promptmill.states import Lane
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -181,6 +182,16 @@ def test_what_a_line_lacks_at_its_end_is_missed_there(tmp_path: Path, ending: st
         ('{"messages": [{"role": "user"}]}', "messages[0].content", "neither text nor"),
         ('{"custom_id": "a", "params": {"max_tokens": 5}}', "messages", "missing"),
         ('{"custom_id": "a", "params": {"messages": [], "top_p": 1}}', "top_p", "removed in API version"),
+        ('{"prompt": "a", "temprature": 1}', "temprature", "no such field; did you mean temperature?"),
+        ('{"messages": [], "max_token": 5}', "max_token", "did you mean max_tokens?"),
+        ('{"promt": "a"}', "promt", "did you mean prompt?"),
+        ('{"custom_id": "a", "params": {"max_token": 5}}', "max_token", "did you mean max_tokens?"),
+        ('{"prompt": "a", "messages": []}', "prompt", "stands beside `messages`"),
+        ('{"prompt": "a", "custom_id": "a", "params": {}}', "prompt", "stands beside `params`"),
+        ('{"prompt": "a", "params": {"max_tokens": 5}}', "prompt", "stands beside `params`"),
+        ('{"max_tokens": 5, "custom_id": "a", "params": {}}', "max_tokens", "put it into them"),
+        ('{"max_token": 5, "custom_id": "a", "params": {}}', "max_token", "did you mean max_tokens?"),
+        ('{"prompt": "a", "custom_id": "a", "body": {}, "url": "/"}', "prompt", "stands beside `body`"),
     ],
 )
 def test_a_fault_names_line_and_field(
@@ -190,6 +201,22 @@ def test_a_fault_names_line_and_field(
     fault = fault_of(path)
     assert place_of(fault) == (path, 2, field)
     assert why in str(fault)
+
+
+def test_a_slip_in_a_field_says_what_to_do_with_data_of_ones_own() -> None:
+    assert str(fault_of([{"custom_id": "e1", "prompt": "x", "systm": "be brief"}])).endswith(
+        "line 1, field systm: there is no such field; did you mean system? "
+        "(call data of your own something less alike)"
+    )
+
+
+def test_a_slip_in_the_fields_for_all_rows_is_said_before_they_are_read() -> None:
+    fault = fault_of([], params={"max_token": 5})
+    assert (fault.field, fault.why) == ("max_token", "there is no such field; did you mean max_tokens?")
+
+
+def test_a_slip_in_a_prompt_from_python_is_a_fault_as_well() -> None:
+    assert fault_of([Prompt({**HELLO, "systm": "be brief"})]).field == "systm"
 
 
 def test_a_model_must_come_from_somewhere(write: Callable[..., Path]) -> None:

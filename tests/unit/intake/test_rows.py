@@ -331,9 +331,37 @@ def test_the_fields_of_a_plain_row_that_are_request_fields_win_over_the_options(
     assert row.source["age"] == 3
 
 
+def test_fields_that_are_merely_alike_are_data_of_the_users_own() -> None:
+    own = {"models": 2, "message": "m", "customer_id": "c", "model_a": "x", "prompt2": "y", "mode": "fast"}
+    own |= {"question": "q", "answer": "a", "seed": 7, "meta_data": {}, "container_id": "z", "x" * 5_000: 1}
+    _, [row], [body] = read([{"prompt": "a", **own}])
+    assert row.source == {"prompt": "a", **own}
+    assert sorted(body) == ["max_tokens", "messages", "model"]
+
+
+def test_a_field_alike_is_no_slip_where_the_one_it_resembles_is_there_too() -> None:
+    _, [row], _ = read([{"prompt": "a", "Prompt": "the title", "system": "s", "systm": 1}])
+    assert row.source is not None
+    assert row.source["Prompt"] == "the title"
+
+
+def test_a_gap_in_the_messages_of_a_table_leaves_the_prompt() -> None:
+    assert texts_of([{"prompt": "a", "messages": None}]) == ["a"]
+    assert texts_of([{"prompt": None, "messages": [{"role": "user", "content": "b"}]}]) == ["b"]
+
+
+def test_what_params_have_may_be_noted_beside_them() -> None:
+    params = {"model": "claude-opus-5", "messages": [{"role": "user", "content": "x"}]}
+    line = {"custom_id": "a", "params": params, "model": "opus", "metadata": {"page": 3}}
+    _, [row], [body] = read([line])
+    assert row.source == {"model": "opus", "metadata": {"page": 3}}
+    assert body["model"] == "claude-opus-5"
+
+
 def test_under_a_template_every_field_is_data() -> None:
     _, _, [body] = read(
-        [{"model": "Volvo", "system": "metric"}], template="A {{ model }} in {{ system }} units"
+        [{"model": "Volvo", "system": "metric", "promt": 1, "prompt": "p", "messages": "m"}],
+        template="A {{ model }} in {{ system }} units",
     )
     assert body["model"] == "claude-sonnet-5"
     assert body["messages"][0]["content"] == "A Volvo in metric units"
