@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from promptmill.errors import ConfigurationError
 from promptmill.secretfiles import full_address
 from promptmill.settings.checks import checked
+from promptmill.settings.faults import refusal
 from promptmill.settings.values import Settings
 from promptmill.settings.variables import ADMIN_KEY_PATHS, VARIABLES
 
@@ -39,14 +40,15 @@ def load(
         ConfigurationError: one line that names the variable (or the file and entry) and what is wrong.
     """
     folder = folder or Path.cwd()
-    values, origins = _read_toml(folder / "promptmill.toml")
+    toml = folder / "promptmill.toml"
+    values, origins = _read_toml(toml)
     hidden = () if with_admin_key else ADMIN_KEY_PATHS
     _leave_out(values, origins, hidden)
     variables = {path: names for path, names in VARIABLES.items() if path not in hidden}
     _take_variables(values, origins, variables, _read_dotenv(folder / ".env"), ".env")
     _take_variables(values, origins, variables, os.environ if environ is None else environ, "environment")
     _take_arguments(values, origins, arguments)
-    return checked(_with_full_addresses(_build(values, origins)))
+    return checked(_with_full_addresses(_build(values, origins, toml)))
 
 
 def _read_dotenv(file: Path) -> dict[str, str]:
@@ -108,20 +110,20 @@ def _leave_out(values: dict[str, Any], origins: dict[str, str], paths: Iterable[
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
     *groups, field = path.split(".")
     for group in groups:
-        values = values.setdefault(group, {})
+        inner = values.setdefault(group, {})
+        if not isinstance(inner, dict):  # a fault of the file, which is told when all of it is looked at
+            return
+        values = inner
     values[field] = value
 
 
-def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+def _build(values: Mapping[str, Any], origins: Mapping[str, str], toml: Path) -> Settings:
     try:
         return Settings.model_validate({**values, "origins": origins})
     except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        path = ".".join(str(part) for part in fault["loc"])
-        name = VARIABLES.get(path, (path,))[0]
-        origin = origins.get(path, "promptmill.toml")
-        told = origin.partition("(")[2].rstrip(")") or f"{name} in {origin}"
-        raise ConfigurationError(f"{told}: {fault['msg'].lower()}", setting=name) from None
+        refused = refusal(error, origins, toml)
+    # Outside the handler: the caught error holds every value.
+    raise refused
 
 
 def _with_full_addresses(settings: Settings) -> Settings:

@@ -57,19 +57,71 @@ def test_an_entry_for_an_account_that_no_key_has_is_found(tmp_path: Path) -> Non
     assert limits.not_among(["research", "product"]) == ["reserch"]
 
 
-def test_a_wrong_value_is_one_line_that_names_the_variable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "fault"),
+    [
+        ("PROMPTMILL_RPM", "fast", "input should be a valid number, not 'fast'"),
+        ("PROMPTMILL_RPM", "-5", "input should be greater than or equal to 0, not '-5'"),
+        ("PROMPTMILL_CONCURRENCY", "1.5", "input should be a valid integer, not '1.5'"),
+        ("PROMPTMILL_LOG_FORMAT", "xml", "input should be 'auto', 'console' or 'json', not 'xml'"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    tmp_path: Path, variable: str, value: str, fault: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load(environ={"PROMPTMILL_RPM": "fast"}, folder=tmp_path)
-    assert (
-        str(caught.value)
-        == "PROMPTMILL_RPM: input should be a valid number, unable to parse string as a number"
-    )
+        load(environ={variable: value}, folder=tmp_path)
+    assert str(caught.value) == f"{variable}: {fault}"
 
 
-def test_an_unknown_entry_of_the_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "promptmill.toml").write_text("[limits]\nrmp = 1\n")
-    with pytest.raises(ConfigurationError, match=r"limits\.rmp"):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[limits]\nrmp = 1\n", ", line 2: limits.rmp is no setting; did you mean limits.rpm?"),
+        ("rpm = 1\n", ", line 1: rpm is no setting; did you mean limits.rpm?"),
+        ("# all\n[limit]\nrpm = 1\n", ", line 2: limit is no setting; did you mean limits?"),
+        ("[limits]\nrpm.x = 1\n", ", line 2: limits.rpm: input should be a valid number"),
+        (
+            '[limits.groups."claude-opus-4.x"]\nrmp = 1\n',
+            ', line 2: limits.groups."claude-opus-4.x".rmp is no setting; did you mean limits.groups."claude-opus-4.x".rpm?',
+        ),
+        (
+            "[limits]\nrpm = 1\n[limits.accounts.a]\nrpm = 'x'\n",
+            ": limits.accounts.a.rpm: input should be a valid number, not 'x'",
+        ),
+        ("[limits]\nzzzzz = 1\n", ", line 2: limits.zzzzz is no setting"),
+        ("[limits]\nrpm = 'x'\n", ", line 2: limits.rpm: input should be a valid number, not 'x'"),
+        ("worker = 5\n", ", line 1: worker: this is a table, [worker]"),
+    ],
+)
+def test_a_fault_of_the_file_is_told_by_its_line_and_entry(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "promptmill.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={"PROMPTMILL_WORKER__OUTAGE_S": "1"}, folder=tmp_path)
+    assert str(caught.value) == f"promptmill.toml{fault}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis_url = ['redis://:CANARY@h']",
+        "claude = 'CANARY'",
+        "claude.api_key = ['CANARY']",
+        "dashboard.token = 4711",
+        "webhook = 'CANARY'",
+    ],
+)
+def test_a_fault_does_not_repeat_what_may_be_a_secret(tmp_path: Path, text: str) -> None:
+    (tmp_path / "promptmill.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
         load(environ={}, folder=tmp_path)
+    assert not {"CANARY", "4711"}.intersection(str(caught.value).replace("'", " ").split())
+    assert caught.value.__context__ is None
+
+
+def test_a_wrong_argument_is_named_as_it_was_given(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^limits__rpm: input should be a valid number, not 'x'$"):
+        load(environ={}, folder=tmp_path, limits__rpm="x")
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
