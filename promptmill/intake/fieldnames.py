@@ -42,10 +42,19 @@ def refuse_slips(fields: Mapping[str, Any], known: frozenset[str], *, or_else: s
         known: the names that are read there.
         or_else: what to do where it was not meant for that.
     """
-    for name in fields:
-        if name not in known and (meant := meant_by(str(name))) in known and meant not in fields:
-            advice = f" ({or_else})" if or_else else ""
-            raise InvalidInput(f"there is no such field; did you mean {meant}?{advice}", field=str(name))
+    slips = [
+        (str(name), meant)
+        for name in fields
+        if name not in known and (meant := meant_by(str(name))) in known and meant not in fields
+    ]
+    if not slips:
+        return
+    (field, meant), *others = slips
+    too = "also " + ", ".join(f"{name}: {of}" for name, of in others) if others else ""
+    advice = "; ".join(part for part in (too, or_else) if part)
+    raise InvalidInput(
+        f"there is no such field; did you mean {meant}?{advice and f' ({advice})'}", field=field
+    )
 
 
 @lru_cache(maxsize=1_000)  # rows of a file have the same fields

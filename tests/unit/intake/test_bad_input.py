@@ -210,6 +210,14 @@ def test_a_slip_in_a_field_says_what_to_do_with_data_of_ones_own() -> None:
     )
 
 
+def test_all_slips_of_a_row_are_named_at_once() -> None:
+    row = {"prompt": "x", "temprature": 1, "max_token": 5, "systm": "be brief"}
+    assert fault_of([row]).why.endswith(
+        "did you mean temperature? "
+        "(also max_token: max_tokens, systm: system; call data of your own something less alike)"
+    )
+
+
 def test_a_slip_in_the_fields_for_all_rows_is_said_before_they_are_read() -> None:
     fault = fault_of([], params={"max_token": 5})
     assert (fault.field, fault.why) == ("max_token", "there is no such field; did you mean max_tokens?")
