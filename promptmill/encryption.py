@@ -20,6 +20,7 @@ OF_KEY = ":"
 """Between the id of the key and what it sealed; what was sealed before keys had ids names none."""
 KEYED = "keyed:"
 """How a word begins that is looked up: a hash under the first key, because a hash of a text can be guessed."""
+_ADVICE = "make one with: promptmill encrypt --new-key"
 _KEYED_DIGITS = 32
 _ID_DIGITS = 8
 
@@ -123,15 +124,13 @@ def read_vault(file: Path | None) -> Vault | None:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise _wrong(f"{file} cannot be read ({type(error).__name__})") from error
-    keys = [line for line in lines if line and not line.startswith("#")]
+    keys = {number: line for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
     if not keys:
-        raise _wrong(f"{file} holds no key; make one with: promptmill encrypt --new-key")
-    try:
-        return Vault(keys)
-    except ValueError:
-        raise _wrong(
-            f"{file} holds a line that is no key; make one with: promptmill encrypt --new-key"
-        ) from None
+        raise _wrong(f"{file} holds no key; {_ADVICE}")
+    wrong = next((number for number, key in keys.items() if not _is_key(key)), None)
+    if wrong is not None:
+        raise _wrong(f"{file}, line {wrong}: no key; {_ADVICE}")
+    return Vault(list(keys.values()))
 
 
 def new_key() -> str:
@@ -139,6 +138,16 @@ def new_key() -> str:
     from cryptography.fernet import Fernet  # noqa: PLC0415  # see above
 
     return Fernet.generate_key().decode()
+
+
+def _is_key(text: str) -> bool:
+    from cryptography.fernet import Fernet  # noqa: PLC0415  # see above
+
+    try:
+        Fernet(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _token(sealed: str) -> bytes:

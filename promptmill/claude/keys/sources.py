@@ -10,6 +10,7 @@ deployment can be named without running anything.
     expires = 2026-12-01T00:00:00Z
 """
 
+import difflib
 import os
 import stat
 import tomllib
@@ -38,6 +39,7 @@ _PLACES = {
 _SHOWN = {"label", "account"}
 _FETCHING = {"timeout_s", "refresh_s"}
 _FIELDS = {"label", "account", "header", "expires", *_PLACES, *_FETCHING}
+_ALIKE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,7 @@ def declared_keys(
     labels = [source.label for source in sources]
     for label in labels:
         if labels.count(label) > 1:
-            raise _wrong(f"two keys are labelled {label}")
+            raise _wrong(f"two keys are labelled {label} ({keys_file})")
     return tuple(sources)
 
 
@@ -146,7 +148,7 @@ def _from_file(path: Path) -> Iterable[KeySource]:
     entries = told.get("key")
     if not isinstance(entries, list) or not entries:
         raise _wrong(f"{path} has no [[key]] table")
-    sources = [_source(entry, place, path.parent) for place, entry in enumerate(entries, 1)]
+    sources = [_source(entry, place, path) for place, entry in enumerate(entries, 1)]
     if others is not None and any(source.kind.is_fetched for source in sources):
         raise _wrong(f"{others}, so its commands and functions are not run")
     return sources
@@ -184,29 +186,37 @@ def _who_else_writes(path: Path, opened: int) -> str | None:
     return None
 
 
-def _source(entry: object, place: int, folder: Path) -> KeySource:
+def _source(entry: object, place: int, file: Path) -> KeySource:
+    what = f"key {place} in {file}"
     if not isinstance(entry, Mapping):
-        raise _wrong(f"key {place} is not a table")
-    label = _text(entry, "label", f"key {place}", DEFAULT)
-    what = f"key {label}"
+        raise _wrong(f"{what} is not a table")
+    label = _text(entry, "label", what, DEFAULT)
+    if "label" in entry:
+        what = f"key {label} in {file}"
+    if strange := sorted(set(entry) - _FIELDS):
+        raise _wrong(f"{what} has no field {strange[0]}{_meant(strange[0])}")
     given = [name for name in _PLACES if name in entry]
     if len(given) != 1:
         raise _wrong(f"{what} has label, account, and one of key, file, command and provider")
     kind = _PLACES[given[0]]
-    known = _FIELDS if kind.is_fetched else _FIELDS - _FETCHING
-    if strange := sorted(set(entry) - known):
-        raise _wrong(f"{what} has no field {strange[0]}")
+    if not kind.is_fetched and (idle := sorted(_FETCHING.intersection(entry))):
+        raise _wrong(f"{what} has no field {idle[0]}: it is not fetched")
     return KeySource(
         label=label,
         account=_text(entry, "account", what, DEFAULT),
         kind=kind,
-        folder=folder,
+        folder=file.parent,
         header=_header(entry, what),
         expires_at=_moment(entry, what),
         timeout_s=_seconds(entry, "timeout_s", what, TIMEOUT_S),
         refresh_s=_seconds(entry, "refresh_s", what, REFRESH_S),
-        **_AT[kind](entry, what, folder),
+        **_AT[kind](entry, what, file.parent),
     )
+
+
+def _meant(field: str) -> str:
+    near = difflib.get_close_matches(field, sorted(_FIELDS), n=1, cutoff=_ALIKE)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _inline(entry: Mapping[str, Any], what: str, _folder: Path) -> dict[str, Any]:

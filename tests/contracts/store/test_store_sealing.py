@@ -356,7 +356,7 @@ def test_every_column_that_holds_text_of_persons_is_sealed() -> None:
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(None, "cannot be read"), ("", "holds no key"), ("# only words\n\n", "holds no key"), (f"{KEY}\nno key", "a line that is no key")],
+    [(None, "cannot be read"), ("", "holds no key"), ("# only words\n\n", "holds no key"), (f"# mine\n{KEY}\n\nno CANARY", "keys, line 4: no key; make one")],
     ids=["not there", "empty", "only words", "no key"],
 )  # fmt: skip
 def test_a_file_without_usable_keys_is_refused_without_being_quoted(
@@ -368,3 +368,4 @@ def test_a_file_without_usable_keys_is_refused_without_being_quoted(
     with pytest.raises(ConfigurationError, match=why) as raised:
         read_vault(file)
     assert KEY not in str(raised.value)
+    assert "CANARY" not in str(raised.value)

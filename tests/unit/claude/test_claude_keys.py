@@ -222,10 +222,26 @@ def test_a_file_holds_several_keys_and_may_point_to_others(tmp_path: Path) -> No
     [
         ("", "no .*key.* table"),
         ("key = 'sk-ant-CANARY'", "no .*key.* table"),
-        ("key = ['sk-ant-CANARY']", "key 1 is not a table"),
+        ("key = ['sk-ant-CANARY']", r"key 1 in .*keys.toml is not a table"),
         ("[[key]]\nlabel = 'a'", "one of key, file"),
         ("[[key]]\nlabel = 'a'\nkey = 'sk-ant-CANARY'\nfile = 'f'", "one of key, file"),
-        ("[[key]]\nlabel = 'a'\nkey = 'sk-ant-CANARY'\nkeys = 'x'", "no field keys"),
+        (
+            "[[key]]\nlabel = 'a'\nkey = 'sk-ant-CANARY'\nkeys = 'x'",
+            r"key a in .*keys.toml has no field keys; did you mean key\?",
+        ),
+        (
+            "[[key]]\nlabel = 'new'\nkey = 'sk-ant-CANARY'\nacount = 'x'",
+            r"key new in .*keys.toml has no field acount; did you mean account\?",
+        ),
+        (
+            "[[key]]\nlable = 'a'\nkey = 'sk-ant-CANARY'",
+            r"key 1 in .*keys.toml has no field lable; did you mean label\?",
+        ),
+        ("[[key]]\nlabel = 'a'\nkye = 'sk-ant-CANARY'", r"no field kye; did you mean key\?"),
+        (
+            "[[key]]\nlabel = 'a'\nkey = 'sk-ant-CANARY'\ntimeout_s = 3",
+            "no field timeout_s: it is not fetched",
+        ),
         ("[[key]]\nlabel = 7\nkey = 'sk-ant-CANARY'", "key 1"),
         ("[[key]]\nlabel = 'a'\nkey = ''", "key a"),
         ("[[key]]\nlabel = 'a'\nkey = 'sk-ant CANARY'", "key a"),
