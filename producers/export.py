@@ -3,9 +3,10 @@
 import csv
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
@@ -37,12 +38,16 @@ _BY_ENDING = {
 
 @dataclass(slots=True)
 class Written:
-    """What an export wrote: results, how many of them are answers and how many simulated, and how many it left out."""
+    """What an export wrote: results, how many of them are answers and how many simulated, and how many it left out.
+
+    `without_text` are the answers that have none, by their stop reason; those that call a tool need none.
+    """
 
     results: int = 0
     answers: int = 0
     simulated: int = 0
     left_out: int = 0
+    without_text: Counter[str] = field(default_factory=Counter)
 
     @property
     def told(self) -> str:
@@ -52,6 +57,15 @@ class Written:
         others = f"{self.results - self.answers:,} without one"
         verb = "is" if self.results == 1 else "are"
         return f"{several(self.results, 'line')} ({several(self.answers, 'answer')}, {others}) {verb}"
+
+    @property
+    def told_without_text(self) -> str | None:
+        """A sentence about answers that have no text; None where all have."""
+        number = self.without_text.total()
+        if not number:
+            return None
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self.without_text.most_common())
+        return f"{number:,} of them {'has' if number == 1 else 'have'} no text (stop reason {reasons})"
 
 
 def format_of(path: Path) -> Format:
@@ -121,7 +135,15 @@ def _counted(results: Iterable[Result], written: Written) -> Iterator[Result]:
         is_answer = result.state is JobState.SUCCEEDED
         written.answers += is_answer
         written.simulated += result.simulated and is_answer
+        if is_answer and not result.text:
+            _count_without_text(result, written)
         yield result
+
+
+def _count_without_text(result: Result, written: Written) -> None:
+    reason = (result.message or {}).get("stop_reason")
+    if reason != "tool_use":
+        written.without_text[str(reason)] += 1
 
 
 def _write_parquet(results: Iterable[Result], path: Path) -> Written:

@@ -76,6 +76,8 @@ def write(
         say(f"{written.told} in {path}")
     if written.left_out:
         say(f"not ended, and so without a line in this format: {several(written.left_out, 'job')}")
+    if written.told_without_text:
+        say(written.told_without_text)
     if written.simulated:
         many = (
             "1 of them is an answer"

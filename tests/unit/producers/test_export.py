@@ -56,6 +56,21 @@ def test_what_was_written_is_told_by_whether_it_is_an_answer(tmp_path: Path) -> 
     assert left_out.told == "1 answer is"
 
 
+def test_answers_without_any_text_are_told_with_their_stop_reason_but_those_that_call_a_tool() -> None:
+    def empty(reason: str) -> Result:
+        return replace(RESULT, text="", message={"stop_reason": reason})
+
+    failed = replace(RESULT, state=JobState.ERRORED, text=None, message=None)
+    results = [RESULT, failed, empty("tool_use"), empty("refusal"), empty("max_tokens"), empty("max_tokens")]
+
+    written = to_stream(results, io.StringIO(), Format.JSONL)
+    one = to_stream([empty("max_tokens")], io.StringIO(), Format.CSV)
+
+    assert written.told_without_text == "3 of them have no text (stop reason max_tokens: 2, refusal: 1)"
+    assert one.told_without_text == "1 of them has no text (stop reason max_tokens: 1)"
+    assert to_stream([RESULT, failed], io.StringIO(), Format.JSONL).told_without_text is None
+
+
 @pytest.mark.parametrize("out", ["/dev/full", "/nowhere/out.jsonl"])
 @pytest.mark.parametrize("format_", [Format.JSONL, Format.CSV])
 def test_a_file_that_cannot_be_written_is_named_as_it_was_typed(out: str, format_: Format) -> None:
