@@ -8,8 +8,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from producers.key_files import is_open_to_others
 from producers.redis_address import with_running_redis
 from promptmill.errors import ConfigurationError
 from promptmill.logs import scrub
@@ -71,12 +73,14 @@ class KeysNow:
         workers: how many worker processes tell.
         silence: why workers could not be asked; None when they could.
         fault: what is wrong with the file of keys as it is here; None when nothing is.
+        readable_by_others: files of keys here that others on this machine may read.
     """
 
     keys: tuple[KeyNow, ...]
     workers: int
     silence: str | None = None
     fault: str | None = None
+    readable_by_others: tuple[Path, ...] = ()
 
 
 def list_keys(*, settings: Settings | None = None) -> KeysNow:
@@ -89,10 +93,10 @@ def list_keys(*, settings: Settings | None = None) -> KeysNow:
         ConfigurationError: a setting is wrong.
     """
     settings = settings or load()
-    declared, fault = _declared(settings)
+    declared, files, fault = _declared(settings)
     told, used, silence = _told(settings)
     keys = merged(declared, told, used)
-    return KeysNow(keys, len(told), silence, fault)
+    return KeysNow(keys, len(told), silence, fault, tuple(filter(is_open_to_others, files)))
 
 
 def merged(
@@ -146,18 +150,22 @@ def _why_not(key: Mapping[str, Any] | None) -> str:
     return f"{key['standing']} ({key['why']})" if key["why"] else str(key["standing"])
 
 
-def _declared(settings: Settings) -> tuple[list[KeyNow], str | None]:
+def _declared(settings: Settings) -> tuple[list[KeyNow], list[Path], str | None]:
+    """The keys, the files they stand in, and what is wrong with the file of several."""
     from promptmill.claude.keys import declared_keys  # noqa: PLC0415  # 0.4 s of imports
 
     claude = settings.claude
+    files = [claude.keys_file] if claude.keys_file else []
     try:
         sources = declared_keys(claude.api_key, claude.keys_file, api_key_file=claude.api_key_file)
     except ConfigurationError as error:
-        return [], scrub(str(error))
-    return [
+        return [], files, scrub(str(error))
+    files += [each.path for each in sources if each.path is not None]
+    keys = [
         KeyNow(label=each.label, account=each.account, source=each.kind, expires_at=each.expires_at)
         for each in sources
-    ], None
+    ]
+    return keys, list(dict.fromkeys(files)), None
 
 
 def _told(

@@ -1,5 +1,6 @@
 """The keys in words: a table for people, a document for programs. Pure."""
 
+import shlex
 import textwrap
 from datetime import datetime
 from typing import Any
@@ -42,6 +43,7 @@ def keys_document(found: KeysNow) -> dict[str, Any]:
         "workers": found.workers,
         "silence": found.silence,
         "fault": found.fault,
+        "readable_by_others": [str(file) for file in found.readable_by_others],
     }
 
 
@@ -84,6 +86,10 @@ def _reasons(key: KeyNow) -> list[str]:
 
 def _notices(found: KeysNow) -> list[str]:
     notices = [found.fault] if found.fault else []
+    notices += [
+        f"others on this machine may read {file}: chmod 600 {shlex.quote(str(file))}"
+        for file in found.readable_by_others
+    ]
     if any(key.simulated for key in found.keys):
         notices.append("a simulated Claude answers")
     if found.silence is not None and found.keys:
@@ -96,7 +102,7 @@ def _notices(found: KeysNow) -> list[str]:
 
 
 def _wrapped(line: str) -> str:
-    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False)
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _document(key: KeyNow) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime
 
+import typer
+
+from producers.cli.exits import Exit
 from producers.cli.options import AsJson
 from producers.cli.printing import log_to_stderr, put, put_json
 
@@ -17,3 +20,5 @@ def keys(as_json: AsJson = False) -> None:
         put_json(keys_document(found))
     else:
         put(keys_table(found, datetime.now(UTC)))
+    if found.fault:
+        raise typer.Exit(Exit.FAILURE)

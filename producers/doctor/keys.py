@@ -1,12 +1,12 @@
 """The keys: are there any, can they be read, by us alone, and do they end soon. Nothing is fetched, none is shown."""
 
-import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from producers.doctor.checks import Check, note, ok, wrong
+from producers.key_files import is_open_to_others
 from promptmill.errors import PromptmillError
 from promptmill.settings import REAL_API, Settings
 
@@ -79,12 +79,8 @@ def judge_ends(sources: "Sequence[KeySource]", now: datetime) -> list[Check]:
 
 
 def judge_mode(file: Path) -> list[Check]:
-    """Whether others on this machine may read it. A container's secret is read-only and inside it alone."""
-    try:
-        mode = file.stat().st_mode
-    except OSError:
-        return []
-    if not mode & (stat.S_IRGRP | stat.S_IROTH) or file.is_relative_to("/run/secrets"):
+    """Whether others on this machine may read it."""
+    if not is_open_to_others(file):
         return []
     return [note("key file", f"others on this machine may read {file}", f"chmod 600 {file}")]
 

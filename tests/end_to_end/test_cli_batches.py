@@ -305,6 +305,24 @@ def test_a_misspelt_setting_is_one_note_and_stops_nothing(cli: Any) -> None:
         assert "nothing reads" not in silent.stderr
 
 
+def test_the_keys_of_a_file_that_is_wrong_end_with_exit_code_1(cli: Any) -> None:
+    keys = cli.folder / "keys.toml"
+    keys.write_text('[[key]]\nlabel = "new"\nkey = "sk-ant-CANARY"\n')
+    keys.chmod(0o644)
+    fine = cli("keys", PROMPTMILL_KEYS_FILE=str(keys))
+    assert fine.returncode == 0
+    assert f"others on this machine may read {keys}" in " ".join(fine.stdout.split())
+
+    keys.write_text('[[key]]\nlabel = "new"\nkey = "sk-ant-CANARY"\nacount = "x"\n')
+    for form in ([], ["--json"]):
+        done = cli("keys", *form, PROMPTMILL_KEYS_FILE=str(keys))
+        assert done.returncode == 1
+        assert f"key new in {keys} has no field acount; did you mean account?" in " ".join(
+            done.stdout.split()
+        )
+        assert "CANARY" not in done.stdout + done.stderr
+
+
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     name = f"promptmill_empty_{uuid4().hex}"

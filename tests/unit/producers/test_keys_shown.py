@@ -1,6 +1,7 @@
 """What people and programs read about keys, from what several workers tell."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from producers.keys import KeyNow, KeysNow, merged
@@ -83,3 +84,8 @@ def test_the_document_has_no_value_and_dates_of_one_form() -> None:
         "label", "account", "source", "simulated", "state", "why", "refused_for", "until", "expires_at",
         "last_used_at", "calls_lately", "workers", "usable_at", "not_usable_at",
     }  # fmt: skip
+
+
+def test_a_file_that_others_may_read_is_noted() -> None:
+    page = keys_table(KeysNow((), 0, readable_by_others=(Path("/tmp/my keys.toml"),)), NOW)
+    assert page.endswith("others on this machine may read /tmp/my keys.toml: chmod 600 '/tmp/my keys.toml'")
