@@ -6,6 +6,7 @@ from producers.audit_checks import Check, Note
 from producers.auditing import AuditReport
 from producers.documents import stamp
 from producers.tables import columns
+from producers.wording import folded
 from promptmill.pricing import usd
 
 
@@ -21,8 +22,7 @@ def audit_table(report: AuditReport) -> str:
         for check in report.checks
     ]
     lines = [columns(("WHAT", "EXPECTED", "FOUND", ""), rows, right=(1, 2))]
-    lines += [f"note: {_note(note)}" for note in report.notes]
-    lines += [f"note: {remark}" for remark in report.remarks]
+    lines += [folded(f"note: {note}") for note in (*map(_note, report.notes), *report.remarks)]
     return "\n".join([*lines, verdict(report)])
 
 

@@ -1,9 +1,7 @@
 """The summary of a batch: what a person wants to know when it has ended."""
 
-import textwrap
-
 from producers.failed import Failures, failure_lines
-from producers.wording import WIDTH, budget, duration, money, several
+from producers.wording import budget, duration, folded, money, several
 from promptmill.store.stats import BatchStatus
 
 
@@ -22,12 +20,16 @@ def summary_lines(status: BatchStatus, failures: Failures) -> list[str]:
         f"{batch.name}: {several(batch.succeeded, 'answer')} of {several(batch.total, 'prompt')}"
         f" in {duration(status.elapsed_s)} ({rate:.1f} a second)"
         + (", from the simulated Claude" if batch.simulated else ""),
-        *failure_lines(failures, batch),
+        *(
+            part
+            for line in failure_lines(failures, batch)
+            for part in folded(line, indent=" " * 6).splitlines()
+        ),
         f"tokens: {read:,} in, {batch.output_tokens:,} out"
         + (cache if batch.cache_read_tokens or batch.cache_write_tokens else ""),
         f"cost: {money(batch)}" + (" (nothing was paid: simulated)" if batch.simulated else ""),
         *([f"budget: {said}"] if (said := budget(batch)) else []),
-        *textwrap.wrap(_calls(status), WIDTH, subsequent_indent="  ", break_long_words=False),
+        *folded(_calls(status)).splitlines(),
     ]
 
 

@@ -1,12 +1,12 @@
 """Tables for people: plain columns that a terminal, a pipe and a log show alike."""
 
-import textwrap
 from collections.abc import Collection, Sequence
 
 from producers.failed import failure_lines
+from producers.listing import Listed
 from producers.prediction import Prediction
 from producers.watch import Moment
-from producers.wording import WIDTH, budget, duration, money, resting, several
+from producers.wording import budget, duration, folded, money, resting, several
 from promptmill.pricing import usd
 from promptmill.states import BatchState, JobState
 from promptmill.store.batches import BatchRow
@@ -17,27 +17,44 @@ _SETTING_OF = {
     "input_tokens": "PROMPTMILL_ITPM",
     "output_tokens": "PROMPTMILL_OTPM",
 }
-_LISTS = ("jobs", "attempts", "notice")
-"""Facts that grow; the others may hold a command, which must stay whole."""
 
 
-def batches(rows: Sequence[BatchRow]) -> str:
-    """One line a batch."""
+_DROPPED_FIRST = 2
+"""The last columns of a list, which a narrow terminal can do without."""
+
+
+def batches(listed: Sequence[Listed], width: int | None = None) -> str:
+    """One line a batch, and one for the older runs of its schedule; what is too wide loses its last columns.
+
+    Args:
+        listed: what to show.
+        width: columns there are; None for as many as it takes.
+    """
     head = ("NAME", "STATE", "DONE", "NOT OK", "COST USD", "CREATED", "ID")
-    return columns(
-        head,
-        [
-            (
-                row.name,
-                row.state.value + (" (simulated)" if row.simulated else ""),
-                f"{row.done:,}/{row.total:,}",
-                f"{row.done - row.succeeded:,}",
-                usd(row.cost_nanos) or "",
-                row.created_at.strftime("%Y-%m-%d %H:%M:%SZ"),
-                row.id,
-            )
-            for row in rows
-        ],
+    rows = [head, *(_batch(each.row) for each in listed)]
+    for kept in range(len(head), len(head) - _DROPPED_FIRST - 1, -1):
+        lines = columns(rows[0][:kept], [row[:kept] for row in rows[1:]]).splitlines()
+        if width is None or max(map(len, lines)) <= width:
+            break
+    shown = lines[:1]
+    for each, line in zip(listed, lines[1:], strict=True):
+        shown.append(line)
+        if each.fold.more:
+            shown.append(f"  and {several(each.fold.more, 'older run')} of schedule {each.fold.schedule}")
+    if any(each.row.simulated for each in listed):
+        shown.append("* answered by a simulated Claude: nothing was paid")
+    return "\n".join(shown)
+
+
+def _batch(row: BatchRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        row.state.value,
+        f"{row.done:,}/{row.total:,}",
+        f"{row.done - row.succeeded:,}",
+        (usd(row.cost_nanos) or "") + ("*" if row.simulated else ""),
+        row.created_at.strftime("%Y-%m-%d %H:%MZ"),
+        row.id,
     )
 
 
@@ -77,9 +94,9 @@ def status(moment: Moment) -> str:
         facts["purged"] = why
     if moment.what_to_do:
         facts["hint"] = moment.what_to_do
-    lines = [_wrapped(name, fact) if name in _LISTS else f"{name:<9} {fact}" for name, fact in facts.items()]
+    lines = [folded(f"{name:<9} {fact}", indent=" " * 10) for name, fact in facts.items()]
     if moment.failures and (failed := [*failure_lines(moment.failures, batch)]):
-        lines += ["", *failed]
+        lines += ["", *(folded(line, indent=" " * 6) for line in failed)]
     if moment.prediction and moment.prediction.jobs:
         lines += ["", _prediction(moment.prediction)]
     return "\n".join(lines)
@@ -110,10 +127,6 @@ def _bound_by(what: str, *, is_default: bool) -> str:
     if not is_default:
         return words
     return f"{words} (a default limit; set {_SETTING_OF[what]}, see promptmill limits)"
-
-
-def _wrapped(name: str, fact: str) -> str:
-    return textwrap.fill(f"{name:<9} {fact}", WIDTH, subsequent_indent=" " * 10, break_long_words=False)
 
 
 def _prediction(prediction: Prediction) -> str:

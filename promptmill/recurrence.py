@@ -17,6 +17,9 @@ from cronsim import CronSim, CronSimError
 
 from promptmill.errors import InvalidInput
 
+TAG_SCHEDULE = "schedule"
+TAG_DUE = "due"
+"""The tags of a batch that a schedule made; both of them, or a person chose them."""
 GRACE = timedelta(minutes=5)
 """So late a due time is not yet missed, where those that are missed are skipped."""
 MOST_AT_ONCE = 100

@@ -116,11 +116,11 @@ def options_from(asked: Asked) -> "SubmitOptions":
 def tell(admission: "Admission", *, goes_on: bool = True) -> None:
     """Say what was admitted, and what a person should know of it."""
     from producers.submission import notices  # noqa: PLC0415  # the database layer takes 0.5 s
-    from producers.wording import several  # noqa: PLC0415  # likewise
+    from producers.wording import folded, several  # noqa: PLC0415  # likewise
     from promptmill.pricing import usd  # noqa: PLC0415  # likewise
 
     for notice in notices(admission):
-        say(f"note: {notice}")
+        say(folded(f"note: {notice}"))
     cost = usd(admission.estimate.cost_nanos)
     before = ", submitted before" + (": going on with them" if goes_on else "")
     say(

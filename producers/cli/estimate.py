@@ -34,12 +34,13 @@ def show(source: str, asked: Asked, *, as_json: bool) -> None:
     from producers.forecast import outlook  # noqa: PLC0415  # likewise
     from producers.forecast_shown import outlook_document, outlook_lines  # noqa: PLC0415  # likewise
     from producers.submission import left_out  # noqa: PLC0415  # likewise
+    from producers.wording import folded  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     with admission_view() as progress:
         found = outlook(source, options_from(asked), settings=settings.load(), progress=progress)
     for notice in (*found.notices, *left_out(found.found.skipped, found.found.skipped_count)):
-        say(f"note: {notice}")
+        say(folded(f"note: {notice}"))
     if as_json:
         put_json(outlook_document(found))
     else:

@@ -1,5 +1,7 @@
 """`promptmill list`."""
 
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -7,22 +9,24 @@ import typer
 import producers
 from producers.cli.options import AsJson
 from producers.cli.printing import put, put_json, say
+from producers.words import is_terminal
 
 
 def list_batches(
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="How many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest batches.
+    """List the newest batches; of a schedule's runs that have ended, the newest.
 
-    With --json: a list of the documents that `status --json` prints, shortened.
+    With --json: all of them, a list of the documents that `status --json` prints, shortened.
     """
     from producers import documents, tables  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.listing import listed  # noqa: PLC0415  # likewise
 
-    batches = list(producers.list_batches(limit))
     if as_json:
-        put_json(documents.list_document(batches))
-    elif batches:
-        put(tables.batches(batches))
+        put_json(documents.list_document(list(producers.list_batches(limit))))
+    elif batches := listed(limit):
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+        put(tables.batches(batches, width))
     else:
         say("There is no batch yet; make one with: promptmill run FILE")

@@ -6,8 +6,8 @@ The one idea: what a server said of a failure may quote a prompt, so it stays ou
 from collections.abc import Mapping
 from typing import Any
 
-from producers.dashboard.folding import Fold
 from producers.documents import list_document, stamp, status_document
+from producers.folding import Fold
 from producers.limits_document import limits_document
 from producers.limits_now import LimitsNow
 from producers.watch import Moment

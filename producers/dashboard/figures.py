@@ -14,9 +14,9 @@ from producers import limits_now, watch
 from producers.bottleneck import Bottleneck
 from producers.dashboard import documents
 from producers.dashboard.beside import Beside
-from producers.dashboard.folding import fold
 from producers.dashboard.history import History
 from producers.dashboard.moments import Moments
+from producers.folding import fold
 from producers.limits_now import BacklogReader, LimitsNow
 from producers.limits_reader import LimitsReader
 from promptmill.errors import NotFound, PromptmillError, Unavailable

@@ -16,11 +16,10 @@ from typing import Any, Self
 from promptmill.errors import InvalidInput
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.templates import Template
+from promptmill.recurrence import TAG_DUE, TAG_SCHEDULE
 from promptmill.states import Lane
 
 LONGEST_PATH = 4_096
-TAG_SCHEDULE = "schedule"
-TAG_DUE = "due"
 # A name, its attributes, and perhaps a call with one short text: {{ due.strftime("%d.%m.%Y") }}
 _PLAIN = re.compile(r"""\{\{\s*[^\W\d]\w*(\.[^\W\d]\w*)*(\(("[^"{}]{0,40}"|'[^'{}]{0,40}')?\))?\s*\}\}""")
 _NOT_KEPT = frozenset({"new", "deadline", "given", "api_version"})

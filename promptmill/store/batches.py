@@ -4,6 +4,7 @@ The one idea: a look at a batch costs the same however large it is. What there i
 counters of its row, and of what may be large in that row (`shared`) nothing is read.
 """
 
+import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -26,6 +27,7 @@ from sqlalchemy.exc import IntegrityError
 
 from promptmill.errors import InvalidInput, NotFound
 from promptmill.ids import new_id
+from promptmill.recurrence import TAG_DUE, TAG_SCHEDULE
 from promptmill.states import BatchState, Lane, PausedBy
 from promptmill.store.columns import storable
 from promptmill.store.engines import is_duplicate
@@ -190,16 +192,31 @@ def find(conn: Connection, name_or_id: str) -> BatchRow:
     """The batch with that id or name.
 
     Raises:
-        NotFound: there is none; the message names the newest batches.
+        NotFound: there is none; the message names those that may be meant, or the newest.
     """
     wanted = storable(name_or_id)
     query = _SELECT.where(or_(batch.c.id == wanted, batch.c.name == wanted))
     row = conn.execute(query.order_by(batch.c.id != wanted)).mappings().first()
     if row is None:
-        newest = ", ".join(each.name for each in list_recent(conn, _HINTS))
-        hint = f"the newest are: {newest}" if newest else "there is none at all yet"
-        raise NotFound(f"there is no batch {name_or_id!r}; {hint}")
+        raise NotFound(f"there is no batch {name_or_id!r}; {_instead(conn, wanted)}")
     return _batch_row(row)
+
+
+def _instead(conn: Connection, wanted: str) -> str:
+    """Names that are like it, or else the newest, of the runs of a schedule one."""
+    query = select(batch.c.name, batch.c.tags).order_by(batch.c.created_at.desc(), batch.c.id.desc())
+    newest = {row.name: row.tags for row in conn.execute(query.limit(_COMPARED))}
+    begun = [name for name in newest if wanted and name.startswith(wanted)]
+    near = begun[:_MEANT] or difflib.get_close_matches(wanted, newest, n=_MEANT)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    of_maker: dict[tuple[bool, str], str] = {}
+    for name, tags in newest.items():
+        of_maker.setdefault(
+            (True, tags[TAG_SCHEDULE]) if {TAG_DUE, TAG_SCHEDULE} <= tags.keys() else (False, name), name
+        )
+    names = ", ".join([*of_maker.values()][:_HINTS])
+    return f"the newest are: {names}" if names else "there is none at all yet"
 
 
 def find_by_name(conn: Connection, name: str) -> BatchRow | None:
@@ -300,6 +317,8 @@ def last_resumed(conn: Connection, batch_id: str) -> datetime | None:
 
 
 _HINTS = 5
+_MEANT = 3
+_COMPARED = 500
 _IS_TOLD = batch.c.notify_url.is_not(None).label("is_told")
 _SELECT = select(*(_IS_TOLD if each.name == "is_told" else batch.c[each.name] for each in fields(BatchRow)))
 _HEADS = select(

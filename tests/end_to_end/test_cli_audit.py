@@ -72,7 +72,7 @@ def test_jobs_that_failed_are_shown_in_groups_with_what_to_do(cli: Any, claude: 
     ran = cli(*words, timeout=120)
 
     assert "not answered: 1 prompt_rejected (400 " in ran.stderr
-    assert "as row-2 (1 attempt, req_" in ran.stderr
+    assert "as row-2 (1 attempt, req_" in " ".join(ran.stderr.split())
     assert "do: the API refuses this request as it is" in ran.stderr
     [group] = cli.json("status", "mine")["errors"]
     assert (group["custom_id"], group["status"], group["attempts"]) == ("row-2", 400, 1)

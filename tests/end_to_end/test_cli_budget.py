@@ -72,7 +72,9 @@ def test_estimate_and_submit_say_how_far_a_budget_goes(cli: Any) -> None:
     assert short["budget_usd"] == "0.003000000"
     assert 0 < covers["low"] <= covers["expected"] <= covers["high"] < len(SUMS)
     assert "budget    $3.00, enough for all prompts" in enough.stdout
-    assert f"used up after about {covers['expected']} of 60 prompts; the batch pauses then" in admitted.stderr
+    assert f"used up after about {covers['expected']} of 60 prompts; the batch pauses then" in " ".join(
+        admitted.stderr.split()
+    )
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "1,5", "much", "nan", "0.0000000001"])

@@ -58,6 +58,20 @@ def test_what_is_not_found_is_answered_with_what_there_is(world: Any) -> None:
         batches.find(conn, "gone")
 
 
+def test_a_misspelt_name_is_answered_with_those_that_may_be_meant(world: Any) -> None:
+    for name in ("big", "sums-de7a7f49", *(f"tick-{run}" for run in range(6))):
+        world.batch(name=name, tags={"schedule": "tick", "due": name} if "tick" in name else {})
+
+    for wrong, words in {
+        "bgi": "did you mean big?",
+        "sums": "did you mean sums-de7a7f49?",
+        "other": "the newest are: tick-5, sums-de7a7f49, big",
+    }.items():
+        with world.database.read() as conn, pytest.raises(NotFound) as found:
+            batches.find(conn, wrong)
+        assert str(found.value) == f"there is no batch '{wrong}'; {words}"
+
+
 def test_the_newest_batches_are_listed_first(world: Any) -> None:
     for name in ("first", "second", "third"):
         world.batch(name=name)

@@ -11,6 +11,8 @@ from rich.live import Live
 
 from producers import tables
 from producers.failed import Failures, failure_lines
+from producers.folding import Fold
+from producers.listing import Listed
 from producers.live import LiveView, live_view
 from producers.progress import Lines, line_of, view_for_terminal
 from producers.summary import summary_lines
@@ -196,7 +198,8 @@ def test_the_summary_names_answers_failures_tokens_cost_and_429s() -> None:
 
     assert "118 answers of 120 prompts in 12.0 s (10.0 a second), from the simulated Claude" in text
     assert (
-        "not answered: 2 prompt_rejected (400 invalid_request_error), as row-3 (1 attempt, req_9): too long\n"
+        "not answered: 2 prompt_rejected (400 invalid_request_error), as row-3 (1\n"
+        "      attempt, req_9): too long\n"
         "  do: the API refuses this request as it is"
     ) in text
     assert "1,200 in, 5,000 out" in text
@@ -210,7 +213,7 @@ def test_refusals_and_answers_that_were_cut_off_are_named_with_what_to_do() -> N
     text = "\n".join(summary_lines(MOMENT.status, failures))
 
     assert "5 answers were cut off at max_tokens\n  do: " in text
-    assert "a higher --max-tokens" in text
+    assert "a higher --max-tokens" in " ".join(text.split())
     assert "1 answer is a refusal\n  do: " in text
     assert "2 answers ended with pause_turn\n" in text
 
@@ -249,6 +252,31 @@ def test_lists_are_wrapped_at_eighty_columns() -> None:
     assert any(line.startswith("          ") for line in shown)
 
 
+def test_advice_hints_and_reasons_are_wrapped_at_words_and_a_command_stays_whole() -> None:
+    failures = Failures(groups=[a_group(2, "server_failed", "the server said no " * 6)])
+    held = at(replace(MOMENT, failures=failures), state=BatchState.PAUSED, reason="no key is usable " * 4)
+
+    shown = [*tables.status(held).splitlines(), *summary_lines(held.status, failures)]
+
+    assert all(len(line) <= 80 for line in shown if not line.startswith("sums:"))
+    assert "      promptmill retry sums --only server_failed; if it goes on, send the" in shown
+
+
+def test_a_list_fits_a_terminal_and_names_every_run_of_a_schedule_in_one_line() -> None:
+    run = batch_row(id="batch_" + "0" * 26, name="tick-2026-11-23-1430", succeeded=9, total=9, cost_nanos=1)
+    listed = [Listed(run, Fold("tick", more=41)), Listed(replace(run, name="mine", simulated=False))]
+
+    [head, newest, older, mine, told] = tables.batches(listed, 80).splitlines()
+
+    assert all(len(line) <= 80 for line in (head, newest, older, mine, told))
+    assert head.split()[-2:] == ["USD", "CREATED"]
+    assert "0.000000001*" in newest
+    assert older == "  and 41 older runs of schedule tick"
+    assert "*" not in mine
+    assert told == "* answered by a simulated Claude: nothing was paid"
+    assert run.id in tables.batches(listed)
+
+
 def test_advice_names_the_batch_it_is_about() -> None:
     batch = replace(MOMENT.status.batch, name="my batch")
 
@@ -285,6 +313,7 @@ def test_durations_are_said_in_words(seconds: float, words: str) -> None:
 def test_a_limit_that_nobody_chose_says_how_to_choose_one() -> None:
     bound = "bound by  output tokens"
     assert bound in tables.status(MOMENT).splitlines()
-    assert f"{bound} (a default limit; set PROMPTMILL_OTPM, see promptmill limits)" in tables.status(
-        replace(MOMENT, bound_by_default=True)
+    assert (
+        f"{bound} (a default limit; set PROMPTMILL_OTPM, see promptmill\n          limits)"
+        in tables.status(replace(MOMENT, bound_by_default=True))
     )

@@ -1,6 +1,6 @@
-"""Which batches the page lists when a schedule makes many."""
+"""Which batches the page and `promptmill list` show when a schedule makes many."""
 
-from producers.dashboard.folding import Fold, fold
+from producers.folding import Fold, fold
 from promptmill.states import BatchState
 from promptmill.store.batches import Head
 

@@ -1,4 +1,4 @@
-"""Which batches the list shows: a schedule that runs every few seconds must not push out all others. Pure.
+"""Which batches a list shows: a schedule that runs every few seconds must not push out all others. Pure.
 
 The one idea: of the runs of a schedule that have ended only the newest has a line, and says how many more there are.
 """
@@ -6,7 +6,7 @@ The one idea: of the runs of a schedule that have ended only the newest has a li
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from promptmill.intake.recurring import TAG_DUE, TAG_SCHEDULE
+from promptmill.recurrence import TAG_DUE, TAG_SCHEDULE
 from promptmill.states import BatchState
 from promptmill.store.batches import Head
 
