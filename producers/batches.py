@@ -17,6 +17,7 @@ from producers.answers import Result
 from producers.bottleneck import Bottleneck
 from producers.control import Wish, is_to_be_done
 from producers.failed import Failures, failures_of
+from producers.place import is_untouched, where
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
 from producers.terms import Retried, budget_of, check_prices, deadline_of, priority_of, retried_by
@@ -224,19 +225,28 @@ def batch(name_or_id: str | None = None, *, settings: Settings | None = None) ->
         NotFound: there is none; the message names the newest.
     """
     settings = settings or load()
+    if is_untouched(settings):
+        raise _no_batch(settings)
     with open_database(settings) as database, database.read() as connection:
         if name_or_id is not None:
             row = stored.find(connection, name_or_id)
         elif newest := stored.list_recent(connection, limit=1):
             row = newest[0]
         else:
-            raise NotFound("there is no batch yet; make one with: promptmill submit FILE")
+            raise _no_batch(settings)
     return Batch(row.id, row.name, settings)
+
+
+def _no_batch(settings: Settings) -> NotFound:
+    return NotFound(f"there is no batch yet{where(settings)}; make one with: promptmill submit FILE")
 
 
 def list_batches(limit: int = 20, *, settings: Settings | None = None) -> Sequence[BatchRow]:
     """The newest batches first, each as it stands."""
-    with open_database(settings or load()) as database, database.read() as connection:
+    settings = settings or load()
+    if is_untouched(settings):
+        return []
+    with open_database(settings) as database, database.read() as connection:
         return stored.list_recent(connection, limit=limit)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from producers.folding import Fold, fold
+from producers.place import is_untouched
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
 from promptmill.store import batches as stored
@@ -23,7 +24,10 @@ class Listed:
 
 def listed(limit: int, *, settings: Settings | None = None) -> Sequence[Listed]:
     """The newest first, `limit` at most."""
-    with open_database(settings or load()) as database, database.read() as connection:
+    settings = settings or load()
+    if is_untouched(settings):
+        return []
+    with open_database(settings) as database, database.read() as connection:
         if limit > LOOKED_AT:
             return [Listed(row) for row in stored.list_recent(connection, limit)]
         folds = fold(stored.heads(connection, LOOKED_AT), limit)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from producers.place import is_untouched
 from producers.terms import duration_of
 from promptmill import retention
 from promptmill.clock import SystemClock
@@ -90,6 +91,8 @@ def find(
             raise InvalidInput("name a batch, or say --older-than 30d instead")
         raise InvalidInput("name a batch or say --older-than, not both")
     age = duration_of(older_than, field="older-than") if isinstance(older_than, str) else older_than
+    if is_untouched(settings) and of is None:
+        return []
     # Removing all of a batch opens no text, so it is the way out where its key is lost.
     with (
         open_database(settings, reads_texts=Part.EVERYTHING not in wanted) as database,

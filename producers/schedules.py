@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from producers.batches import tell_dispatcher
+from producers.place import is_untouched
 from producers.scheduling import Timing, check_words, checked, lacking, timing
 from producers.submission import options_for
 from producers.terms import duration_of
@@ -145,7 +146,10 @@ def add_with(
 
 def overview(*, settings: Settings | None = None, runs: int = SHOWN) -> list[Schedule]:
     """All schedules by name, each with its next due times and its last runs."""
-    with open_database(settings or load()) as database, database.read() as conn:
+    settings = settings or load()
+    if is_untouched(settings):
+        return []
+    with open_database(settings) as database, database.read() as conn:
         alive = workers.live(conn, database_now(conn))
         return [_seen(conn, row, runs, alive=alive) for row in stored.list_all(conn)]
 

@@ -22,11 +22,14 @@ def list_batches(
     """
     from producers import documents, tables  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.listing import listed  # noqa: PLC0415  # likewise
+    from producers.place import where  # noqa: PLC0415  # likewise
+    from promptmill import settings  # noqa: PLC0415  # likewise
 
+    found = settings.load()
     if as_json:
-        put_json(documents.list_document(list(producers.list_batches(limit))))
-    elif batches := listed(limit):
+        put_json(documents.list_document(list(producers.list_batches(limit, settings=found))))
+    elif batches := listed(limit, settings=found):
         width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
         put(tables.batches(batches, width))
     else:
-        say("There is no batch yet; make one with: promptmill run FILE")
+        say(f"There is no batch yet{where(found)}; make one with: promptmill run FILE")

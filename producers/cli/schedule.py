@@ -122,10 +122,13 @@ def list_schedules(as_json: opt.AsJson = False) -> None:
 
     What the last run has cost stands beside it.
     """
-    from producers.schedules import overview  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.place import where  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.schedules import overview  # noqa: PLC0415  # likewise
     from producers.schedules_shown import document, table  # noqa: PLC0415  # likewise
+    from promptmill import settings  # noqa: PLC0415  # likewise
 
-    found = overview()
+    told = settings.load()
+    found = overview(settings=told)
     if as_json:
         put_json([document(each) for each in found])
     elif found:
@@ -133,7 +136,10 @@ def list_schedules(as_json: opt.AsJson = False) -> None:
         for hint in sorted({each.hint for each in found if each.hint}):
             say(hint)
     else:
-        say('There is no schedule yet; make one with: promptmill schedule add NAME FILE --cron "0 2 * * *"')
+        say(
+            f"There is no schedule yet{where(told)}; "
+            'make one with: promptmill schedule add NAME FILE --cron "0 2 * * *"'
+        )
 
 
 @app.command()

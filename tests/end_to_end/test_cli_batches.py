@@ -60,6 +60,14 @@ def test_submitted_twice_it_is_one_batch_and_new_makes_another(cli: Any) -> None
     assert len(cli.json("list")) == 2
 
 
+@pytest.mark.parametrize("words", ["status", "status mine", "list", "results", "audit", "schedule list"])
+def test_a_question_in_the_wrong_folder_names_it_and_leaves_none(cli: Any, words: str) -> None:
+    done = cli(*words.split())
+
+    assert f"in {cli.folder / '.promptmill'}; make one with: promptmill" in done.stderr
+    assert not (cli.folder / ".promptmill").exists()
+
+
 def test_status_is_the_documented_document(cli: Any) -> None:
     cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
 

@@ -1,0 +1,15 @@
+"""Which data folder a question was about: whoever asks in the wrong one must see so, and leave no folder behind."""
+
+from pathlib import Path
+
+from promptmill.settings import Settings
+
+
+def is_untouched(settings: Settings) -> bool:
+    """Whether nothing was ever submitted here: no database need be made to answer that there is nothing."""
+    return settings.database_url is None and not Path(settings.home, "promptmill.db").exists()
+
+
+def where(settings: Settings) -> str:
+    """` in /path/.promptmill`, for a sentence; nothing where the database is a server's."""
+    return f" in {settings.home.absolute()}" if settings.database_url is None else ""
