@@ -1,6 +1,7 @@
 """Child processes: started on a leash with a log of their own, and stopped politely before they are killed."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,6 +15,8 @@ from promptmill.logs import scrub
 _POLL_S = 0.05
 _TAIL_BYTES = 16_384
 _LINE_LENGTH = 300
+_SENTENCE = re.compile(r"promptmill( \w+)?: ")
+"""How a program of ours begins what a person is to read; what stands above it in the log explains nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,15 @@ class Child:
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
     def last_words(self, lines: int = 8) -> list[str]:
-        """The end of what it wrote, without anything that looks like a secret."""
+        """The end of what it wrote, from its last sentence on; without anything that looks like a secret."""
         with self.log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(self.log_start, end - _TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
-        words = [scrub(line).rstrip() for line in text.splitlines() if line.strip()]
-        return [word if len(word) <= _LINE_LENGTH else f"{word[:_LINE_LENGTH]}…" for word in words[-lines:]]
+        words = [scrub(line).rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        said = [place for place, word in enumerate(words) if _SENTENCE.match(word)]
+        shown = words[said[-1] :] if said else words
+        return [word if len(word) <= _LINE_LENGTH else f"{word[:_LINE_LENGTH]}…" for word in shown]
 
 
 def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> Child:

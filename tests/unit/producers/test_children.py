@@ -75,6 +75,16 @@ signal.pause()
     until(lambda: is_gone(pid))
 
 
+def test_a_sentence_for_people_stands_alone_without_the_log_above_it(tmp_path: Path) -> None:
+    child = python(
+        'print(\'{"event": "root"}\\npromptmill worker: nothing answers\\n  try again\')', tmp_path / "log"
+    )
+
+    child.process.wait()
+
+    assert child.last_words() == ["promptmill worker: nothing answers", "  try again"]
+
+
 def test_the_last_words_are_this_childs_own_and_hold_no_secret(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("an older worker said this\n")
 
