@@ -113,12 +113,17 @@ def options_from(asked: Asked) -> "SubmitOptions":
         raise typer.BadParameter(error.why, param_hint=f"--{error.field}") from error
 
 
-def tell(admission: "Admission", *, goes_on: bool = True) -> None:
-    """Say what was admitted, and what a person should know of it."""
+def tell(admission: "Admission", *, goes_on: bool = True, has_ended: bool = False) -> None:
+    """Say what was admitted, and what a person should know of it; of one that has ended, only that."""
     from producers.submission import notices  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.wording import folded, several  # noqa: PLC0415  # likewise
     from promptmill.pricing import usd  # noqa: PLC0415  # likewise
 
+    if has_ended:
+        say(
+            f"{admission.name}: {several(admission.jobs, 'prompt')}, submitted before; nothing is left to ask"
+        )
+        return
     for notice in notices(admission):
         say(folded(f"note: {notice}"))
     cost = usd(admission.estimate.cost_nanos)

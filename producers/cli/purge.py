@@ -100,8 +100,13 @@ def _show(found: "Sequence[Purge]", *, verb: str) -> None:
             say(f"{row.name}: that is gone already")
             continue
         what = " and ".join(sorted(each.parts, reverse=True))
-        what = "everything, with the record of its cost," if Part.EVERYTHING in each.parts else what
-        say(f"{row.name}: {what} of {several(row.total, 'job')} {verb}")
+        jobs = several(row.total, "job")
+        if Part.EVERYTHING in each.parts:
+            say(
+                f"{row.name}: everything {'goes' if verb == 'go' else verb}: {jobs}, and the record of their cost"
+            )
+        else:
+            say(f"{row.name}: {what} of {jobs} {verb}")
     if len(found) > _MOST_SHOWN:
         say(f"and of {len(found) - _MOST_SHOWN:,} more batches")
 

@@ -59,10 +59,11 @@ def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
         submission = submit_for_here(
             source, options_from(chosen), settings=settings.load(), progress=progress
         )
-    tell(submission.admission)
-    if asked.model is None:
-        say(f"model: {chosen.model} for rows that name none; choose another with --model")
     batch = submission.batch
+    has_ended = submission.admission.resumed and batch.look().has_ended
+    tell(submission.admission, has_ended=has_ended)
+    if asked.model is None and not has_ended:
+        say(f"model: {chosen.model} for rows that name none; choose another with --model")
     with view_for_terminal() as view:
         try:
             moment = finish(batch, workers=workers, say=view.say, show=view.show)

@@ -95,6 +95,10 @@ def add(
     from promptmill.errors import InvalidInput  # noqa: PLC0415  # likewise
 
     log_to_stderr()
+    if (cron is None) == (every is None):
+        raise typer.BadParameter(
+            "give either a cron expression or an interval", param_hint="--cron or --every"
+        )
     try:
         added = add_with(
             schedule,

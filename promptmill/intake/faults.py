@@ -21,8 +21,8 @@ class InvalidRows(InvalidInput):
         first = faults[0]
         lines = _folded(faults)
         if count > len(faults):
-            lines.append(f"… and {count - len(faults)} more")
-        found = "1 fault" if count == 1 else f"{count} faults"
+            lines.append(f"… and {count - len(faults):,} more")
+        found = "1 fault" if count == 1 else f"{count:,} faults"
         super().__init__("\n  ".join([f"{found}, so nothing was {not_done}:", *lines]))
         self.file, self.line, self.field = first.file, first.line, first.field
         self.faults = tuple(faults)

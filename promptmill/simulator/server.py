@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -73,7 +74,10 @@ async def _listen(simulation: Simulation) -> asyncio.Server:
     except OSError as error:
         # The loop's own message names addresses as tuples; the system's words are enough.
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigurationError(f"cannot listen at {host}:{port}: {why}", setting="port") from error
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise ConfigurationError(
+            f"{option}: {host}:{port} cannot be had ({why}); name another", setting=option
+        ) from error
 
 
 async def _sample(simulation: Simulation) -> None:

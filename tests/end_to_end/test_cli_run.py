@@ -57,6 +57,8 @@ def test_run_again_asks_nothing_twice(finished: Finished) -> None:
     again = finished.cli("run", "sums.jsonl", "-o", "again.jsonl")
 
     assert again.returncode == 0, again.stderr
+    assert "40 prompts, submitted before; nothing is left to ask" in again.stderr
+    assert "estimated" not in again.stderr
     assert finished.claude.ledger()["answered"] == {"1": len(SUMS)}
     folder = finished.cli.folder
     assert (folder / "again.jsonl").read_bytes() == (folder / "out.jsonl").read_bytes()

@@ -58,7 +58,7 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
         (("x", "rows.jsonl", "--every", "soon"), "is no duration such as"),
         (("x", "rows.jsonl", "--every", "1y"), "units are s, m, h, d and w"),
         (("x", "rows.jsonl", "--every", "0.5s"), "an interval is of whole seconds"),
-        (("x", "rows.jsonl"), "give either a cron expression or an interval"),
+        (("x", "rows.jsonl"), "--cron or --every: give either a cron expression or an interval"),
         (("x", "--every", "1h"), "give either a file or prompts"),
         (("x", "-", "--every", "1h"), "nobody is there at the standard input"),
         (("x", "{{ day }}.jsonl", "--every", "1h"), "'day' is undefined; known are due, date, schedule, run"),

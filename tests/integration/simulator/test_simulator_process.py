@@ -68,7 +68,10 @@ def test_a_bad_scenario_is_reported_with_file_and_field(tmp_path: Path) -> None:
 def test_a_taken_port_is_reported(process: SimulatorHandle) -> None:
     port = int(process.url.rpartition(":")[2])
     with (
-        pytest.raises(SimulatorFailed, match=f"cannot listen at 127.0.0.1:{port}: Address already in use"),
+        pytest.raises(
+            SimulatorFailed,
+            match=rf"--port: 127.0.0.1:{port} cannot be had \(Address already in use\); name another",
+        ),
         simulated_claude(port=port),
     ):
         pass

@@ -298,6 +298,10 @@ def test_the_first_twenty_faults_are_listed_and_all_are_counted(write: Callable[
     assert str(fault).startswith("31 faults, so nothing was submitted:\n")
     assert str(fault).endswith("\n  … and 11 more")
 
+    many = str(InvalidRows(fault.faults, 5000))
+    assert many.startswith("5,000 faults, so")
+    assert many.endswith("… and 4,980 more")
+
 
 def test_a_source_that_breaks_off_lists_what_was_found_before(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
