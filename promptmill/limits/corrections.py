@@ -152,8 +152,20 @@ def observe(record: PoolRecord, held: Reservation, report: Settlement, now: floa
         remaining = report.headroom.remaining(dimension)
         if remaining is not None and record.rate[index] > 0:
             sighting = _Sighting(index, remaining, own, now)
+            if record.seen_at[index] == NEVER:
+                _doubt(record, index, pacing)
             _certify(record, held, sighting, pacing)
             _correct(record, held, sighting, pacing)
+
+
+def _doubt(record: PoolRecord, index: int, pacing: Pacing) -> None:
+    """Before the first header of a limit its bucket is not believed to hold what that of another limit held."""
+    least = pacing.first_capacity * record.rate[index]
+    least = max(1.0, least) if index == 0 else least
+    if record.capacity[index] > least:
+        record.corrected[index] += least - record.level[index]
+        record.capacity[index] = record.level[index] = least
+        record.full_seen[index] = 0.0
 
 
 def _certify(record: PoolRecord, held: Reservation, sighting: _Sighting, pacing: Pacing) -> None:

@@ -177,8 +177,10 @@ def learn_probed(record: PoolRecord, limits: Ceilings, now: float, pacing: Pacin
 
 
 def _note_limit(record: PoolRecord, index: int, limit: float, *, probed: float) -> None:
+    """Another limit may come with another bucket: the next header is taken as the first one of it."""
     if limit != record.learned[index]:
         record.learned[index], record.probed[index] = limit, probed
+        record.seen_at[index] = NEVER
 
 
 def _update_rates(

@@ -177,6 +177,24 @@ async def test_a_limit_that_rises_is_approached_gently(office: Office) -> None:
     assert (await office.look()).share == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("factor", [1.8, 0.7])
+async def test_a_limit_that_changes_together_with_its_bucket_is_not_taken_for_another_program(
+    office: Office, factor: float
+) -> None:
+    office.ceilings = Ceilings()
+    await office.warm_up()
+    limits = [factor * limit for limit in (600, 60_000, 12_000)]
+    small = Headroom(*(each for limit in limits for each in (limit, limit * 5 / 60)))
+    for _ in range(10):
+        permits, _ = await office.ask(CALL)
+        office.now += 1.0
+        await office.settle(permits[0], CALL, small)
+    state = await office.look()
+    assert [each.limit for each in state.dimensions] == pytest.approx(limits)
+    assert [each.foreign for each in state.dimensions] == [0, 0, 0]
+    assert state[REQUESTS].capacity == pytest.approx(limits[0] * 5 / 60, abs=1)
+
+
 async def test_a_header_may_lower_a_configured_limit_but_not_raise_it(office: Office) -> None:
     permits, _ = await office.ask(CALL, CALL)
     await office.settle(permits[0], CALL, Headroom(300, 299, 90_000, 90_000, 12_000, 12_000))

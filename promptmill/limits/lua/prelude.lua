@@ -221,8 +221,11 @@ local function update_rates(record, guessed, now, adopted)
   record.ramp_at = max(now, record.paused_until)
 end
 
+-- Another limit may come with another bucket: the next header is taken as the first one of it.
 local function note_limit(record, index, limit, probed)
-  if limit ~= record.learned[index] then record.learned[index], record.probed[index] = limit, probed end
+  if limit ~= record.learned[index] then
+    record.learned[index], record.probed[index], record.seen_at[index] = limit, probed, NEVER
+  end
 end
 
 -- Limits per minute from three arguments; an empty one says nothing.

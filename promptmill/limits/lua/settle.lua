@@ -75,6 +75,14 @@ end
 
 local function rounding(index) return index == 1 and 0 or pacing_token_rounding end
 
+-- Before the first header of a limit its bucket is not believed to hold what that of another limit held.
+local function doubt(index)
+  local least = max(index == 1 and 1 or 0, pacing_first_capacity * record.rate[index])
+  if record.capacity[index] <= least then return end
+  record.corrected[index] = record.corrected[index] + (least - record.level[index])
+  record.capacity[index], record.level[index], record.full_seen[index] = least, least, 0
+end
+
 -- The capacity is what a header has shown at most: believing in less is always safe.
 local function certify(held, index, remaining, own)
   local shown = remaining - rounding(index) + own
@@ -131,6 +139,7 @@ local function observe(held)
   for index = 1, 3 do
     local remaining = tonumber(ARGV[11 + index])
     if remaining and record.rate[index] > 0 then
+      if record.seen_at[index] == NEVER then doubt(index) end
       certify(held, index, remaining, own[index])
       correct(held, index, remaining)
     end
