@@ -20,7 +20,7 @@ from promptmill.store.backlog import WaitingJobs
 from promptmill.store.database import Database, database_now
 
 if TYPE_CHECKING:
-    from promptmill.limits import PoolState
+    from promptmill.limits import Pool, PoolState
 
 INTERVAL_S = 1.0
 COUNT_EVERY_S = 10.0
@@ -90,7 +90,21 @@ class LimitsNow:
         return [state for state in self.pools if _moves(state) or self._waits(state)]
 
     def _waits(self, state: "PoolState") -> bool:
-        return self.backlog is not None and bool(self.backlog.of_group(state.pool.group))
+        if self.backlog is None or not self.backlog.of_group(state.pool.group):
+            return False
+        return not any(_replaces(other.pool, state.pool) for other in self.pools if _moves(other))
+
+
+def _replaces(other: "Pool", pool: "Pool") -> bool:
+    """Whether another simulator answers an account's model group now; jobs wait for it alone."""
+    from promptmill.claude.keys import configured_account, is_rehearsing  # noqa: PLC0415  # 0.4 s of imports
+
+    return (
+        other.group == pool.group
+        and is_rehearsing(other.account)
+        and is_rehearsing(pool.account)
+        and configured_account(other.account) == configured_account(pool.account)
+    )
 
 
 def _moves(state: "PoolState") -> bool:

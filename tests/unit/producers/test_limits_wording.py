@@ -222,6 +222,18 @@ def test_what_waits_is_said_once_where_several_accounts_share_the_work() -> None
     assert text.endswith("5, 0 of them handed to workers: b 5 (for any of these accounts)")
 
 
+def test_no_job_waits_for_a_simulator_that_nobody_calls_any_more() -> None:
+    left = idle(GROUP, "simulated/default@127.0.0.1:1")
+    called = pool(pool=Pool("simulated/default@127.0.0.1:2", GROUP))
+    waiting = Backlog((jobs("b", 5),), 1)
+
+    text = page(now(left, called, backlog=waiting))
+
+    assert "5, 0 of them handed to workers: b 5\n" in text
+    assert text.index("NOT IN USE") < text.index("127.0.0.1:1)")
+    assert page(now(left, backlog=waiting)).endswith("handed to workers: b 5")
+
+
 def test_a_dimension_without_a_limit_says_so() -> None:
     text = page(now(pool(dimensions=(dimension(0, None), dimension(1), dimension(2)))))
 
