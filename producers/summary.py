@@ -14,12 +14,9 @@ def summary_lines(status: BatchStatus, failures: Failures) -> list[str]:
     """
     batch = status.batch
     read = batch.input_tokens + batch.cache_read_tokens + batch.cache_write_tokens
-    rate = batch.done / status.elapsed_s if status.elapsed_s else 0.0
     cache = f", {batch.cache_read_tokens:,} read from and {batch.cache_write_tokens:,} written to the cache"
     return [
-        f"{batch.name}: {several(batch.succeeded, 'answer')} of {several(batch.total, 'prompt')}"
-        f" in {duration(status.elapsed_s)} ({rate:.1f} a second)"
-        + (", from the simulated Claude" if batch.simulated else ""),
+        *folded(_answers(status)).splitlines(),
         *(
             part
             for line in failure_lines(failures, batch)
@@ -31,6 +28,16 @@ def summary_lines(status: BatchStatus, failures: Failures) -> list[str]:
         *([f"budget: {said}"] if (said := budget(batch)) else []),
         *folded(_calls(status)).splitlines(),
     ]
+
+
+def _answers(status: BatchStatus) -> str:
+    batch = status.batch
+    rate = batch.done / status.elapsed_s if status.elapsed_s else 0.0
+    return (
+        f"{batch.name}: {several(batch.succeeded, 'answer')} of {several(batch.total, 'prompt')}"
+        f" in {duration(status.elapsed_s)} ({rate:.1f} a second)"
+        + (", from the simulated Claude" if batch.simulated else "")
+    )
 
 
 def _calls(status: BatchStatus) -> str:
