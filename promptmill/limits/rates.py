@@ -126,7 +126,8 @@ def adopt_ceilings(record: PoolRecord, ceiling: Sequence[float], now: float, pac
     While workers are restarted one by one with another file, they disagree, and whoever asks changes it back. So
     each grant is charged at the ceiling of the process that asked, in seconds of the one pacer, and seconds that are
     used stay used at any ceiling: what a process is granted stays within its own ceiling whatever the others state,
-    for all of them draw on the same seconds. The mirror of a dimension that had no limit begins anew each time.
+    for all of them draw on the same seconds. Seconds that one gives back late, the next may have on top of it. The
+    mirror of a dimension that had no limit begins anew each time.
     """
     if list(ceiling) == record.ceiling:
         return

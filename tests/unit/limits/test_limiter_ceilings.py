@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promptmill.dimensions import DIMENSIONS, Amounts, Dimension, Headroom
@@ -49,7 +49,8 @@ class Traffic:
     """Plays steps on a mirror and keeps account of what was granted and given back, and when.
 
     Args:
-        others: what "bob" states, who then is left out of the account.
+        others: what "bob" states. What he is granted is then left out of the account, and what he gives back is in it:
+            he was charged seconds of the one pacer, and whoever asks next may have them.
     """
 
     def __init__(self, others: Ceilings | None = None) -> None:
@@ -70,7 +71,8 @@ class Traffic:
         for ask, wait in zip(asks, answer.waits, strict=False):
             self.open.append((step.process, ask))
             self.starts.append(self.now + wait)
-            self._note(step.process, ask.amounts)
+            if not self._is_another(step.process):
+                self._enter(ask.amounts)
         for _ in range(min(step.reports, len(self.open))):
             self._report(step)
 
@@ -90,12 +92,19 @@ class Traffic:
             penalty = Penalty(ask.id, generation, refused, 0.1, None, None)
             report = Release(ask.id) if step.outcome == "released" else penalty
             spare = Amounts(*(-amount for amount in ask.amounts))
+        before = list(self.mirror.record.pacer)
         self.mirror.report(process, report, self.now)
-        self._note(process, spare)
+        if self._is_another(process):
+            seconds = [
+                max(0.0, then - now) for then, now in zip(before, self.mirror.record.pacer, strict=True)
+            ]
+            spare = Amounts(*(-given * limit / 60 for given, limit in zip(seconds, LIMITS, strict=True)))
+        self._enter(spare)
 
-    def _note(self, process: str, amounts: Amounts) -> None:
-        if self.others and process == "bob":
-            return
+    def _is_another(self, process: str) -> bool:
+        return self.others is not None and process == "bob"
+
+    def _enter(self, amounts: Amounts) -> None:
         for dimension in DIMENSIONS:
             self.account.append((self.now, dimension, amounts[dimension]))
 
@@ -128,6 +137,15 @@ OTHERS = st.builds(Ceilings, *(st.sampled_from([None, 0.0, limit / 7, limit * 7]
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=5, max_size=60), OTHERS)
+@example(
+    steps=[
+        Step(0, "ann", 1, 0, 0, 1, 1.0, "settled"),
+        Step(1, "bob", 2, 0, 551, 0, 0, "settled"),
+        Step(30, "ann", 5, 0, 528, 2, 0, "settled"),  # bob gives back when his charge has long worn off
+        Step(0, "ann", 1, 0, 89, 0, 0, "settled"),
+    ],
+    others=Ceilings(),
+)
 def test_so_does_what_one_process_is_granted_beside_others_that_state_something_else(
     steps: list[Step], others: Ceilings
 ) -> None:
@@ -209,14 +227,18 @@ class Restart:
         answer = self.traffic.mirror.acquire(process, asks, ceilings, self.traffic.now)
         for ask, _ in zip(asks, answer.waits, strict=False):
             calls.append((self.traffic.now, process, ask))
-            self.traffic._note(process, ask.amounts)
+            self._enter(process, ask.amounts)
         return answer.denial.ticket if answer.denial else 0.0
 
     def settle(self, process: str, ask: Ask) -> None:
         used = Amounts(1, self.call.input_tokens / 2, self.call.output_tokens / 3)
         self.traffic.mirror.report(process, Settlement(ask.id, used, PLENTY), self.traffic.now)
         spare = [now - then for now, then in zip(used, self.call, strict=True)]
-        self.traffic._note(process, Amounts(*spare))
+        self._enter(process, Amounts(*spare))
+
+    def _enter(self, process: str, amounts: Amounts) -> None:
+        if process == "ann":
+            self.traffic._enter(amounts)
 
 
 @pytest.mark.parametrize("call", [Amounts(1, 20, 5), Amounts(1, 120, 30), Amounts(1, 20, 90)])
