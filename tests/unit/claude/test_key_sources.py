@@ -95,11 +95,11 @@ def test_nor_one_of_another_user(keys_file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (KEY + "expires = '2026-12-01'", "expires of key a is written without quotes"),
+        (KEY + "expires = '2026-12-01'", "expires of key a in .* is written without quotes"),
         (KEY + "expires = 2026-12-01T00:00:00", "with a zone"),
-        (KEY + "header = 'cookie'", "header of key a is one of: x-api-key, bearer"),
+        (KEY + "header = 'cookie'", "header of key a in .* is one of: x-api-key, bearer"),
         (KEY + "timeout_s = 3", "no field timeout_s"),
-        ("[[key]]\nlabel = \"a\\u001b[31m\"\nkey = 'CANARY'", "label of key 1 is a text of one line"),
+        ("[[key]]\nlabel = \"a\\u001b[31m\"\nkey = 'CANARY'", "label of key 1 in .* is a text of one line"),
         ("[[key]]\ncommand = 'vault read CANARY'", "is a list of texts"),
         ("[[key]]\ncommand = []", "is a list of texts"),
         ("[[key]]\nprovider = 'CANARY'", "module:function"),
