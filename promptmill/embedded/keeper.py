@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,7 @@ ADDRESS_FILE = "address.json"
 LOG_FILE = "server.log"
 
 START_PATIENCE = 60.0  # seconds; a long append-only file takes its time to read
+_SAME_PORT_FOR = 10.0  # seconds that a server which has died is started where its users look for it
 _START_TRIES = 5  # somebody else may take a free port first
 _LOCK_PATIENCE = 1.0  # seconds; others hold the keeper's lock for an instant, to see whether it is held
 _LOG_BYTES = 1_000_000  # a longer log is begun anew when its server is started
@@ -118,7 +119,7 @@ def keep(folder: Path, engine: Engine, announce: Callable[[], None]) -> None:
         while not locks.take_alone(users):
             time.sleep(_POLL)
             if server.is_dead():
-                server.start()
+                server.start(same_port_for=_SAME_PORT_FOR)
     finally:
         server.stop()
     if not engine.durable:
@@ -138,14 +139,13 @@ class _Server:
         self._lock = lock
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it where it was last, or else at a free port, and write down the address."""
+    def start(self, *, same_port_for: float = 0.0) -> None:
+        """Start it where it was last, again and again for so many seconds, or else at a free port; note the address."""
         last = Address.read(self._folder)
         password = last.password if last else secrets.token_hex(16)
-        ports = [last.port] if last else []
-        deadline = time.monotonic() + START_PATIENCE
-        for _ in range(_START_TRIES):
-            port = ports.pop() if ports else process.free_port()
+        begun = time.monotonic()
+        deadline = begun + START_PATIENCE
+        for port in self._ports(last, until=begun + same_port_for):
             self._child = self._engine.start(self._folder, port=port, password=password, lock=self._lock)
             while not self.is_dead() and time.monotonic() < deadline:
                 if self._engine.answers(port=port, password=password):
@@ -154,6 +154,16 @@ class _Server:
                 time.sleep(_SHORT_POLL)
             self.stop()
         raise ServerFailedToStart
+
+    def _ports(self, last: Address | None, *, until: float) -> Iterator[int]:
+        """Where to try it, one after the other: users know where it was, so it stays there while nobody else does."""
+        if last:
+            yield last.port
+            while time.monotonic() < until and process.is_free(last.port):
+                time.sleep(_POLL)  # the children of a Postgres that was killed hold its memory for a moment
+                yield last.port
+        for _ in range(_START_TRIES):
+            yield process.free_port()
 
     def is_dead(self) -> bool:
         """Whether it has ended."""

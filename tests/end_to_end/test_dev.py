@@ -110,7 +110,7 @@ def test_tests_that_kill_are_left_to_chaos(dev: Any, started: Started) -> None:
     assert started.arguments == ["-m", "pytest", "-m", "not chaos", "-x"]
 
 
-CHAOS_TESTS = ["-m", "pytest", "-m", "chaos", "-n", "3", "--dist", "worksteal"]
+CHAOS_TESTS = ["-m", "pytest", "-m", "chaos", "--hypothesis-profile=random", "-n", "3", "--dist", "worksteal"]
 
 
 def test_chaos_is_the_tests_of_that_name_and_then_the_run(dev: Any, started: Started) -> None:

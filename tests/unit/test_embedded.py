@@ -271,6 +271,29 @@ def test_a_throwaway_postgres_is_a_real_one_and_leaves_nothing() -> None:
     assert not Path(data).exists()
 
 
+def test_a_killed_postgres_whose_children_linger_comes_back_where_it_was(wait_until: WaitUntil) -> None:
+    with throwaway_postgres() as url:
+        with contextlib.closing(psycopg.connect(url, autocommit=True)) as connection:
+            child = connection.info.backend_pid
+            [(data, server)] = connection.execute(
+                "SELECT current_setting('data_directory'), split_part(pg_read_file('postmaster.pid'), chr(10), 1)::int"
+            )
+            os.kill(child, signal.SIGSTOP)  # it cannot notice, and goes on holding the memory of all
+            try:
+                os.kill(server, signal.SIGKILL)
+                log = next(Path(data).parent.glob("**/server.log"))
+                wait_until(lambda: "pre-existing shared memory block" in log.read_text())
+            finally:
+                os.kill(child, signal.SIGCONT)
+
+        def is_back() -> bool:
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):
+                return True
+            return False
+
+        wait_until(is_back)
+
+
 def test_postgres_settings_of_the_surroundings_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGDATA", "/nowhere")
     monkeypatch.setenv("PGPORT", "1")
