@@ -29,7 +29,7 @@ from promptmill.broker import (
 )
 from promptmill.embedded import throwaway_redis
 from promptmill.errors import Unavailable
-from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK
+from promptmill.routes import ANSWER_QUEUE, ANSWER_TASK, NUDGE_CHANNEL
 
 Wait = Callable[..., None]
 
@@ -148,10 +148,12 @@ def test_a_nudge_is_heard(redis_url: str) -> None:
 
 
 def test_nudges_that_came_together_count_once(redis_url: str) -> None:
-    with Nudges(redis_url) as nudges:
+    with Nudges(redis_url) as nudges, Redis.from_url(redis_url) as redis:
         assert not nudges.wait(0.05)
-        for _ in range(5):
-            nudge(redis_url)
+        with redis.pipeline(transaction=True) as together:  # Redis writes what one transaction publishes at once
+            for _ in range(5):
+                together.publish(NUDGE_CHANNEL, b"")
+            together.execute()
         assert nudges.wait(30)
         assert not nudges.wait(0.1)
 
