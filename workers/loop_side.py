@@ -28,6 +28,7 @@ from workers.pipeline import Pipeline
 from workers.reconciliation import Reconciliation
 from workers.repeating import Repeating
 from workers.reports import Reports
+from workers.without_key import WithoutKey
 
 log = get_logger(__name__)
 
@@ -131,6 +132,14 @@ class LoopSide:
             clock=parts.clock,
             rng=random.Random(),  # noqa: S311  # jitter, not a secret
             keys=parts.keys,
+            without_key=self._without_key(),
+        )
+
+    def _without_key(self) -> WithoutKey:
+        parts, runtime = self._parts, self._parts.runtime
+        return WithoutKey(
+            keys=parts.keys,
+            clock=parts.clock,
             pause=lambda held: pause_held(runtime.database, held, parts.clock),
             others=OtherKeys(
                 parts.redis, parts.worker_id, runtime.endpoint_name, parts.key_states, parts.key_report

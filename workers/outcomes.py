@@ -5,11 +5,9 @@ is None: the answer was cut or lost on the wire after the server may have billed
 cut stream had told of its usage is kept, but it is not the bill.
 """
 
-import asyncio
-import contextlib
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import NoReturn
@@ -17,7 +15,7 @@ from typing import NoReturn
 from promptmill.claude.keys import Key, KeyRing, Rest
 from promptmill.claude.replies import Reply
 from promptmill.clock import Clock
-from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey, Unavailable
+from promptmill.errors import ClaudeError, ConnectionFailed, NoUsableKey
 from promptmill.ids import new_id
 from promptmill.logs import get_logger, scrub
 from promptmill.pricing import PriceBook
@@ -33,16 +31,16 @@ from promptmill.retries import (
     decide,
     outcome_of,
 )
-from promptmill.states import JobState, Lane, PausedBy
+from promptmill.states import JobState, Lane
 from promptmill.store.jobs import Completion, Deferral, Failure, LoadedJob
 from promptmill.store.leases import Claim, Lease, NoRoom
 from promptmill.store.ledger import SUCCEEDED, ClosedAttempt
 from promptmill.store.unreadable import UnreadableJob
 from promptmill.usage import Usage
 from workers.compose import compose
-from workers.holding import Held, why_closed
-from workers.other_keys import OtherKeys, StandingBack
+from workers.holding import why_closed
 from workers.verdicts import Failed, verdict_on
+from workers.without_key import WithoutKey
 from workers.writer import Write, Writer
 
 log = get_logger(__name__)
@@ -64,9 +62,7 @@ class Outcomes:
     clock: Clock
     rng: random.Random
     keys: KeyRing
-    pause: Callable[[Held], datetime | None]
-    others: OtherKeys | None = None
-    standing_back: StandingBack = field(default_factory=StandingBack)
+    without_key: WithoutKey
 
     async def load(self, job_id: str) -> LoadedJob | UnreadableJob | None:
         """The job and its prompt."""
@@ -211,7 +207,7 @@ class Outcomes:
             Deferred: always, once it is committed.
         """
         waits = none_left.asking or none_left.expecting
-        held = not waits and await self._hold(job, none_left)
+        held = not waits and await self.without_key.hold(job, none_left)
         # What a spend limit holds begins again with the batch, at once; a key may be with another worker.
         after = 0.0 if held and none_left.resting else WITHOUT_KEY_S
         await self.put_back(job, after=after, why=scrub(str(none_left)))
@@ -227,60 +223,8 @@ class Outcomes:
         """
         if job.is_damaged:
             await self.refuse(job, f"its text is damaged: key {job.key_id} does not open it", "text_damaged")
-        why = why_closed(job.key_id)
-        if self.others is not None and await self.others.can_open(job.key_id):
-            if self.standing_back.begin():  # said once for all the jobs that were taken before
-                log.error("key_missing_here", batch_id=job.batch_id, key=job.key_id)
-        else:
-            await self._pause(Held(job.batch_id, None, why, PausedBy.ENCRYPTION))
-        await self.put_back(job, after=WITHOUT_KEY_S, why=why)
-
-    async def _hold(self, job: LoadedJob, none_left: NoUsableKey) -> bool:
-        """Pause the batch; at a spend limit every batch that calls where this job calls. False where others can call."""
-        if await self._others_can_call(job):
-            if none_left.everywhere:
-                self.standing_back.begin()
-            return False
-        if none_left.resting:
-            whole = none_left.everywhere
-            held = Held(
-                job.batch_id,
-                job.endpoint if whole else None,
-                scrub(none_left.brief),
-                PausedBy.SPEND_CAP,
-                none_left.until,
-                none_left.since,
-            )
-        else:
-            held = Held(job.batch_id, None, scrub(none_left.brief), PausedBy.KEY)
-        if await self._pause(held) and held.by is PausedBy.KEY:
-            await self._look_for_key(job)
-        return True
-
-    async def _pause(self, held: Held) -> bool:
-        """False where the database is away: then the next job does it."""
-        try:
-            went_on = await asyncio.to_thread(self.pause, held)
-        except Unavailable as error:
-            log.warning("batch_not_paused", batch_id=held.batch_id, error=str(error))
-            return False
-        if went_on is not None:
-            self.keys.resumed(went_on)
-        return True
-
-    async def _look_for_key(self, job: LoadedJob) -> None:
-        """A key that came while the batch was being paused, here or elsewhere, has let nothing go on yet."""
-        with contextlib.suppress(NoUsableKey):
-            self.keys.usable(job.model_group, now=self.clock.now())
-            self.keys.on_held_in_vain()
-            return
-        if await self._others_can_call(job, anew=True):
-            self.keys.on_held_in_vain()
-
-    async def _others_can_call(self, job: LoadedJob, *, anew: bool = False) -> bool:
-        if self.others is None:
-            return False
-        return await self.others.can_call(job.model_group, but=self.keys.at_rest, anew=anew)
+        await self.without_key.leave_closed(job)
+        await self.put_back(job, after=WITHOUT_KEY_S, why=why_closed(job.key_id))
 
     async def give_up(self, job: LoadedJob, lease: Lease, kind: str, usage: Usage) -> NoReturn:
         """End a job whose answer was paid for and cannot be stored: asking again would only cost again.
@@ -330,7 +274,7 @@ class Outcomes:
                     await self._defer(job, lease, attempt, failure, after=0.0)
                 finally:
                     if none_left is not None:
-                        await self._hold(job, none_left)
+                        await self.without_key.hold(job, none_left)
             case GiveUp():
                 log.info("job_given_up", job_id=job.id, kind=failure.kind, request_id=failure.request_id)
                 await self._fail(job, lease, attempt, failure)

@@ -267,8 +267,7 @@ class Pipeline:
         while True:
             key, permit = await self._first_permit(job, amounts)
             if self.accounts.still_fits(key, job.model_group):
-                if self.outcomes.standing_back.in_vain:
-                    self.outcomes.standing_back.over()
+                self.outcomes.without_key.over()
                 return key, permit
             await self.limiter.release(permit)
 

@@ -31,6 +31,7 @@ from workers.outcomes import Outcomes
 from workers.pipeline import Pipeline
 from workers.statements import lock_jobs, store_statements
 from workers.verdicts import Deferred, Failed
+from workers.without_key import WithoutKey
 from workers.writer import Writer
 
 KEY = Key(label="main", secret=SecretStr("sk"), account="account")
@@ -172,7 +173,7 @@ def _pipeline(writer: Writer, client: ClaudeClient, ceilings: Ceilings) -> Pipel
         clock=SystemClock(),
         rng=random.Random(1),
         keys=keys,
-        pause=lambda _held: None,
+        without_key=WithoutKey(keys, SystemClock(), pause=lambda _held: None),
     )
     return Pipeline(
         outcomes=outcomes,

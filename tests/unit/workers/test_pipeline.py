@@ -43,6 +43,7 @@ from workers.pipeline import RESETS_IN_A_ROW, Pipeline
 from workers.pool.bridge import Interrupts, await_here, run_in_greenlet
 from workers.scouts import Scouts
 from workers.verdicts import Answered, Deferred, Elsewhere, Failed, Verdict, Withdrawn
+from workers.without_key import WithoutKey
 from workers.writer import Write
 
 GROUP = "claude-sonnet-5"
@@ -178,7 +179,7 @@ class Bench:
             clock=SystemClock(),
             rng=random.Random(1),
             keys=self.keys,
-            pause=self.hold,
+            without_key=WithoutKey(self.keys, SystemClock(), pause=self.hold),
         )
         self.pipeline = Pipeline(
             outcomes=outcomes,
@@ -460,13 +461,13 @@ async def test_a_key_that_is_replaced_while_a_job_waits_for_its_permit_is_not_ca
 
 async def test_where_another_worker_can_call_nothing_is_paused_and_jobs_are_left_to_it(bench: Bench) -> None:
     bench.keys.retire(KEY, None, "revoked")
-    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # all that is asked of it
+    bench.pipeline.outcomes.without_key.others = Others()  # type: ignore[assignment]  # all that is asked of it
     for _ in range(2):
         with pytest.raises(Deferred):
             await bench.start()
     assert bench.held == []
     assert all(each.not_before is not None for each in bench.rows.of(Write.DEFER))
-    standing_back = bench.pipeline.outcomes.standing_back
+    standing_back = bench.pipeline.outcomes.without_key.standing_back
     assert standing_back.is_on
     assert standing_back.room(50) == 0
     bench.keys.refresh([replace(KEY, secret=SecretStr("new"))])
@@ -492,19 +493,19 @@ async def test_where_no_worker_can_read_a_job_its_batch_is_paused_and_says_which
     bench: Bench, key_id: str | None, why: str
 ) -> None:
     bench.rows.job = an_unreadable_job(key_id)
-    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # all that is asked of it
+    bench.pipeline.outcomes.without_key.others = Others()  # type: ignore[assignment]  # all that is asked of it
     with pytest.raises(Deferred, match=why):
         await bench.start()
     assert bench.held == [Held("batch", None, why, PausedBy.ENCRYPTION)]
     assert bench.rows.kinds() == [Write.LOAD, Write.DEFER]
-    assert not bench.pipeline.outcomes.standing_back.is_on
+    assert not bench.pipeline.outcomes.without_key.standing_back.is_on
 
 
 async def test_where_another_worker_can_read_a_job_nothing_is_paused_and_jobs_are_left_to_it(
     bench: Bench,
 ) -> None:
     bench.rows.job = an_unreadable_job("theirs")
-    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # likewise
+    bench.pipeline.outcomes.without_key.others = Others()  # type: ignore[assignment]  # likewise
     with capture_logs() as logs:
         for _ in range(2):
             with pytest.raises(Deferred):
@@ -512,22 +513,22 @@ async def test_where_another_worker_can_read_a_job_nothing_is_paused_and_jobs_ar
     assert [(each["event"], each["key"]) for each in logs] == [("key_missing_here", "theirs")]
     assert bench.held == []
     assert all(each.not_before is not None for each in bench.rows.of(Write.DEFER))
-    assert bench.pipeline.outcomes.standing_back.is_on
+    assert bench.pipeline.outcomes.without_key.standing_back.is_on
     bench.rows.job = JOB
     await bench.start()
-    assert not bench.pipeline.outcomes.standing_back.is_on
+    assert not bench.pipeline.outcomes.without_key.standing_back.is_on
 
 
 async def test_a_job_whose_text_is_damaged_ends_and_neither_pauses_its_batch_nor_keeps_workers_back(
     bench: Bench,
 ) -> None:
     bench.rows.job = an_unreadable_job("theirs", is_damaged=True)
-    bench.pipeline.outcomes.others = Others()  # type: ignore[assignment]  # likewise
+    bench.pipeline.outcomes.without_key.others = Others()  # type: ignore[assignment]  # likewise
     with pytest.raises(Failed, match="theirs does not open it"):
         await bench.start()
     assert bench.rows.only(Write.FAIL).error_kind == "text_damaged"
     assert bench.held == []
-    assert not bench.pipeline.outcomes.standing_back.is_on
+    assert not bench.pipeline.outcomes.without_key.standing_back.is_on
 
 
 async def test_a_job_without_a_key_has_the_files_read(bench: Bench) -> None:
@@ -552,7 +553,9 @@ async def test_a_key_that_comes_while_the_batch_is_paused_lets_it_go_on(bench: B
     heard: list[str] = []
     bench.keys.retire(KEY, None, "revoked")
     bench.keys.on_held_in_vain = lambda: heard.append("go on")
-    bench.pipeline.outcomes.pause = lambda _held: bench.keys.refresh([replace(KEY, secret=SecretStr("new"))])
+    bench.pipeline.outcomes.without_key.pause = lambda _held: bench.keys.refresh(
+        [replace(KEY, secret=SecretStr("new"))]
+    )
     with pytest.raises(Deferred):
         await bench.start()
     assert heard == ["go on"]
@@ -576,7 +579,7 @@ async def test_at_a_spend_cap_the_attempt_is_closed_before_anything_is_paused(be
         written.append(bench.rows.kinds())
         raise Unavailable("the database is away")
 
-    bench.pipeline.outcomes.pause = pause
+    bench.pipeline.outcomes.without_key.pause = pause
     with pytest.raises(Deferred):
         await bench.start()
     assert [kinds[-1] for kinds in written] == [Write.DEFER]
@@ -614,7 +617,9 @@ async def test_a_rest_that_ended_elsewhere_pauses_nothing_and_the_account_is_ask
         await bench.start()
     [first] = bench.held
     assert first.since is not None
-    bench.pipeline.outcomes.pause = lambda held: held.since and held.since + timedelta(microseconds=1)
+    bench.pipeline.outcomes.without_key.pause = lambda held: (
+        held.since and held.since + timedelta(microseconds=1)
+    )
     with pytest.raises(Deferred):
         await bench.start()
     bench.claude.outcome = REPLY
