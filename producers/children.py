@@ -61,6 +61,7 @@ def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], 
     """Start `command` on a leash, in a session of its own, so that Ctrl-C reaches only us; output goes to `log`."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with log.open("ab") as output:
+        log_start = output.tell()  # before the child writes: its place in the file is ours
         process = subprocess.Popen(  # noqa: S603  # the command is built by us; no word of a user's is in it
             leashed(command),
             env=dict(environment),
@@ -69,7 +70,7 @@ def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        return Child(name, process, log, output.tell(), time.monotonic())
+        return Child(name, process, log, log_start, time.monotonic())
 
 
 def ask_to_stop(children: Iterable[Child]) -> None:

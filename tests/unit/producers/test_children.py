@@ -7,6 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from producers import children
 
@@ -92,6 +95,22 @@ def test_the_last_words_are_this_childs_own_and_hold_no_secret(tmp_path: Path) -
     child.process.wait()
 
     assert child.last_words() == ["key [secret] is wrong"]
+
+
+def test_what_a_child_says_before_we_look_belongs_to_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(subprocess.Popen[bytes]):
+        """Has written all it writes when we hear that it was started."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.wait()
+
+    monkeypatch.setattr("producers.children.subprocess.Popen", Ended)
+    (tmp_path / "log").write_text("an older worker said this\n")
+
+    assert python("print('short and quick')", tmp_path / "log").last_words() == ["short and quick"]
 
 
 def test_a_child_does_not_get_the_terminals_ctrl_c(tmp_path: Path) -> None:
