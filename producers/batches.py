@@ -17,13 +17,13 @@ from producers.answers import Result
 from producers.bottleneck import Bottleneck
 from producers.control import Wish, is_to_be_done
 from producers.failed import Failures, failures_of
-from producers.place import is_untouched, where
+from producers.place import is_untouched, no_batch
 from producers.progress import view_for_terminal
 from producers.redis_address import with_running_redis
 from producers.terms import Retried, budget_of, check_prices, deadline_of, priority_of, retried_by
 from producers.watch import Moment, look, watch
 from promptmill.broker import nudge
-from promptmill.errors import BudgetExceeded, InvalidInput, NotFound
+from promptmill.errors import BudgetExceeded, InvalidInput
 from promptmill.pricing import PriceBook
 from promptmill.runtime import open_database
 from promptmill.settings import Settings, load
@@ -226,19 +226,15 @@ def batch(name_or_id: str | None = None, *, settings: Settings | None = None) ->
     """
     settings = settings or load()
     if is_untouched(settings):
-        raise _no_batch(settings)
+        raise no_batch(settings)
     with open_database(settings) as database, database.read() as connection:
         if name_or_id is not None:
             row = stored.find(connection, name_or_id)
         elif newest := stored.list_recent(connection, limit=1):
             row = newest[0]
         else:
-            raise _no_batch(settings)
+            raise no_batch(settings)
     return Batch(row.id, row.name, settings)
-
-
-def _no_batch(settings: Settings) -> NotFound:
-    return NotFound(f"there is no batch yet{where(settings)}; make one with: promptmill submit FILE")
 
 
 def list_batches(limit: int = 20, *, settings: Settings | None = None) -> Sequence[BatchRow]:

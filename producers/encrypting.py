@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from producers.place import is_untouched
 from producers.purge import forget
 from promptmill.encryption import SETTING, read_vault
 from promptmill.errors import ConfigurationError
@@ -55,7 +56,9 @@ def encrypt(
         ConfigurationError: there is no file of keys, or no key opens the newest batch.
     """
     settings = settings or load()
-    _file_of(settings)
+    read_vault(_file_of(settings))
+    if is_untouched(settings):
+        return Encrypted({each.name: 0 for each in resealing.targets()}, {})
     unopened: Counter[str] = Counter()
     with open_database(settings) as database:
         rewritten = {

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from promptmill.errors import NotFound
 from promptmill.settings import Settings
+
+HOW_TO_ADD = 'make one with: promptmill schedule add NAME FILE --cron "0 2 * * *"'
 
 
 def is_untouched(settings: Settings) -> bool:
@@ -13,3 +16,13 @@ def is_untouched(settings: Settings) -> bool:
 def where(settings: Settings) -> str:
     """` in /path/.promptmill`, for a sentence; nothing where the database is a server's."""
     return f" in {settings.home.absolute()}" if settings.database_url is None else ""
+
+
+def no_batch(settings: Settings) -> NotFound:
+    """That there is none at all, and how to get one."""
+    return NotFound(f"there is no batch yet{where(settings)}; make one with: promptmill submit FILE")
+
+
+def no_schedule(settings: Settings) -> NotFound:
+    """That there is none at all, and how to get one."""
+    return NotFound(f"there is no schedule yet{where(settings)}; {HOW_TO_ADD}")

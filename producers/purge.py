@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from producers.place import is_untouched
+from producers.place import is_untouched, no_batch
 from producers.terms import duration_of
 from promptmill import retention
 from promptmill.clock import SystemClock
@@ -91,7 +91,9 @@ def find(
             raise InvalidInput("name a batch, or say --older-than 30d instead")
         raise InvalidInput("name a batch or say --older-than, not both")
     age = duration_of(older_than, field="older-than") if isinstance(older_than, str) else older_than
-    if is_untouched(settings) and of is None:
+    if is_untouched(settings):
+        if of is not None:
+            raise no_batch(settings)
         return []
     # Removing all of a batch opens no text, so it is the way out where its key is lost.
     with (

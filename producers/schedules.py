@@ -8,6 +8,7 @@ A schedule is a row in the database and holds nothing open; the workers submit i
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from producers.batches import tell_dispatcher
-from producers.place import is_untouched
+from producers.place import is_untouched, no_schedule
 from producers.scheduling import Timing, check_words, checked, lacking, timing
 from producers.submission import options_for
 from producers.terms import duration_of
@@ -27,7 +28,7 @@ from promptmill.runtime import Runtime, open_database
 from promptmill.settings import Settings, load
 from promptmill.store import Connection, schedule_runs, workers
 from promptmill.store import schedules as stored
-from promptmill.store.database import database_now
+from promptmill.store.database import Database, database_now
 from promptmill.store.schedule_runs import RunRow
 from promptmill.store.schedules import ScheduleRow
 from promptmill.store.workers import WorkerRow
@@ -160,7 +161,7 @@ def schedule(name: str, *, settings: Settings | None = None, runs: int = SHOWN) 
     Raises:
         NotFound: there is none.
     """
-    with open_database(settings or load()) as database, database.read() as conn:
+    with _open(settings or load()) as database, database.read() as conn:
         return _seen(conn, stored.find(conn, name), runs)
 
 
@@ -170,7 +171,7 @@ def remove(name: str, *, settings: Settings | None = None) -> None:
     Raises:
         NotFound: there is none.
     """
-    with open_database(settings or load()) as database, database.begin() as conn:
+    with _open(settings or load()) as database, database.begin() as conn:
         stored.remove(conn, stored.find(conn, name).id)
 
 
@@ -199,7 +200,7 @@ def run(name: str, *, settings: Settings | None = None) -> Schedule:
         NotFound: there is none.
     """
     settings = settings or load()
-    with open_database(settings) as database:
+    with _open(settings) as database:
         with database.begin() as conn:
             row, now = stored.find(conn, name), database_now(conn)
             # Not on the second, for which there may be a due time.
@@ -214,6 +215,13 @@ def run(name: str, *, settings: Settings | None = None) -> Schedule:
             return _seen(conn, row, note=_lacking_at(row, due.at))
 
 
+def _open(settings: Settings) -> AbstractContextManager[Database]:
+    """The database of a schedule that is there already."""
+    if is_untouched(settings):
+        raise no_schedule(settings)
+    return open_database(settings)
+
+
 def _lacking_at(row: ScheduleRow, at: datetime) -> str | None:
     """Nothing is said of a schedule that only a newer version can read: its run says so."""
     occasion = Occasion(row.name, at.astimezone(row.timetable.zone), manual=True)
@@ -224,7 +232,7 @@ def _lacking_at(row: ScheduleRow, at: datetime) -> str | None:
 
 
 def _set(name: str, state: ScheduleState, settings: Settings | None) -> Schedule:
-    with open_database(settings or load()) as database, database.begin() as conn:
+    with _open(settings or load()) as database, database.begin() as conn:
         row, now = stored.find(conn, name), database_now(conn)
         if row.state is not state:
             stored.set_state(conn, row.id, state, row.timetable.after(now), now)

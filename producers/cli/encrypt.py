@@ -46,10 +46,17 @@ def encrypt(
         for each in encrypting.key_ids():
             put(each)
         return
+    from producers.place import is_untouched, where  # noqa: PLC0415  # likewise
+    from promptmill import settings  # noqa: PLC0415  # likewise
+
     log_to_stderr()
-    done = encrypting.encrypt(plain=decrypt, progress=_say_now_and_then)
+    told = settings.load()
+    nothing_here = is_untouched(told)
+    done = encrypting.encrypt(plain=decrypt, settings=told, progress=_say_now_and_then)
     if as_json:
         put_json({"rewritten": dict(done.rewritten), "unopened": dict(done.unopened)})
+    elif nothing_here:
+        say(f"nothing to do: nothing is stored{where(told)}")
     else:
         _say_what_was_done(done, decrypt=decrypt)
     if done.unopened:

@@ -126,7 +126,7 @@ def list_schedules(as_json: opt.AsJson = False) -> None:
 
     What the last run has cost stands beside it.
     """
-    from producers.place import where  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.place import HOW_TO_ADD, where  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.schedules import overview  # noqa: PLC0415  # likewise
     from producers.schedules_shown import document, table  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
@@ -140,10 +140,7 @@ def list_schedules(as_json: opt.AsJson = False) -> None:
         for hint in sorted({each.hint for each in found if each.hint}):
             say(hint)
     else:
-        say(
-            f"There is no schedule yet{where(told)}; "
-            'make one with: promptmill schedule add NAME FILE --cron "0 2 * * *"'
-        )
+        say(f"There is no schedule yet{where(told)}; {HOW_TO_ADD}")
 
 
 @app.command()

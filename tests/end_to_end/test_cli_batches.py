@@ -60,7 +60,13 @@ def test_submitted_twice_it_is_one_batch_and_new_makes_another(cli: Any) -> None
     assert len(cli.json("list")) == 2
 
 
-@pytest.mark.parametrize("words", ["status", "status mine", "list", "results", "audit", "schedule list"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status", "status mine", "list", "results", "audit", "purge mine", "schedule list", "schedule show it",
+        "schedule pause it", "schedule resume it", "schedule run it", "schedule remove it",
+    ],
+)  # fmt: skip
 def test_a_question_in_the_wrong_folder_names_it_and_leaves_none(cli: Any, words: str) -> None:
     done = cli(*words.split())
 

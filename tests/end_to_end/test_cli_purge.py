@@ -77,6 +77,18 @@ def test_what_was_stored_is_encrypted_on_demand_and_unreadable_without_the_key(c
     assert PROMPT in canceled("results", "old").stdout
 
 
+def test_where_nothing_is_stored_nothing_is_encrypted_and_no_folder_made(cli: Any) -> None:
+    (cli.folder / "keys").write_text(cli("encrypt", "--new-key").stdout)
+
+    done = cli("encrypt", PROMPTMILL_ENCRYPTION_KEYS_FILE="keys")
+
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"nothing to do: nothing is stored in {cli.folder / '.promptmill'}\n",
+    )
+    assert not (cli.folder / ".promptmill").exists()
+
+
 def test_what_no_key_opens_is_counted_and_all_else_encrypted(canceled: Any) -> None:
     first, second, third = (canceled("encrypt", "--new-key").stdout for _ in range(3))
 
