@@ -178,7 +178,8 @@ class Feed:
         await asyncio.sleep(rest)
         if not self._watched:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), UNWATCHED_S - WATCHED_S)
+                async with asyncio.timeout(UNWATCHED_S - WATCHED_S):  # `wait_for` of Python 3.11 may lose a cancel
+                    await self._hurry.wait()
 
 
 def encoded(document: Any) -> bytes:

@@ -133,3 +133,20 @@ async def test_slow_looks_are_fewer_but_never_far_apart(
         await feed._rest(took)
 
     assert feed.every_s == pytest.approx(every)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_one_that_is_ended_in_the_moment_when_somebody_comes_ends(turns: int) -> None:
+    feed = Feed(Looks())
+    resting = asyncio.create_task(feed._rest(0.0))
+    while not feed._hurry._waiters:  # type: ignore[attr-defined]  # nothing else tells that it waits
+        await asyncio.sleep(0)
+
+    with feed.watching():
+        for _ in range(turns):  # so far the word has come
+            await asyncio.sleep(0)
+        has_rested = resting.done()
+        resting.cancel()
+        await asyncio.wait([resting])
+
+    assert has_rested or resting.cancelled()
