@@ -178,7 +178,8 @@ class Feed:
         await asyncio.sleep(rest)
         if not self._watched:
             with suppress(TimeoutError):
-                async with asyncio.timeout(UNWATCHED_S - WATCHED_S):  # `wait_for` of Python 3.11 may lose a cancel
+                # Not `wait_for`, which on Python 3.11 loses a cancel that comes together with what it waits for.
+                async with asyncio.timeout(UNWATCHED_S - WATCHED_S):
                     await self._hurry.wait()
 
 
