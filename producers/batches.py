@@ -246,6 +246,12 @@ def list_batches(limit: int = 20, *, settings: Settings | None = None) -> Sequen
         return stored.list_recent(connection, limit=limit)
 
 
+def newest_since(moment: datetime, *, settings: Settings | None = None) -> BatchRow | None:
+    """The newest batch, if it was made at `moment` or later."""
+    newest = list_batches(1, settings=settings)
+    return newest[0] if newest and newest[0].created_at >= moment else None
+
+
 def wait(
     of: Batch | str,
     *,

@@ -2,11 +2,11 @@
 
 import shlex
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import producers
 from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell, with_options
 from producers.cli.estimate import show
@@ -62,24 +62,30 @@ def _submit(source: str, asked: Asked) -> "Submission":
     from producers.submission import submit_with  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
-    view = None
+    view, began = None, datetime.now(UTC)
     try:
         with admission_view() as view:
             return submit_with(source, options_from(asked), settings=settings.load(), progress=view)
     except KeyboardInterrupt:
-        say(_interrupted(view))
+        say(_interrupted(view, began))
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _interrupted(view: "Admitting | None") -> str:
+def _interrupted(view: "Admitting | None", began: datetime) -> str:
+    """What is told may be behind what is stored, so the database is asked whether there is a batch already."""
+    from producers.batches import newest_since  # noqa: PLC0415  # the database layer takes 0.5 s
+
     doing, rows, of = (view and view.last) or ("reading", 0, None)
     words = sys.argv[1:]
-    if doing == "reading":
+    made = newest_since(began)
+    if doing == "reading" and made is None:
         so_far = "before a row was stored"
     else:
-        so_far = f"{rows:,} of {of:,} rows are stored, and no call begins before all are"
-        if "--new" in words:  # the batch exists now, under a name of its own
-            words = [*(word for word in words if word != "--new"), "--name", producers.batch().name]
+        so_far = (
+            f"{made.total if made else rows:,} of {of:,} rows are stored, and no call begins before all are"
+        )
+        if made and "--new" in words:  # it has a name of its own, by which the rest goes to it
+            words = [*(word for word in words if word != "--new"), "--name", made.name]
     return f"interrupted; {so_far}. Go on with:\n  {shlex.join(['promptmill', *words])}"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import resource
 import shlex
 import signal
@@ -449,6 +450,44 @@ def test_ctrl_c_in_a_submit_says_how_far_it_is_and_how_to_go_on(
     assert cli(*way_on).returncode == 0
     [whole] = cli.json("list")
     assert (whole["state"], whole["jobs"]["total"]) == ("active", ROWS_FOR_A_WHILE)
+
+
+INTERRUPTED_BEFORE_IT_IS_TOLD = """
+import sys
+from producers.admitting import Admitting
+from producers.cli.app import main
+
+tell = Admitting.__call__
+
+def interrupt_at_storing(view, doing, done, of):
+    if doing == "storing":
+        raise KeyboardInterrupt
+    tell(view, doing, done, of)
+
+Admitting.__call__ = interrupt_at_storing
+main()
+"""
+
+
+def test_ctrl_c_in_a_submit_before_the_first_rows_stored_were_told_leads_to_the_same_batch(cli: Any) -> None:
+    words = ["submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--new"]
+    assert cli(*words).returncode == 0
+
+    broken = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_BEFORE_IT_IS_TOLD, *words],
+        cwd=cli.folder,
+        env={**os.environ, **cli.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (broken.returncode, broken.stdout) == (130, "")
+    assert f"{len(ROWS)} of {len(ROWS)} rows are stored" in broken.stderr
+    assert cli(*shlex.split(broken.stderr.splitlines()[-1])[1:]).returncode == 0
+    assert [(each["state"], each["jobs"]["total"]) for each in cli.json("list")] == [
+        ("active", len(ROWS))
+    ] * 2
 
 
 def test_another_claude_than_at_submit_is_not_asked(cli: Any) -> None:
