@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 from celery.app.task import Context
 from celery.worker.request import Request
 from kombu import Connection
@@ -22,14 +22,18 @@ OURS_LACKS = {"origin", "ignore_result"}
 AT_RANDOM = {"delivery_tag"}
 
 
+class Answer(Task):
+    """Stands for the real one, whose module makes this process a worker, and which may be registered here all the same."""
+
+    name = ANSWER_TASK
+
+    def run(self, job_id: str, dispatch: int) -> None:
+        """Nothing."""
+
+
 @pytest.fixture
 def app(clean_redis: str) -> Iterator[Celery]:
     app = celery_app(clean_redis)
-
-    @app.task(name=ANSWER_TASK, shared=False)
-    def answer(job_id: str, dispatch: int) -> None:
-        """Stands for the real one, whose module makes this process a worker."""
-
     yield app
     app.close()
 
@@ -94,7 +98,8 @@ def _requested(app: Celery) -> Any:
             connection.drain_events(timeout=30)
         (message,) = taken
         message.ack()
-        return Request(message, app=app, task=app.tasks[ANSWER_TASK])
+        Answer.bind(app)
+        return Request(message, app=app, task=Answer())
 
 
 def _plain(value: Any) -> Any:
