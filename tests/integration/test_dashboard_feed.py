@@ -139,7 +139,7 @@ async def test_slow_looks_are_fewer_but_never_far_apart(
 async def test_one_that_is_ended_in_the_moment_when_somebody_comes_ends(turns: int) -> None:
     feed = Feed(Looks())
     resting = asyncio.create_task(feed._rest(0.0))
-    while not feed._hurry._waiters:  # type: ignore[attr-defined]  # noqa: ASYNC110  # nothing else tells that it waits
+    while not feed._hurry._waiters:  # noqa: ASYNC110  # nothing else tells that it waits
         await asyncio.sleep(0)
 
     with feed.watching():
