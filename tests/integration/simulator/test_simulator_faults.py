@@ -109,7 +109,9 @@ def test_what_is_held_is_answered_when_the_scenario_is_replaced(
     simulator.set_scenario(fault=[{"kind": "hold", "times": 1}])
     with ThreadPoolExecutor() as apart:
         held = apart.submit(send, body=prompt(stream=streamed))
-        wait_until(lambda: simulator.ledger()["in_flight"] == 1)
+        wait_until(
+            lambda: simulator.ledger()["faults"] == {"hold": 1}
+        )  # in flight it is before it has met it
         assert send(body=prompt("Another?")).status == 200
         assert simulator.ledger()["served"]["answers"] == 1
         simulator.set_scenario()
@@ -224,12 +226,13 @@ def test_a_spend_cap_begins_after_so_much_money(simulator: SimulatorHandle, send
 def test_a_client_that_leaves_has_lost_its_reply(
     simulator: SimulatorHandle, send: Send, prompt: Send, wait_until: Callable[..., None]
 ) -> None:
-    simulator.set_scenario(fault=[{"kind": "stall", "pause_s": 0.2}])
+    simulator.set_scenario(fault=[{"kind": "hold"}])
     body = json.dumps(prompt()).encode()
     connection = http.client.HTTPConnection(simulator.url.removeprefix("http://"))
     headers = {"x-api-key": "k", "anthropic-version": "2026-10-21"}
     connection.request("POST", "/v1/messages", body, headers)
-    wait_until(lambda: simulator.ledger()["in_flight"] == 1)
+    wait_until(lambda: simulator.ledger()["faults"] == {"hold": 1})
     connection.close()
+    simulator.set_scenario()
     wait_until(lambda: simulator.ledger()["lost"]["answers"] == 1)
     assert simulator.ledger()["served"]["answers"] == 0
