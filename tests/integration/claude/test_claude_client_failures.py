@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
+import time
 import traceback
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -108,11 +111,13 @@ Fail = Callable[..., Awaitable[ClaudeError]]
 
 
 async def test_a_connection_that_never_came_about_was_not_sent_and_costs_nothing(
-    open_client: Open, key: Key, prompt: Prompt, unused_tcp_port: int
+    open_client: Open, key: Key, prompt: Prompt
 ) -> None:
-    client = open_client(f"http://127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(ConnectionFailed) as caught:
-        await client.create(prompt, key)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        client = open_client(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.create(prompt, key)
     assert not caught.value.sent
 
 
@@ -274,24 +279,26 @@ async def test_a_count_or_a_list_that_is_none_is_a_connection_failure(
 @pytest.mark.parametrize(
     ("pieces", "stream", "limit", "used"),
     [
-        pytest.param((), False, Timeouts(idle=0.1), None, id="a plain answer does not begin"),
-        pytest.param((PLAIN_HEAD, b"ffff\r\n{"), False, Timeouts(idle=0.1), None, id="a plain answer stops"),
-        pytest.param((), True, Timeouts(stream_idle=0.1), None, id="a stream does not begin"),
-        pytest.param((STREAM_HEAD, START), True, Timeouts(stream_idle=0.1), PARTIAL, id="a stream stops"),
-        pytest.param((), False, Timeouts(total=0.1), None, id="the time for a plain answer is over"),
-        pytest.param(
-            (STREAM_HEAD, START), True, Timeouts(total=0.1), PARTIAL, id="the time for a stream is over"
-        ),
+        pytest.param((), False, "idle", None, id="a plain answer does not begin"),
+        pytest.param((PLAIN_HEAD, b"ffff\r\n{"), False, "idle", None, id="a plain answer stops"),
+        pytest.param((), True, "stream_idle", None, id="a stream does not begin"),
+        pytest.param((STREAM_HEAD, START), True, "stream_idle", PARTIAL, id="a stream stops"),
+        pytest.param((), False, "total", None, id="the time for a plain answer is over"),
+        pytest.param((STREAM_HEAD, START), True, "total", PARTIAL, id="the time for a stream is over"),
     ],
 )
 async def test_a_stalling_server_is_given_up_and_its_connection_closed(
-    fail: Fail, pieces: tuple[bytes, ...], stream: bool, limit: Timeouts, used: Usage | None
+    fail: Fail, pieces: tuple[bytes, ...], stream: bool, limit: str, used: Usage | None
 ) -> None:
-    wire = Wire(*pieces, hold=True)
-    failed = await fail(wire, stream=stream, timeouts=limit)
-    assert type(failed) is ConnectionFailed
+    for seconds in (0.1, 1.0, 10.0):  # a machine that stands still for as long has not read what did come
+        wire = Wire(*pieces, hold=True)
+        failed = await fail(wire, stream=stream, timeouts=Timeouts(**{limit: seconds}))
+        assert type(failed) is ConnectionFailed
+        if wire.sent.is_set():
+            await wire.hung_up.wait()
+        if failed.usage == used:
+            break
     assert failed.usage == used
-    await wire.hung_up.wait()
 
 
 async def test_a_stream_that_drips_for_ever_ends_with_the_total_time(fail: Fail) -> None:
@@ -302,15 +309,30 @@ async def test_a_stream_that_drips_for_ever_ends_with_the_total_time(fail: Fail)
 async def test_pings_keep_a_slow_stream_alive(
     serve_raw: ServeRaw, open_client: Open, key: Key, prompt: Prompt
 ) -> None:
+    pinged: list[float] = []
+
     async def slow(_reader: Reader, writer: Writer) -> None:
         writer.write(STREAM_HEAD + START)
         for _ in range(20):
+            pinged.append(time.monotonic())
             await asyncio.sleep(0.05)
             writer.write(event(type="ping"))
+        pinged.append(time.monotonic())
         writer.write(DELTA + STOP + END)
 
     client = open_client(await serve_raw(slow), timeouts=Timeouts(stream_idle=0.5))
-    assert (await client.create(prompt, key, stream=True)).stop_reason == "end_turn"
+    while True:
+        began = time.monotonic()
+        try:
+            reply = await client.create(prompt, key, stream=True)
+        except ConnectionFailed:
+            gaps = [later - ping for ping, later in pairwise([began, *pinged, time.monotonic()])]
+            assert max(gaps) >= 0.4, "it was given up although no machine stood still"
+            pinged.clear()
+        else:
+            break
+    assert reply.stop_reason == "end_turn"
+    assert pinged[-1] - pinged[0] > 0.5
 
 
 @pytest.mark.parametrize(
