@@ -81,6 +81,18 @@ def wait_for_more(mill: Any, schedule: ScheduleRow, more: int) -> None:
     mill.wait_until(lambda: len(done(mill, schedule)) >= wanted, timeout=60)
 
 
+def runs_without_a_gap(mill: Any, schedule: ScheduleRow) -> list[RunRow]:
+    """A run at which its worker was killed is taken up half a minute later, and those after it meanwhile."""
+    runs: list[RunRow] = []
+
+    def has_no_gap() -> bool:
+        runs[:] = done(mill, schedule)
+        return all(later.due_at - run.due_at == timedelta(seconds=EVERY_S) for run, later in pairwise(runs))
+
+    mill.wait_until(has_no_gap, timeout=60)
+    return runs
+
+
 def test_two_beats_and_two_workers_of_which_one_each_is_killed_make_each_due_time_one_batch(
     start_mill: Start, database_url: str
 ) -> None:
@@ -97,16 +109,13 @@ def test_two_beats_and_two_workers_of_which_one_each_is_killed_make_each_due_tim
         mill.workers[0].kill()
         mill.let_the_lock_run_out()
         wait_for_more(mill, schedule, 3)
+        runs = runs_without_a_gap(mill, schedule)
         with mill.database.begin() as conn:
             schedules.set_state(conn, schedule.id, ScheduleState.PAUSED, None, database_now(conn))
-        runs = done(mill, schedule)
         for run in runs:
             mill.wait_for_end(run.batch_id)
         prompts = claude.ledger()["answered"]
 
-    assert [later.due_at - run.due_at for run, later in pairwise(runs)] == [timedelta(seconds=EVERY_S)] * (
-        len(runs) - 1
-    )
     assert runs[0].due_at == schedule.next_due
     assert len({run.batch_id for run in runs}) == len(runs) >= 7
     assert sum(prompts.values()) >= len(runs)
@@ -125,11 +134,8 @@ def test_a_killed_beat_is_replaced_by_the_other_and_meanwhile_nothing_is_more_th
         first.kill()
         mill.wait_until(lambda: redis.get(LOCK) not in (None, held), timeout=60)
         wait_for_more(mill, schedule, 10)
-        runs = done(mill, schedule)
+        runs = runs_without_a_gap(mill, schedule)
 
-    assert [later.due_at - run.due_at for run, later in pairwise(runs)] == [timedelta(seconds=EVERY_S)] * (
-        len(runs) - 1
-    )
     late = sorted((run.created_at - run.due_at).total_seconds() for run in runs[3:])
     print(f"{len(late)} runs: median {late[len(late) // 2]:.2f} s late, worst {late[-1]:.2f} s")  # noqa: T201  # the figure
     assert late[-1] < 5
