@@ -5,8 +5,10 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -109,14 +111,27 @@ def test_a_slow_command_is_ended_at_its_time_limit(code: str) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_what_a_command_started_ends_with_it(tmp_path: Path, wait_until: Any) -> None:
-    child = f"import pathlib, time; time.sleep(1.5); pathlib.Path({str(tmp_path / 'alive')!r}).touch()"
+def test_what_a_command_started_ends_with_it(
+    tmp_path: Path, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives = tmp_path / "lives"
+    child = (
+        f"import os, pathlib, time; said = pathlib.Path({str(tmp_path / 'pid')!r}); "
+        f"said.write_text(str(os.getpid())); said.rename({str(lives)!r}); print('x', flush=True); time.sleep(600)"
+    )
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {child!r}])"
-    begun = time.monotonic()
-    with pytest.raises(Unavailable):
-        fetch_token(by_command(code, timeout_s=0.5), ManualClock(NOW))
-    wait_until(lambda: time.monotonic() > begun + 2.2, timeout=5)
-    assert not (tmp_path / "alive").exists()
+    over_once_it_lives = SimpleNamespace(monotonic=lambda: time.monotonic() + 100 * lives.exists())
+    monkeypatch.setattr("promptmill.claude.keys.tokens.time", over_once_it_lives)
+    with pytest.raises(Unavailable, match="longer than 60 s"):
+        fetch_token(by_command(code, timeout_s=60), ManualClock(NOW))
+    wait_until(lambda: has_ended(int(lives.read_text())))
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -242,16 +257,20 @@ def test_failures_that_were_overcome_do_not_add_up(keeper: TokenKeeper, clock: M
         keeper.took(Token(SecretStr("sk-ant-oat01-x"), None))
 
 
-def test_a_command_that_cannot_be_killed_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_cannot_be_killed_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def forbidden(_group: int, _signal: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr("os.killpg", forbidden)
     monkeypatch.setattr("promptmill.claude.keys.tokens.END_S", 0.1)
-    begun = time.monotonic()
+    stays = tmp_path / "the command stays as long as this does"
+    stays.touch()
+    code = f"import os, time\nwhile os.path.exists({str(stays)!r}): time.sleep(0.02)"
     with pytest.raises(Unavailable, match="longer than"):
-        fetch_token(by_command("import time; time.sleep(2)", timeout_s=0.2), ManualClock(NOW))
-    assert time.monotonic() - begun < 1.5
+        fetch_token(by_command(code, timeout_s=0.2), ManualClock(NOW))
+    stays.unlink()
 
 
 @pytest.mark.parametrize(
