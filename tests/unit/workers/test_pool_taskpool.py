@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -252,36 +253,60 @@ def test_what_was_handed_over_is_known_at_once_and_until_its_end_is_heard(
     assert not pool.task_ids
 
 
-def test_many_ends_ring_few_times_and_the_first_and_a_quarter_of_the_slots_ring_at_once(
-    pool: TaskPool, heard: Heard, turn_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rings: list[int] = []
-    doorbell = pool._doorbell
+@pytest.fixture
+def rings(pool: TaskPool, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One for each time that the pool has rung."""
+    rings: list[None] = []
+    ring = pool._doorbell.ring
+    monkeypatch.setattr(pool._doorbell, "ring", lambda: (rings.append(None), ring()))
+    return rings
 
-    def ring() -> None:
-        rings.append(len(heard.ended))
-        Doorbell.ring(doorbell)
 
-    monkeypatch.setattr(doorbell, "ring", ring)
+@pytest.fixture
+def end(pool: TaskPool, heard: Heard) -> Callable[[int], object]:
+    """Of 300 jobs in 1,000 slots, so many more end, in one turn of the loop."""
     pool.grow(998)
     gates = [asyncio.Event() for _ in range(300)]
     for number, gate in enumerate(gates):
         _send(pool, heard, str(number), gate.wait)
 
-    def open_gates(first: int, last: int) -> None:
-        for gate in gates[first:last]:
-            gate.set()
+    def end(count: int) -> None:
+        for _ in range(count):
+            gates.pop().set()
 
-    loop = pool_loop.current_loop()
-    loop.call_soon_threadsafe(open_gates, 0, 1)
-    turn_until(lambda: len(heard.ended) == 1)
+    return partial(pool_loop.current_loop().call_soon_threadsafe, end)
+
+
+@pytest.fixture
+def no_moment_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.pool.doorbell.RING_EVERY_S", 3600)
+
+
+@pytest.mark.usefixtures("no_moment_passes")
+def test_the_first_end_and_a_quarter_of_the_slots_ring_at_once_and_what_is_between_waits(
+    pool: TaskPool,
+    turn_until: Callable[..., None],
+    wait_until: Callable[..., None],
+    rings: list[None],
+    end: Callable[[int], object],
+) -> None:
+    end(1)
+    turn_until(lambda: pool.info["running"] == 299)
     assert len(rings) == 1
-    loop.call_soon_threadsafe(open_gates, 1, 40)
-    turn_until(lambda: len(heard.ended) == 40)
+    end(249)
+    wait_until(lambda: len(pool._reports) == 249)
+    assert len(rings) == 1
+    end(1)
+    turn_until(lambda: pool.info["running"] == 49)
     assert len(rings) == 2
-    loop.call_soon_threadsafe(open_gates, 40, 300)
-    turn_until(lambda: len(heard.ended) == 300)
-    assert len(rings) < 30
+
+
+def test_many_ends_ring_twice_the_second_time_a_moment_later(
+    heard: Heard, turn_until: Callable[..., None], rings: list[None], end: Callable[[int], object]
+) -> None:
+    end(200)
+    turn_until(lambda: len(heard.ended) == 200)
+    assert len(rings) <= 2
 
 
 def test_a_broker_without_a_hub_is_refused(app: Celery) -> None:
