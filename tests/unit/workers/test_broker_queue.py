@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu.transport import memory
+from kombu.transport.virtual import BrokerState
 
 import celeryconfig
 from promptmill.broker import Ticket, celery_app, publish
 from promptmill.errors import Unavailable
-from promptmill.routes import ANSWER_QUEUE
 from workers.broker_queue import ForeignQueue
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -18,12 +19,11 @@ TICKET = Ticket("job_1", 1, "nightly", "claude-sonnet-5", 1)
 
 
 @pytest.fixture
-def app() -> Iterator[Celery]:
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    monkeypatch.setattr(memory.Channel, "queues", {})  # else what a test publishes is there for the next
+    monkeypatch.setattr(memory.Transport, "global_state", BrokerState())
     app = celery_app(NOWHERE, "memory://")
     yield app
-    with app.connection_for_write() as connection:
-        channel: Any = connection.default_channel
-        channel.queue_delete(ANSWER_QUEUE)
     app.close()
 
 
