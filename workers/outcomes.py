@@ -305,7 +305,7 @@ class Outcomes:
             token=lease.token,
             attempt=attempt,
             error_kind=outcome_of(failure),
-            not_before=self.clock.now() + timedelta(seconds=after) if after > 0 else None,
+            not_before=attempt.closed_at + timedelta(seconds=after) if after > 0 else None,
         )
         became = await self.writer.put(Write.DEFER, deferral)
         await self.tell(job, became, f"{outcome_of(failure)}, again in {after:.1f} s")
