@@ -6,7 +6,7 @@ from producers.audit_checks import Check, Note
 from producers.auditing import AuditReport
 from producers.documents import stamp
 from producers.tables import columns
-from producers.wording import folded
+from producers.wrapping import folded
 from promptmill.pricing import usd
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from producers.keys import UNTOLD, KeyNow, KeysNow
 from producers.tables import columns
-from producers.wording import WIDTH, duration, several
+from producers.wording import duration, several
+from producers.wrapping import WIDTH
 
 NO_KEY = "no key is set; set ANTHROPIC_API_KEY, or PROMPTMILL_KEYS_FILE for several"
 _SOON_S = 172_800.0

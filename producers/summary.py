@@ -1,7 +1,8 @@
 """The summary of a batch: what a person wants to know when it has ended."""
 
 from producers.failed import Failures, failure_lines
-from producers.wording import budget, duration, folded, money, several
+from producers.wording import budget, duration, money, several
+from producers.wrapping import folded
 from promptmill.store.stats import BatchStatus
 
 

@@ -6,7 +6,8 @@ from producers.failed import failure_lines
 from producers.listing import Listed
 from producers.prediction import Prediction
 from producers.watch import Moment
-from producers.wording import budget, duration, folded, money, resting, several
+from producers.wording import budget, duration, money, resting, several
+from producers.wrapping import folded
 from promptmill.pricing import usd
 from promptmill.states import BatchState, JobState
 from promptmill.store.batches import BatchRow

@@ -1,18 +1,11 @@
 """How figures are said to people, the same everywhere."""
 
-import re
-import textwrap
-
 from promptmill.budgets import Budget, dollars
 from promptmill.pricing import usd
 from promptmill.store.batches import BatchRow
 
-WIDTH = 80
-"""Columns of a terminal, at which lists are wrapped."""
 _MINUTE_S = 60
 _HOUR_S = 3600
-_COMMAND = re.compile(r"(?<=: )promptmill [^;]+")
-_GLUE = "\0"
 
 
 def duration(seconds: float) -> str:
@@ -55,12 +48,3 @@ def resting(found: tuple[int, float]) -> str:
 def several(count: int, one: str, many: str | None = None) -> str:
     """`1 answer`, `2 answers`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def folded(text: str, *, indent: str = "  ") -> str:
-    """A sentence in lines of a terminal, broken between words; a command in it stays whole, to be copied."""
-    glued = _COMMAND.sub(lambda command: command[0].replace(" ", _GLUE), text)
-    lines = textwrap.wrap(
-        glued, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(lines).replace(_GLUE, " ")

@@ -89,7 +89,11 @@ def _options(
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        app(prog_name="promptmill")
+        sys.exit(app(prog_name="promptmill", standalone_mode=False))
+    except typer.TyperException as error:
+        sys.exit(faults.report_usage(error))
+    except typer.Abort:  # a question that nobody answered
+        sys.exit(Exit.FAILURE)
     except KeyboardInterrupt:  # before or after a command takes it for itself
         sys.exit(Exit.INTERRUPTED)
     except Exception as error:  # noqa: BLE001  # the last line of defence: a sentence, not a traceback

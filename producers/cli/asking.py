@@ -116,7 +116,8 @@ def options_from(asked: Asked) -> "SubmitOptions":
 def tell(admission: "Admission", *, goes_on: bool = True, has_ended: bool = False) -> None:
     """Say what was admitted, and what a person should know of it; of one that has ended, only that."""
     from producers.submission import notices  # noqa: PLC0415  # the database layer takes 0.5 s
-    from producers.wording import folded, several  # noqa: PLC0415  # likewise
+    from producers.wording import several  # noqa: PLC0415  # likewise
+    from producers.wrapping import folded  # noqa: PLC0415  # likewise
     from promptmill.pricing import usd  # noqa: PLC0415  # likewise
 
     if has_ended:

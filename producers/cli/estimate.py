@@ -34,7 +34,7 @@ def show(source: str, asked: Asked, *, as_json: bool) -> None:
     from producers.forecast import outlook  # noqa: PLC0415  # likewise
     from producers.forecast_shown import outlook_document, outlook_lines  # noqa: PLC0415  # likewise
     from producers.submission import left_out  # noqa: PLC0415  # likewise
-    from producers.wording import folded  # noqa: PLC0415  # likewise
+    from producers.wrapping import folded  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
     with admission_view() as progress:

@@ -1,10 +1,13 @@
 """What becomes of an error: one clear line on standard error and an exit code, never a traceback by default."""
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+import typer
 
 from producers.cli.exits import Exit
 from producers.cli.printing import say
@@ -22,6 +25,14 @@ def report(error: Exception) -> Exit:
     else:
         _report_unexpected(error, scrub)
     return Exit.FAILURE
+
+
+def report_usage(error: typer.TyperException) -> int:
+    """Say what was typed wrong, as Typer words it; its exit code."""
+    words = io.StringIO()
+    error.show(words)  # type: ignore[attr-defined]  # every one that Typer raises has it, with its usage line
+    say(words.getvalue().rstrip("\n"))
+    return error.exit_code
 
 
 def _report_unexpected(error: Exception, scrub: Callable[[str], str]) -> None:

@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from producers.words import silence, tell
+from producers.wrapping import fitted
 
 if TYPE_CHECKING:
     from promptmill.settings import Settings
 
 
 def say(message: str) -> None:
-    """A message for the person; never on standard output."""
-    tell(sys.stderr, message)
+    """A message for the person; never on standard output. On a terminal too narrow for it, it is folded."""
+    tell(sys.stderr, fitted(message, sys.stderr))
 
 
 def put(line: str) -> None:
@@ -56,7 +57,7 @@ def say_serving(settings: "Settings", sentence: str, url: str) -> None:
         return
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     line = {"event": "serving", "level": "info", "logger": __name__, "timestamp": now, "url": url}
-    say(json.dumps(line, sort_keys=True))
+    tell(sys.stderr, json.dumps(line, sort_keys=True))
 
 
 def put_json(document: Any) -> None:

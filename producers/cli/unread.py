@@ -5,6 +5,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from producers.cli.printing import say
+from producers.wrapping import WIDTH
 
 if TYPE_CHECKING:
     from promptmill.settings.unread import UnreadName
@@ -27,8 +28,6 @@ def unread() -> "list[UnreadName]":
 
 
 def _note(found: "list[UnreadName]") -> str:
-    from producers.wording import WIDTH  # noqa: PLC0415  # the database layer takes 0.5 s
-
     told = ", ".join(
         f"{each.name} in {each.where}" + (f" (did you mean {each.nearest}?)" if each.nearest else "")
         for each in found

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from producers.doctor.checks import Check, Verdict
 from producers.doctor.values import Value
-from producers.wording import WIDTH
+from producers.wrapping import WIDTH
 
 _INDENT = " " * 6
 
