@@ -91,11 +91,14 @@ def test_a_soft_limit_is_raised_at_the_await(
 
 
 def test_a_hard_limit_ends_the_job_and_fails_it_once(
-    worker: Worker, subject: str, event_types: Callable[[str], list[str]]
+    worker: Worker, subject: str, event_types: Callable[[str], list[str]], wait_until: Wait
 ) -> None:
     (task_id,) = worker.send("outlast_hard_limit", subject)
+    event_types(task_id)
+    wait_until(lambda: worker.notes(subject) == ["ended"])  # its end is told when the limit passes
+    (later,) = worker.send("tell_request", f"{subject}:later")
+    event_types(later)
     assert event_types(task_id).count("task-failed") == 1
-    assert worker.notes(subject) == ["ended"]
 
 
 def test_a_body_may_use_timeouts_and_child_tasks(worker: Worker, subject: str, wait_until: Wait) -> None:
