@@ -189,7 +189,7 @@ def test_a_large_batch_is_canceled_in_several_goes(world: Any, monkeypatch: pyte
     monkeypatch.setattr("promptmill.store.waiting.MOST_AT_ONCE", 4)
     made = world.batch(10)
     [lease] = world.running(made, 1)
-    queued = world.dispatch(made, 2)
+    queued = world.dispatch(made, 6)  # more than are canceled at once
     with world.database.begin() as conn:
         canceling = control.cancel(conn, made.id, world.now)
     assert (canceling.state, canceling.canceled) == (BatchState.CANCELING, 4)

@@ -857,7 +857,9 @@ RESERVED = Estimator().estimate(JOB.prompt, family="none").output_tokens
             replace(REPLY, usage=CACHED), [("used", Amounts(1, 13, 5), None)], id="cache reads do not count"
         ),
         pytest.param(
-            PromptRejected("bad", status=400, headroom=LEFT), [("used", Amounts(1, 0, 0), LEFT)], id="rejected"
+            PromptRejected("bad", status=400, headroom=LEFT),
+            [("used", Amounts(1, 0, 0), LEFT)],
+            id="rejected",
         ),
         pytest.param(
             RateLimited("slow", status=429, retry_after=7, headroom=LEFT),
@@ -878,7 +880,9 @@ RESERVED = Estimator().estimate(JOB.prompt, family="none").output_tokens
             id="cut off, after its input was counted",
         ),
         pytest.param(ConnectionFailed("reset"), [("used", None, None)], id="nobody knows what it used"),
-        pytest.param(ConnectionFailed("no route", sent=False), [("refused", 529, None, None)], id="never left"),
+        pytest.param(
+            ConnectionFailed("no route", sent=False), [("refused", 529, None, None)], id="never left"
+        ),
         pytest.param(None, [("used", None, None)], id="broken off by us, and may have been counted"),
     ],
 )
