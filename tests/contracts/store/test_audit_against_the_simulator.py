@@ -22,6 +22,7 @@ from promptmill.store.jobs import Completion
 from promptmill.store.purging import Part
 from promptmill.testing import MODEL, simulated_claude
 from promptmill.usage import Usage
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -233,12 +234,6 @@ def test_attempts_answered_by_another_simulator_are_not_compared(world: Any, cla
     assert "no longer runs" in comparison.remarks[0]
 
 
-def test_where_no_simulator_answers_it_says_so(unused_address: str) -> None:
+def test_where_no_simulator_answers_it_says_so() -> None:
     with pytest.raises(ConfigurationError, match="no simulator"):
-        Reader(unused_address)
-
-
-@pytest.fixture
-def unused_address() -> str:
-    with simulated_claude() as gone:
-        return gone.url
+        Reader(f"http://127.0.0.1:{free_port()}")
