@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ import typer
 from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell, with_options
 from producers.cli.exits import Exit, exit_for
+from producers.cli.going_on import Begun
 from producers.cli.printing import log_to_stderr, put_json, say
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ def run(
     and asks nothing twice. Ctrl-C once lets the calls in flight finish, twice leaves at once.
     """
     _check_output(source, output, as_json=as_json)
-    with _interruptible():
-        batch, moment = _work(source, asked, workers)
-        _finish(batch, moment, output, as_json=as_json)
+    begun = Begun()
+    with _interruptible(begun):
+        batch, moment = _work(source, asked, workers, begun)
+        _finish(batch, moment, output, begun, as_json=as_json)
     if (code := exit_for(moment.status)) is not Exit.DONE:
         raise typer.Exit(code)
 
 
-def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
+def _work(source: str, asked: Asked, workers: int, begun: Begun) -> "tuple[Batch, Moment]":
     from producers.admitting import admission_view  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.progress import view_for_terminal  # noqa: PLC0415  # likewise
     from producers.running import finish, submit_for_here  # noqa: PLC0415  # likewise
@@ -60,6 +61,7 @@ def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
             source, options_from(chosen), settings=settings.load(), progress=progress
         )
     batch = submission.batch
+    begun.batch = batch.name
     has_ended = submission.admission.resumed and batch.look().has_ended
     tell(submission.admission, has_ended=has_ended)
     if asked.model is None and not has_ended:
@@ -75,7 +77,7 @@ def _work(source: str, asked: Asked, workers: int) -> "tuple[Batch, Moment]":
     return batch, moment
 
 
-def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: bool) -> None:
+def _finish(batch: "Batch", moment: "Moment", output: Path | None, begun: Begun, *, as_json: bool) -> None:
     from producers import documents, summary  # noqa: PLC0415  # the database layer takes 0.5 s
     from producers.cli.results import format_by_name, write  # noqa: PLC0415  # likewise
 
@@ -87,10 +89,11 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, *, as_json: b
     if moment.lacks_a_price:
         say(f"stopped: {moment.status.batch.reason}; {moment.what_to_do}")
     elif moment.stopped_by_budget:
-        say(f"stopped: {moment.status.batch.reason}. Go on with a larger one:\n  {_with_budget(moment)}")
+        go_on = begun.command_to_go_on(budget=moment.larger_budget)
+        say(f"stopped: {moment.status.batch.reason}. Go on with a larger one:\n  {go_on}")
     if moment.is_held:
         say(
-            f"stopped: {moment.status.batch.reason}. Put that right: {moment.remedy}. Then go on with:\n  {_same_command()}"
+            f"stopped: {moment.status.batch.reason}. Put that right: {moment.remedy}. Then go on with:\n  {begun.command_to_go_on()}"
         )
     if output is None:
         say(f"the answers: promptmill results {shlex.quote(batch.name)} -o OUT.jsonl")
@@ -120,7 +123,7 @@ def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(begun: Begun) -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal end the block, with the words how to go on, and exit code 130."""
 
     def interrupt(*_: object) -> None:
@@ -130,27 +133,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; no answer is lost. Go on with:\n  {_same_command()}")
+        say(f"interrupted; no answer is lost. Go on with:\n  {begun.command_to_go_on()}")
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _same_command() -> str:
-    """What was typed, without `--new`: the batch exists now."""
-    return shlex.join(["promptmill", *_words()])
-
-
-def _with_budget(moment: "Moment") -> str:
-    """The same with a budget that leaves room."""
-    words = _words()
-    if "--budget" in words:
-        place = words.index("--budget")
-        del words[place : place + 2]
-    words = [word for word in words if not word.startswith("--budget=")]
-    return shlex.join(["promptmill", *words, "--budget", moment.larger_budget])
-
-
-def _words() -> list[str]:
-    return [word for word in sys.argv[1:] if word != "--new"]

@@ -1,8 +1,5 @@
 """`promptmill submit`."""
 
-import shlex
-import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +8,7 @@ from producers.cli import options as opt
 from producers.cli.asking import Asked, options_from, tell, with_options
 from producers.cli.estimate import show
 from producers.cli.exits import Exit, exit_for
+from producers.cli.going_on import Begun
 from producers.cli.printing import put, put_json, say
 from producers.cli.status import follow
 
@@ -62,31 +60,26 @@ def _submit(source: str, asked: Asked) -> "Submission":
     from producers.submission import submit_with  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise
 
-    view, began = None, datetime.now(UTC)
+    view, begun = None, Begun()
     try:
         with admission_view() as view:
             return submit_with(source, options_from(asked), settings=settings.load(), progress=view)
     except KeyboardInterrupt:
-        say(_interrupted(view, began))
+        say(_interrupted(view, begun))
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _interrupted(view: "Admitting | None", began: datetime) -> str:
+def _interrupted(view: "Admitting | None", begun: Begun) -> str:
     """What is told may be behind what is stored, so the database is asked whether there is a batch already."""
-    from producers.batches import newest_since  # noqa: PLC0415  # the database layer takes 0.5 s
-
     doing, rows, of = (view and view.last) or ("reading", 0, None)
-    words = sys.argv[1:]
-    made = newest_since(began)
+    made = begun.made()
     if doing == "reading" and made is None:
         so_far = "before a row was stored"
     else:
         so_far = (
             f"{made.total if made else rows:,} of {of:,} rows are stored, and no call begins before all are"
         )
-        if made and "--new" in words:  # it has a name of its own, by which the rest goes to it
-            words = [*(word for word in words if word != "--new"), "--name", made.name]
-    return f"interrupted; {so_far}. Go on with:\n  {shlex.join(['promptmill', *words])}"
+    return f"interrupted; {so_far}. Go on with:\n  {begun.command_to_go_on()}"
 
 
 def _document(admission: "Admission") -> dict[str, Any]:

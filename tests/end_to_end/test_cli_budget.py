@@ -48,6 +48,22 @@ def test_run_stops_with_exit_code_4_and_the_command_it_prints_goes_on(
     assert claude.ledger()["answered"] == {"1": len(SUMS)}
 
 
+def test_a_second_batch_that_its_budget_stops_is_gone_on_with_by_its_own_name(
+    cli: Any, claude: SimulatorHandle
+) -> None:
+    file = cli.file("sums.jsonl", *SUMS)
+    cli("submit", file, "--model", MODEL)
+    cli("cancel")
+
+    done = cli("run", file, "--new", "--budget", "0.000001", timeout=120)
+
+    assert done.returncode == 4, done.stderr
+    assert re.search(
+        r"^  promptmill run sums.jsonl --budget 0\.\d+ --name sums-\w+-2$", done.stderr, re.MULTILINE
+    )
+    assert claude.ledger()["answered"] == {}
+
+
 def test_a_budget_given_to_a_batch_that_exists_holds(cli: Any) -> None:
     file = cli.file("sums.jsonl", *SUMS)
     cli("submit", file, "--model", MODEL)
