@@ -103,8 +103,14 @@ def test_after_a_jump_everybody_gets_the_time_to_beat(
     heartbeat = Heartbeat(database, "w", "simulated", 10, lambda: 0, clock, every=0.05)
     heartbeat.start()
     wait_until(lambda: heartbeat.steady_for() > 0.5)
-    clock.set(clock.now() - HOUR)  # as it looks to a process when the database's clock goes forward
-    wait_until(lambda: heartbeat.steady_for() < 0.5)
+
+    def is_noticed() -> bool:
+        if heartbeat.steady_for() < 0.5:
+            return True
+        clock.set(clock.now() - HOUR)  # as it looks to a process when the database's clock goes forward
+        return False  # a beat that was under way may have set it right without having looked at it
+
+    wait_until(is_noticed)
     heartbeat.stop()
 
 

@@ -90,36 +90,41 @@ def test_limits_can_be_taught(open_limiter: Open) -> None:
 
 
 def test_nothing_is_left_running_after_the_block(open_limiter: Open) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     limiter = open_limiter(Ceilings())
     for _ in range(2):
         with limiter:
-            assert threading.active_count() == before + 1
-        assert threading.active_count() == before
+            assert len(set(threading.enumerate()) - before) == 1
+        assert not set(threading.enumerate()) - before
     with pytest.raises(RuntimeError, match="with"):
         limiter.pools()
 
 
 def test_a_limiter_that_cannot_be_made_leaves_nothing_running() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     def broken() -> Limiter:
         raise ConnectionError
 
     with pytest.raises(ConnectionError), BlockingLimiter(broken):
         pytest.fail("never entered")
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
-def test_a_ctrl_c_while_waiting_holds_nothing(open_limiter: Open) -> None:
+def test_a_ctrl_c_while_waiting_holds_nothing(open_limiter: Open, wait_until: Callable[..., None]) -> None:
     with open_limiter(Ceilings(6, 0, 0)) as limiter:
         with limiter.permit(POOL, CALL, patience=5) as call:
             call.used(CALL)
-        interrupt = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
-        interrupt.start()
+
+        def interrupt() -> None:
+            wait_until(lambda: limiter.peek(POOL).waiting)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
         with pytest.raises(KeyboardInterrupt), limiter.permit(POOL, CALL, patience=60):
             pytest.fail("its turn is ten seconds away")
-        interrupt.join()
+        interrupter.join()
         assert limiter.peek(POOL).in_flight == 0
 
 
