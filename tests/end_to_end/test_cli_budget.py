@@ -53,7 +53,7 @@ def test_a_second_batch_that_its_budget_stops_is_gone_on_with_by_its_own_name(
 ) -> None:
     file = cli.file("sums.jsonl", *SUMS)
     cli("submit", file, "--model", MODEL)
-    cli("cancel")
+    assert cli("cancel", cli.json("list")[0]["name"]).returncode == 0
 
     done = cli("run", file, "--new", "--budget", "0.000001", timeout=120)
 
