@@ -8,6 +8,9 @@ from .conftest import Events, Worker
 
 Wait = Callable[..., None]
 
+TRIES = 3
+"""A busy machine may take its time once; what waits too long by itself does so every time."""
+
 
 @pytest.fixture
 def event_types(events: Events, wait_until: Wait) -> Callable[[str], list[str]]:
@@ -48,12 +51,16 @@ def test_the_runtime_of_a_body_that_ran_ahead_is_its_own(
 def test_the_events_of_lone_jobs_leave_at_once(
     worker: Worker, subject: str, events: Events, event_types: Callable[[str], list[str]]
 ) -> None:
-    late = []
-    for _ in range(5):
-        (task_id,) = worker.send("tell_request", subject)
-        event_types(task_id)
-        late += [e["local_received"] - e["timestamp"] for e in events.seen if e.get("uuid") == task_id]
-    assert max(late) < 0.4  # it would be up to 1 s if they waited for the hub's next poll to end
+    def longest_of_five() -> float:
+        late = []
+        for _ in range(5):
+            (task_id,) = worker.send("tell_request", subject)
+            event_types(task_id)
+            late += [e["local_received"] - e["timestamp"] for e in events.seen if e.get("uuid") == task_id]
+        return max(late)
+
+    # It would be up to 1 s if they waited for the hub's next poll to end, and that every time; a busy machine is not.
+    assert any(longest_of_five() < 0.4 for _ in range(TRIES))
 
 
 @pytest.mark.parametrize("task", ["retry_until_third", "retry_by_itself"])
