@@ -24,12 +24,12 @@ from anthropic.types.messages import MessageBatchIndividualResponse
 
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
+from tests.end_to_end import held_submit
 
 pytestmark = pytest.mark.timeout(180)
 
 MODEL = "claude-haiku-5-5"
 ROWS = [{"custom_id": f"row-{n}", "prompt": f"Say {n}", "note": "=2+3"} for n in range(3)]
-ROWS_FOR_A_WHILE = 20_000  # still being stored when it is looked at
 ANTHROPIC_ROW = {
     "custom_id": "a-1",
     "params": {"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]},
@@ -119,6 +119,30 @@ def test_a_batch_can_be_paused_resumed_and_canceled(cli: Any) -> None:
 
     assert canceled["state"] == "ended"
     assert canceled["jobs"]["canceled"] == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--model", "nobody-1", "unknown model 'nobody-1'"),
+        ("--max-tokens", "9999999", "9,999,999 is above the 128,000 of"),
+        ("--template", "{{", "line 1 of the template: unexpected"),
+        ("--notify", "http://example.com", "the address of a webhook begins with https://"),
+    ],
+)
+def test_a_wrong_value_is_told_by_the_name_of_its_option(cli: Any, option: str, value: str, why: str) -> None:
+    done = cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, option, value)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Invalid value for {option}: {why}" in done.stderr
+    assert not (cli.folder / ".promptmill").exists()
+
+
+def test_a_submit_that_is_refused_leaves_no_folder(cli: Any) -> None:
+    done = cli("submit", cli.file("rows.jsonl", *ROWS, {"promt": "x"}), "--model", MODEL)
+
+    assert (done.returncode, "field promt: there is no such field" in done.stderr) == (1, True)
+    assert not (cli.folder / ".promptmill").exists()
 
 
 def test_a_change_that_is_not_allowed_is_one_line_and_exit_code_1(cli: Any) -> None:
@@ -435,21 +459,22 @@ def stored_in(folder: Path) -> int:
 def test_ctrl_c_in_a_submit_says_how_far_it_is_and_how_to_go_on(
     cli: Any, wait_until: Callable[..., None], new: list[str]
 ) -> None:
-    words = ["submit", cli.file("many.jsonl", *[{"prompt": f"Say {n}"} for n in range(ROWS_FOR_A_WHILE)])]
-    submitting = cli.start(*words, "--model", MODEL, *new)
+    rows = held_submit.ROWS
+    words = ["submit", cli.file("many.jsonl", *[{"prompt": f"Say {n}"} for n in range(rows)])]
+    submitting = held_submit.start_held([*words, "--model", MODEL, *new], cli.folder, cli.environment)
     wait_until(lambda: stored_in(cli.folder) > 0, timeout=60)
     submitting.send_signal(signal.SIGINT)
 
     out, said = submitting.communicate(timeout=30)
 
     assert (submitting.returncode, out) == (130, ""), said
-    assert f" of {ROWS_FOR_A_WHILE:,} rows are stored" in said
+    assert f" of {rows:,} rows are stored" in said
     assert "admitting: it is being submitted, " in cli("status").stdout
     prog, *way_on = shlex.split(said.splitlines()[-1])
     assert (prog, way_on[:4]) == ("promptmill", [*words, "--model", MODEL])
     assert cli(*way_on).returncode == 0
     [whole] = cli.json("list")
-    assert (whole["state"], whole["jobs"]["total"]) == ("active", ROWS_FOR_A_WHILE)
+    assert (whole["state"], whole["jobs"]["total"]) == ("active", rows)
 
 
 INTERRUPTED_BEFORE_IT_IS_TOLD = """

@@ -11,8 +11,7 @@ import pytest
 
 from promptmill.states import JobState
 from promptmill.testing import simulated_claude
-
-ROWS = 20_000  # it must still be writing when it is killed
+from tests.end_to_end.held_submit import ROWS, start_held
 
 
 @pytest.mark.parametrize(
@@ -25,17 +24,17 @@ def test_a_submit_killed_half_way_costs_nothing_and_is_repeated(
     rows.write_text("".join(json.dumps({"prompt": f"Question {n}"}) + "\n" for n in range(ROWS)))
     with simulated_claude() as claude:
         mill = start_mill(database_url, claude)
-        command = [sys.executable, "-m", "producers.cli", "submit", rows.name, "--model", "claude-haiku-4-5"]
-        submit = subprocess.Popen(command, cwd=tmp_path, env=mill.environment, stdout=subprocess.DEVNULL)
+        words = ["submit", rows.name, "--model", "claude-haiku-4-5"]
+        submit = start_held(words, tmp_path, mill.environment)
         mill.wait_until(lambda: mill.ask("SELECT count(*) FROM job"), timeout=30)
-        with mill.locked():
-            half = mill.ask("SELECT count(*) FROM job")
-            submit.kill()
-            submit.wait()
+        half = mill.ask("SELECT count(*) FROM job")
+        submit.kill()
+        submit.communicate()
         batch_id = mill.ask("SELECT id FROM batch")
         assert mill.status(batch_id).batch.state == "admitting"
         assert 0 < half < ROWS
 
+        command = [sys.executable, "-m", "producers.cli", *words]
         again = subprocess.run(command, cwd=tmp_path, env=mill.environment, check=True, capture_output=True)
         assert again.stdout.decode().strip() == batch_id
         assert mill.ask("SELECT count(*) FROM batch") == 1
