@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from promptmill import retention
 from promptmill.clock import SystemClock
@@ -16,7 +16,7 @@ from promptmill.states import BatchState, JobState
 from promptmill.store import batches, control, failures, jobs, loading, notices, resealing, results
 from promptmill.store.database import Database
 from promptmill.store.purging import Part
-from promptmill.store.tables import METADATA, job
+from promptmill.store.tables import METADATA, job, reply
 from promptmill.store.unreadable import unreadable
 
 SECRETS = {
@@ -319,6 +319,28 @@ def test_after_a_replaced_key_the_old_one_is_needed_no_more(
     newest.database.check_keys()
     with newest.database.read() as conn:
         assert [row.text for row in results.iterate(conn, made.id)] == [None, SECRETS["answer"]]
+
+
+def test_what_is_written_while_its_page_is_rewritten_is_not_undone(
+    world_with: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Postgres, where others write meanwhile; the next run finds it."""
+    plain, world = world_with(postgres_url), world_with(postgres_url, KEY)
+    filled(plain)
+    rewritten = resealing._rewritten
+
+    def write_meanwhile(conn: Any, target: resealing.Target, was: Any, **how: bool) -> Any:
+        if target.name == reply.name:
+            with plain.database.begin() as other:
+                other.execute(update(reply).values(text="a newer answer"))
+        return rewritten(conn, target, was, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resealing, "_rewritten", write_meanwhile)
+        rewrite(world)
+    with world.database.read() as conn:
+        assert conn.scalar(select(reply.c.text)) == "a newer answer"
+    assert rewrite(world) == 1
 
 
 def test_rows_that_no_key_opens_are_left_and_named_and_all_others_rewritten(

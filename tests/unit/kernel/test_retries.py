@@ -88,6 +88,14 @@ def test_retry_after_is_a_minimum_and_is_never_shortened(wait: float) -> None:
         assert decision.after >= wait
 
 
+def test_who_was_told_the_same_retry_after_does_not_return_at_the_same_moment() -> None:
+    rng = random.Random(7)
+    for backoff in (RetryPolicy().rate_limited, RetryPolicy().overloaded):
+        waits = {backoff.delay(0, at_least=60, rng=rng) for _ in range(20)}
+        assert len(waits) == 20
+        assert min(waits) >= 60 + backoff.least
+
+
 def test_a_counted_failure_gives_up_after_the_policys_tries() -> None:
     cut = errors.ConnectionFailed("cut", status=200)
     first = {"connection_failed": NOW - timedelta(minutes=5)}
