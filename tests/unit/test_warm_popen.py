@@ -38,6 +38,16 @@ def test_it_has_the_same_words_folder_environment_streams_and_end(tmp_path: Path
     assert "['7', 'ä']" in cold[0]
 
 
+def test_it_has_its_session_and_hears_ctrl_c_as_soon_as_it_is_known(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
+    words = [sys.executable, "-m", "sleeper"]
+    for _ in range(5):
+        with WarmPopen(words, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+            assert os.getsid(process.pid) == process.pid
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == -signal.SIGINT
+
+
 @BOTH
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_is_ended_by_signals(popen: Popen, number: signal.Signals, tmp_path: Path) -> None:

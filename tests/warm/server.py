@@ -82,11 +82,12 @@ def serve(control: socket.socket) -> Request | None:
                     return None
                 *streams, told = fds
                 if not (pid := os.fork()):
-                    _leave(selector, told)
+                    _leave(selector)
                     _take(streams)
-                    return Request(*json.loads(message))
+                    request = Request(*json.loads(message))
+                    _set_out(request, told)
+                    return request
                 child = _Child(pid, socket.socket(fileno=told))
-                child.told.sendall(NUMBER.pack(pid))
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, child)
                 for fd in streams:
                     os.close(fd)
@@ -94,15 +95,12 @@ def serve(control: socket.socket) -> Request | None:
 
 def become(request: Request) -> None:
     """Run the program, in this process."""
-    if request.new_session:
-        os.setsid()
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
     named = [part for part in request.environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [*([request.folder] if request.sees_folder else []), *named, *sys.path]
     sys.argv[:] = ["", *request.arguments]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
 
 
@@ -112,9 +110,17 @@ def _tell_end(child: _Child) -> None:
         child.told.sendall(NUMBER.pack(status))
 
 
-def _leave(selector: selectors.BaseSelector, told: int) -> None:
-    """Let go of what belongs to the server; the selector and the control are closed by `serve`."""
+def _set_out(request: Request, told: int) -> None:
+    """Say our process id, once a signal sent to it, or to its session, finds what it would in one that began cold."""
+    if request.new_session:
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(told, NUMBER.pack(os.getpid()))
     os.close(told)
+
+
+def _leave(selector: selectors.BaseSelector) -> None:
+    """Let go of what belongs to the server; the selector and the control are closed by `serve`."""
     for key in list(selector.get_map().values()):
         if isinstance(child := key.data, _Child):
             os.close(key.fd)
