@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from redis import Redis
 
 from promptmill.embedded import locks, redis_server, throwaway_postgres, throwaway_redis
 from promptmill.embedded.keeper import SERVER_LOCK, Address
-from promptmill.embedded.postgres import find_programs, link_or_copy
+from promptmill.embedded.postgres import find_programs, link_or_copy, reachable_temporary_folder
 from promptmill.embedded.redis import Redis as RedisEngine
 from promptmill.embedded.redis import bundled_server, find_server
+from promptmill.embedded.sharing import in_use
 from promptmill.errors import ConfigurationError
+from tests.ports import free_port
 
 WaitUntil = Callable[..., None]
 StartUser = Callable[[], "subprocess.Popen[str]"]
+
+NOBODY = 2**22 + 1  # above the largest process id
 
 A_USER = """
 import sys
@@ -36,6 +41,18 @@ with redis_server(Path(sys.argv[1])) as url:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "a folder with spaces"
+
+
+def at_a_port_of_its_own(folder: Path) -> None:
+    """The server of `folder` will be where no program on this machine can have come while it is away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Address(free_port(), "password", NOBODY).write(folder)
+
+
+@pytest.fixture
+def settled_home(home: Path) -> Path:
+    at_a_port_of_its_own(home / "redis")
+    return home
 
 
 @pytest.fixture
@@ -84,10 +101,10 @@ def server_pid(home: Path) -> int:
     return address.pid
 
 
-def test_what_is_written_is_there_again_next_time_at_the_same_address(home: Path) -> None:
-    with redis_server(home) as first, Redis.from_url(first) as client:
+def test_what_is_written_is_there_again_next_time_at_the_same_address(settled_home: Path) -> None:
+    with redis_server(settled_home) as first, Redis.from_url(first) as client:
         client.set("kept", "yes")
-    with redis_server(home) as second, Redis.from_url(second) as client:
+    with redis_server(settled_home) as second, Redis.from_url(second) as client:
         assert second == first
         assert client.get("kept") == b"yes"
 
@@ -104,10 +121,12 @@ def test_two_programs_share_one_server(home: Path, start_user: StartUser) -> Non
         assert running(home) == ["keeper", "server"]
 
 
-def test_programs_that_start_at_the_same_instant_share_one_server(home: Path, start_user: StartUser) -> None:
+def test_programs_that_start_at_the_same_instant_share_one_server(
+    home: Path, start_user: StartUser, wait_until: WaitUntil
+) -> None:
     users = [start_user() for _ in range(4)]
     assert len({url_of(user) for user in users}) == 1
-    assert running(home) == ["keeper", "server"]
+    wait_until(lambda: running(home) == ["keeper", "server"])  # a keeper that came too late is on its way out
 
 
 def test_killing_one_user_leaves_the_server_to_the_other(home: Path, start_user: StartUser) -> None:
@@ -151,15 +170,20 @@ def test_ctrl_c_in_the_terminal_of_a_user_does_not_reach_the_server(
         assert again == url
 
 
-def test_a_server_that_dies_in_use_comes_back_at_the_same_address(home: Path, wait_until: WaitUntil) -> None:
-    with redis_server(home) as url, Redis.from_url(url) as client:
-        killed = server_pid(home)
+def test_a_server_that_dies_in_use_comes_back_at_the_same_address(
+    settled_home: Path, wait_until: WaitUntil
+) -> None:
+    with redis_server(settled_home) as url, Redis.from_url(url) as client:
+        killed = server_pid(settled_home)
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: server_pid(home) != killed)
+        wait_until(lambda: server_pid(settled_home) != killed)
         assert client.ping()
 
 
-def test_the_next_program_is_served_after_a_keeper_was_killed(home: Path, wait_until: WaitUntil) -> None:
+def test_the_next_program_is_served_after_a_keeper_was_killed(
+    settled_home: Path, wait_until: WaitUntil
+) -> None:
+    home = settled_home
     with redis_server(home) as url:
         keeper = psutil.Process(server_pid(home)).parent()
         assert keeper is not None
@@ -171,20 +195,21 @@ def test_the_next_program_is_served_after_a_keeper_was_killed(home: Path, wait_u
     assert running(home) == []
 
 
-def test_a_server_without_a_keeper_is_replaced_and_keeps_its_data(home: Path) -> None:
+def test_a_server_without_a_keeper_is_replaced_and_keeps_its_data(home: Path, wait_until: WaitUntil) -> None:
     folder = home / "redis"
     folder.mkdir(parents=True)
     with redis_server(home) as url, Redis.from_url(url) as client:
         client.set("kept", "yes")
     address = Address.read(folder)
-    lock = locks.try_exclusive(folder / SERVER_LOCK)
     assert address is not None
+    wait_until(lambda: not locks.is_held(folder / SERVER_LOCK))  # the last thing that a keeper lets go of
+    lock = locks.try_exclusive(folder / SERVER_LOCK)
     assert lock is not None
-    orphan = RedisEngine(find_server(), durable=True).start(
-        folder, port=address.port, password=address.password, lock=lock
-    )
+    engine, port = RedisEngine(find_server(), durable=True), free_port()
+    orphan = engine.start(folder, port=port, password=address.password, lock=lock)
     os.close(lock)
-    Address(address.port, address.password, orphan.pid).write(folder)
+    wait_until(lambda: engine.answers(port=port, password=address.password))
+    Address(port, address.password, orphan.pid).write(folder)
     with redis_server(home) as again, Redis.from_url(again) as client:
         assert client.get("kept") == b"yes"
         assert server_pid(home) != orphan.pid
@@ -272,7 +297,7 @@ def test_a_throwaway_postgres_is_a_real_one_and_leaves_nothing() -> None:
 
 
 def test_a_killed_postgres_whose_children_linger_comes_back_where_it_was(wait_until: WaitUntil) -> None:
-    with throwaway_postgres() as url:
+    with a_settled_postgres() as url:
         with contextlib.closing(psycopg.connect(url, autocommit=True)) as connection:
             child = connection.info.backend_pid
             [(data, server)] = connection.execute(
@@ -292,6 +317,15 @@ def test_a_killed_postgres_whose_children_linger_comes_back_where_it_was(wait_un
             return False
 
         wait_until(is_back)
+
+
+@contextlib.contextmanager
+def a_settled_postgres() -> Iterator[str]:
+    place = reachable_temporary_folder()
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as folder:
+        at_a_port_of_its_own(Path(folder))
+        with in_use(Path(folder), "throwaway-postgres", find_programs()) as url:
+            yield url
 
 
 def test_postgres_settings_of_the_surroundings_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
