@@ -24,12 +24,13 @@ from workers.notices import Herald
 from workers.upkeep import Upkeep
 
 PROMPT, ANSWER, QUOTE = "a question nobody may keep", "an answer nobody may keep", "quoted by an error"
+HASH, TEMPLATE = "hash of what was asked", "print of a template"
 BOTH = frozenset({Part.PROMPTS, Part.ANSWERS})
 
 
 def ended_batch(world: Any, jobs_: int = 2) -> Any:
     """One job failed, the others were answered."""
-    made = world.batch(jobs_, shared={"model": "m", "system": PROMPT}, content_hash="hash", template="print")
+    made = world.batch(jobs_, shared={"model": "m", "system": PROMPT}, content_hash=HASH, template=TEMPLATE)
     failed, *answered = world.running(made)
     with world.database.begin() as conn:
         failure = world.failure(failed)
@@ -53,7 +54,8 @@ def test_prompts_answers_and_what_errors_quote_are_gone_and_the_ledger_adds_up(w
     made = ended_batch(world, 5)
     purge(world, made, *BOTH)
     left = everything_stored(world)
-    assert not [secret for secret in (PROMPT, ANSWER, QUOTE, "What is 3?", "print of 3") if secret in left]
+    secrets = (PROMPT, ANSWER, QUOTE, HASH, TEMPLATE, "What is 3?", "print of 3")
+    assert not [secret for secret in secrets if secret in left]
     world.assert_adds_up(made)
     after = world.row(made)
     assert (after.cost_nanos, after.succeeded, after.errored) == (made.cost_nanos, 4, 1)

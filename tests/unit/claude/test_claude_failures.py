@@ -146,6 +146,13 @@ def test_every_failure_carries_the_facts() -> None:
     assert failed.dimension is Dimension.REQUESTS
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, "rate_limit_error"), (500, "api_error"), (529, "overloaded_error")]
+)
+def test_whatever_is_refused_for_a_while_says_for_how_long(status: int, kind: str) -> None:
+    assert failure(status, body(kind), retry_after="7").retry_after == 7.0
+
+
 def test_a_type_and_a_code_of_any_length_are_cut_short() -> None:
     failed = failure(400, body("t" * 6_000, "Not so", "c" * 6_000))
 
