@@ -155,7 +155,7 @@ def test_a_read_takes_a_quarter_of_the_slots_and_one_at_least(slots: int, share:
 def test_a_redis_that_stops_between_two_reads_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport_module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(transport_module, "PATIENCE_S", 1.0)  # to connect it must do, too
     with throwaway_redis() as url, Redis.from_url(url) as redis:
         _fill(redis, 3)
         worker = Taker(url, 10)
