@@ -40,8 +40,8 @@ def set_table(entries: Sequence[SetLimits]) -> str:
     if not any(entry.is_set for entry in entries):
         return (
             "No limit is set. They are learned from the replies, beginning slowly.\n"
-            "  set PROMPTMILL_RPM, PROMPTMILL_ITPM, PROMPTMILL_OTPM, or with an admin key run:\n"
-            "  promptmill limits probe, while workers run"
+            "  set PROMPTMILL_RPM, PROMPTMILL_ITPM, PROMPTMILL_OTPM, or with an admin key\n"
+            "  run: promptmill limits probe, while workers run"
         )
     head = ("SET, PER MINUTE", *_LIMITS)
     return columns(

@@ -8,6 +8,7 @@ from producers.documents import stamp
 from producers.schedules import Schedule
 from producers.tables import columns
 from producers.wording import several
+from producers.wrapping import folded
 from promptmill.pricing import usd
 from promptmill.recurrence import RunState
 from promptmill.store.schedule_runs import RunRow
@@ -60,10 +61,10 @@ def page(schedule: Schedule) -> str:
     }
     if schedule.hint:
         facts["but"] = schedule.hint
-    lines = [f"{name:<10}{value}" for name, value in facts.items()]
+    lines = [folded(f"{name:<10}{value}", indent=" " * 10) for name, value in facts.items()]
     if schedule.runs:
         lines += ["", columns(("DUE", "RUN", "COST USD", "BATCH"), [_row(row, run) for run in schedule.runs])]
-    lines += [f"{local(row, run.due_at)}: {run.reason}" for run in schedule.runs if run.reason]
+    lines += [folded(f"{local(row, run.due_at)}: {run.reason}") for run in schedule.runs if run.reason]
     return "\n".join(lines)
 
 

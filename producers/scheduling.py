@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from producers.submission import will_be_simulated
+from producers.submission import check_notify, will_be_simulated
 from producers.terms import duration_of
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
@@ -85,10 +85,7 @@ def checked(
     Raises:
         InvalidInput: a word has no meaning, a template or an option is wrong, or two runs would have the same name.
     """
-    if recurring.options.notify_url is not None:
-        from promptmill.webhooks import check_url  # noqa: PLC0415  # few schedules tell anybody
-
-        check_url(recurring.options.notify_url, runtime.settings.webhook.allowed)
+    check_notify(recurring.options.notify_url, runtime.settings)
     simulated = will_be_simulated(runtime)
     occasions = [
         Occasion(name, due.astimezone(timetable.zone))

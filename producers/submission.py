@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 from producers.answers import PARSE
 from producers.batches import Batch, tell_dispatcher
 from producers.control import why_over
+from producers.place import is_untouched
 from producers.stack import needs_simulator
 from producers.terms import budget_of, check_truncation, deadline_of, lane_of, priority_of, schema_of
 from producers.watch import Moment
@@ -19,11 +21,11 @@ from promptmill.intake.admit import Admission, admit
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.survey import Progress
 from promptmill.retries import truncation_policy
-from promptmill.runtime import SIMULATED, Runtime
+from promptmill.runtime import SIMULATED, Runtime, open_database
 from promptmill.settings import Settings, load
 from promptmill.states import BatchState
 from promptmill.store import workers
-from promptmill.store.database import database_now
+from promptmill.store.database import Database, database_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +175,18 @@ def submit_with(
     progress: Progress | None = None,
 ) -> Submission:
     """Admit a source; `simulated` says who will answer, where the caller knows."""
-    if options.notify_url is not None:
-        from promptmill.webhooks import check_url  # noqa: PLC0415  # few ask for it
+    check_notify(options.notify_url, settings)
+    with ExitStack() as until_done:
 
-        check_url(options.notify_url, settings.webhook.allowed)
-    with Runtime.open(settings) as runtime:
+        def database() -> Database:
+            return until_done.enter_context(open_database(settings))
+
+        is_new = is_untouched(settings)  # where nothing was kept before, a refused submit leaves no folder
+        runtime = Runtime(settings, None if is_new else database())  # type: ignore[arg-type]  # asked for other parts
         if simulated is None:
-            simulated = will_be_simulated(runtime)
+            simulated = not (is_new and needs_simulator(settings)) and will_be_simulated(runtime)
         admission = admit(
-            runtime.database,
+            database if is_new else runtime.database,
             source,
             options,
             endpoint=SIMULATED if simulated else runtime.endpoint_name,
@@ -193,6 +198,22 @@ def submit_with(
         )
     tell_dispatcher(settings)
     return Submission(Batch(admission.batch_id, admission.name, settings), admission)
+
+
+def check_notify(url: str | None, settings: Settings) -> None:
+    """Refuse an address to notify that nothing would ever be sent to.
+
+    Raises:
+        InvalidInput: it is so.
+    """
+    if url is None:
+        return
+    from promptmill.webhooks import check_url  # noqa: PLC0415  # few ask for it
+
+    try:
+        check_url(url, settings.webhook.allowed)
+    except InvalidInput as error:
+        raise InvalidInput(error.why, field="notify") from None
 
 
 def notices(admission: Admission) -> list[str]:

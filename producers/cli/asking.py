@@ -9,7 +9,8 @@ import importlib
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -22,6 +23,10 @@ from producers.cli.printing import say
 if TYPE_CHECKING:
     from promptmill.intake.admit import Admission
     from promptmill.intake.options import SubmitOptions
+
+
+_WRONG_BY_THEMSELVES = frozenset({"max_tokens", "model", "notify", "schema", "template"})
+"""Options whose value may be found wrong after all were read; others only beside what is stored, or has no price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,8 @@ def with_options(*without: str, **instead: Any) -> Callable[[Callable[..., None]
         @functools.wraps(command)
         def typed(**words: Any) -> None:
             asked = Asked(**{name: words.pop(name) for name in options})
-            command(**words, asked=asked)
+            with _blamed_on_options():
+                command(**words, asked=asked)
 
         shown: list[inspect.Parameter] = []
         for each in inspect.signature(command, eval_str=True).parameters.values():
@@ -77,6 +83,19 @@ def with_options(*without: str, **instead: Any) -> Callable[[Callable[..., None]
         return typed
 
     return given
+
+
+@contextmanager
+def _blamed_on_options() -> Iterator[None]:
+    """What is wrong with the value of an option, and not with a row, is wrong usage, and told by the option's name."""
+    from promptmill.errors import InvalidInput  # noqa: PLC0415  # the database layer takes 0.5 s
+
+    try:
+        yield
+    except InvalidInput as error:
+        if error.field not in _WRONG_BY_THEMSELVES or error.file is not None or error.line is not None:
+            raise
+        raise typer.BadParameter(error.why, param_hint=f"--{str(error.field).replace('_', '-')}") from error
 
 
 def options_from(asked: Asked) -> "SubmitOptions":

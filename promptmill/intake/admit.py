@@ -5,7 +5,7 @@ First the survey: all rows are read and checked, and nothing is written. Then th
 between is simply repeated: it finds its batch by name and content and writes what is missing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -90,7 +90,7 @@ def survey(
 
 
 def admit(
-    database: Database,
+    database: Database | Callable[[], Database],
     source: object,
     options: SubmitOptions,
     *,
@@ -104,7 +104,7 @@ def admit(
     """Submit a source as one batch.
 
     Args:
-        database: where the batch goes.
+        database: where the batch goes; or what opens it, while it holds nothing yet: asked once no fault is found.
         source: a path, `-`, a data frame, or an iterable of dicts, strings or Prompts; see `sources`.
         options: what holds for all rows.
         endpoint: the URL of Claude for this batch.
@@ -127,10 +127,14 @@ def admit(
             simulated=simulated,
             catalogue=catalogue,
             prices=prices or PriceBook(),
-            experience_of=experience_in(database, simulated=simulated, now=clock.now()),
+            experience_of=nothing_known
+            if callable(database)
+            else experience_in(database, simulated=simulated, now=clock.now()),
             progress=progress,
         )
         found = surveyor.survey(source)
+        if callable(database):
+            database = database()
         new = _new_batch(found, options, endpoint=endpoint, simulated=simulated)
         batch, resumed = _open_batch(database, new, second=options.new, now=clock.now())
         if resumed:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 
@@ -73,6 +74,8 @@ async def _listen(simulation: Simulation) -> asyncio.Server:
         )
     except OSError as error:
         # The loop's own message names addresses as tuples; the system's words are enough.
+        if isinstance(error, socket.gaierror):
+            raise ConfigurationError(f"--host: there is no {host}", setting="--host") from error
         why = os.strerror(error.errno) if error.errno else str(error)
         option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise ConfigurationError(

@@ -65,6 +65,7 @@ def test_where_nothing_runs_there_is_a_sentence_and_no_folder_is_made(bare_cli: 
     assert done.stdout.startswith("Nothing runs in this data folder; only what is set is known.")
     assert "No limit is set" in done.stdout
     assert "promptmill limits probe, while workers run" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert not (bare_cli.folder / ".promptmill").exists()
 
 

@@ -38,7 +38,9 @@ def test_a_schedule_is_added_listed_shown_paused_resumed_run_and_removed(cli: An
 
     [run] = cli.json("schedule", "run", "nightly")["runs"]
     assert (run["state"], run["manual"], run["batch"]) == ("waiting", True, None)
-    assert "(by hand)  waiting" in cli("schedule", "show", "nightly").stdout
+    shown = cli("schedule", "show", "nightly").stdout
+    assert "(by hand)  waiting" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
     told = cli("schedule", "run", "nightly")
     assert f"note: there is no {cli.folder}/data-" in " ".join(told.stderr.split())

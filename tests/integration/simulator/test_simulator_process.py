@@ -77,6 +77,14 @@ def test_a_taken_port_is_reported(process: SimulatorHandle) -> None:
         pass
 
 
+def test_a_host_that_is_none_is_reported() -> None:
+    with (
+        pytest.raises(SimulatorFailed, match=r"--host: there is no 256\.1\.1\.1"),
+        simulated_claude(host="256.1.1.1"),
+    ):
+        pass
+
+
 def test_the_module_runs_in_the_foreground() -> None:
     command = [sys.executable, "-m", "promptmill.simulator", "--port", "0", "--rpm", "60", "--latency", "0"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
