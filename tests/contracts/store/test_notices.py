@@ -214,6 +214,22 @@ def test_what_changes_while_it_is_sent_is_owed_at_once(world: Any, post: Post) -
     assert post.told == ["batch.paused", "batch.ended"]
 
 
+def test_who_told_of_a_pause_does_not_settle_the_end_that_another_leader_tells_meanwhile(world: Any) -> None:
+    made = world.batch(1, notify_url=URL)
+    running = world.running(made)
+    hold(world, made)
+    told = []
+    for _ in range(2):
+        with world.database.begin() as conn:
+            [notice] = notices.due(conn, database_now(conn))
+            assert notices.claim(conn, notice, database_now(conn))
+        told.append(notice)
+        world.complete(*running)
+    with world.database.begin() as conn:
+        notices.settle(conn, told[0], world.now, is_told=True)
+    assert world.row(made).notified_at is None
+
+
 def test_an_end_does_not_wait_for_the_patience_with_the_pause_before_it(
     world: Any, tell: Any, post: Post
 ) -> None:
