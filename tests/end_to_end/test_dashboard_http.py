@@ -155,17 +155,18 @@ def test_an_action_needs_the_session_the_guard_and_our_own_origin(guarded: Serve
     guarded.batch("held")
     ours = signed_in(guarded)
 
-    def act(**changed: str | None) -> Answer:
+    def act(path: str = "/api/batches/held/pause", **changed: str | None) -> Answer:
         headers = {name: value for name, value in {**ours, **changed}.items() if value is not None}
-        return guarded.ask("POST", "/api/batches/held/pause", {}, **headers)
+        return guarded.ask("POST", path, {}, **headers)
 
-    assert act(Cookie=None).status == 401
-    assert act(Origin="http://evil.example").status == 403
-    assert act(Origin="null").status == 403
-    assert act(Origin=None).status == 403
-    assert act(X_Promptmill_Guard=None).status == 403
-    assert act(X_Promptmill_Guard="wrong").status == 403
-    assert act(Content_Type="text/plain").status == 415
+    for path in ("/api/batches/held/pause", "/api/schedules/nightly/run"):
+        assert act(path, Cookie=None).status == 401
+        assert act(path, Origin="http://evil.example").status == 403
+        assert act(path, Origin="null").status == 403
+        assert act(path, Origin=None).status == 403
+        assert act(path, X_Promptmill_Guard=None).status == 403
+        assert act(path, X_Promptmill_Guard="wrong").status == 403
+        assert act(path, Content_Type="text/plain").status == 415
     assert guarded.get("/api/batches/held", **BEARER).document["state"] == "active"
     assert act().status == 200
     assert act().status == 200
