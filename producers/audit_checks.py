@@ -129,7 +129,7 @@ def _attempts(batch: BatchRow, counted: Counted) -> Iterator[Check]:
         abs(counted.told_failed.get(word, 0) - counted.failed.get(word, 0))
         for word in counted.told_failed.keys() | counted.failed.keys()
     )
-    yield Check("failure_groups", "failed jobs counted for what they did not fail of", 0, wrong, is_kept=True)
+    yield Check("failure_groups", "jobs counted for what they did not fail of", 0, wrong, is_kept=True)
     for outcome in sorted(counted.told_outcomes.keys() | counted.closed.keys() - {SUCCEEDED}):
         told, found = counted.told_outcomes.get(outcome, 0), counted.closed.get(outcome, Sums())
         yield Check(

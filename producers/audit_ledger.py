@@ -221,8 +221,8 @@ def _checks(compared: Compared, *, nameless: int, total: int) -> Iterator[Check]
     strange, lost_nanos = compared.strange[0], compared.unknown[1] + compared.strange[1]
     again, without = compared.claimed_again, compared.without_cost
     yield Check("ledger_attempts", "attempts that cost what the simulator billed", closed, compared.agreed)
-    yield Check("ledger_claimed_again", "calls billed once that a second attempt claims", 0, again)
-    yield Check("ledger_without_cost", "answers without the cost that was billed for them", 0, without)
+    yield Check("ledger_claimed_again", "calls billed once that two attempts claim", 0, again)
+    yield Check("ledger_without_cost", "answers without the cost billed for them", 0, without)
     what = "calls billed that no attempt names"
     yield Check("ledger_without_attempt", what, nameless, strange, at_most=True)
     what = "billed for the calls whose cost we know"

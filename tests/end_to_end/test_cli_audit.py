@@ -47,6 +47,7 @@ def test_what_does_not_add_up_is_named_and_the_exit_code_is_1(cli: Any) -> None:
     assert (shown.returncode, told.returncode) == (1, 1)
     assert "WRONG" in shown.stdout
     assert "3 of " in shown.stdout.splitlines()[-1]
+    assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
     assert _broken(json.loads(told.stdout)) == {"cost", "succeeded", "still_open"}
 
 
