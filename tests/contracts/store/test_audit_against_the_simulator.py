@@ -234,6 +234,19 @@ def test_attempts_answered_by_another_simulator_are_not_compared(world: Any, cla
     assert "no longer runs" in comparison.remarks[0]
 
 
+def test_the_book_is_read_on_and_one_that_was_begun_anew_meanwhile_is_no_longer_the_same(
+    claude: SimulatorHandle,
+) -> None:
+    _call(claude)
+    reader = Reader(claude.url)
+    _call(claude)
+    reader.read_on()
+    assert len(reader.book.costs) == 2
+    claude.reset()
+    with pytest.raises(ConfigurationError, match="was reset meanwhile"):
+        reader.read_on()
+
+
 def test_where_no_simulator_answers_it_says_so() -> None:
     with pytest.raises(ConfigurationError, match="no simulator"):
         Reader(f"http://127.0.0.1:{free_port()}")
