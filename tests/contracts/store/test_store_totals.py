@@ -115,7 +115,8 @@ def test_schedules_tell_their_next_and_last_due_time_and_none_while_paused(world
     with world.database.begin() as conn:
         nightly = schedules.add(conn, a_schedule("nightly", now), now)
         idle = schedules.add(conn, a_schedule("idle", now), now)
-        schedules.set_state(conn, idle.id, ScheduleState.PAUSED, None, now)
+        # As a person's pause does it: the row keeps when it would be due.
+        schedules.set_state(conn, idle.id, ScheduleState.PAUSED, now + timedelta(days=1), now)
         for days in (2, 1):
             schedule_runs.record(conn, nightly.id, Due(now - timedelta(days=days)), now)
 
