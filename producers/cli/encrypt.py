@@ -35,16 +35,19 @@ def encrypt(
     What is written from now on is encrypted without it. Needed once for what was stored before, and when a key is
     replaced, before the old one leaves the file. Workers may run meanwhile.
     """
+    if new_key + decrypt + key_ids > 1:
+        raise typer.BadParameter("take one of --new-key, --decrypt and --key-ids")
     if new_key:
         from promptmill.encryption import new_key as made  # noqa: PLC0415  # it takes 30 ms
 
-        put(made())
+        key = made()
+        put_json({"new_key": key}) if as_json else put(key)
         return
     from producers import encrypting  # noqa: PLC0415  # the database layer takes 0.5 s
 
     if key_ids:
-        for each in encrypting.key_ids():
-            put(each)
+        ids = encrypting.key_ids()
+        put_json({"key_ids": ids}) if as_json else put("\n".join(ids))
         return
     from producers.place import is_untouched, where  # noqa: PLC0415  # likewise
     from promptmill import settings  # noqa: PLC0415  # likewise

@@ -77,6 +77,18 @@ def test_what_was_stored_is_encrypted_on_demand_and_unreadable_without_the_key(c
     assert PROMPT in canceled("results", "old").stdout
 
 
+def test_keys_and_their_ids_are_documents_too_and_one_thing_is_done_at_a_time(cli: Any) -> None:
+    key = cli.json("encrypt", "--new-key")["new_key"]
+    (cli.folder / "keys").write_text(key)
+
+    shown = cli("encrypt", "--key-ids", "--json", PROMPTMILL_ENCRYPTION_KEYS_FILE="keys")
+    both = cli("encrypt", "--new-key", "--decrypt")
+
+    assert len(json.loads(shown.stdout)["key_ids"]) == 1
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "take one of --new-key, --decrypt and --key-ids" in both.stderr
+
+
 def test_where_nothing_is_stored_nothing_is_encrypted_and_no_folder_made(cli: Any) -> None:
     (cli.folder / "keys").write_text(cli("encrypt", "--new-key").stdout)
 
