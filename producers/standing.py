@@ -52,7 +52,8 @@ def standing_stack(
         say(f"database {scrub(stack.settings.effective_database_url)}, Redis {redis}")
         if stack.simulator:
             say(
-                f"simulated Claude at {stack.simulator.url}; for promptmill audit: --ledger {stack.simulator.url}"
+                f"simulated Claude at {stack.simulator.url}; its book and ours: "
+                f"promptmill audit BATCH --ledger {stack.simulator.url}"
             )
         say("submit with: promptmill submit FILE; Ctrl-C stops when the calls in flight have finished")
         yield stack

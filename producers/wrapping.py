@@ -13,7 +13,7 @@ from producers.words import is_terminal
 WIDTH = 80
 """Columns of a terminal, at which lists are wrapped."""
 _NARROWEST = 40
-_COMMAND = re.compile(r"(?<=: )promptmill [^;]+")
+_COMMAND = re.compile(r"(?<=: )(?:promptmill|export) [^;]+")
 _GLUE = "\0"
 
 

@@ -1,5 +1,6 @@
 """What becomes of an error: one clear line on standard error and an exit code, never a traceback by default."""
 
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,8 @@ from producers.cli.exits import Exit
 from producers.cli.printing import say
 from promptmill.errors import PromptmillError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 def report(error: Exception) -> Exit:
     """Say what went wrong; the exit code that goes with it."""
@@ -22,6 +25,10 @@ def report(error: Exception) -> Exit:
         say(f"promptmill: {scrub(str(error))}")
     elif isinstance(error, OSError) and error.filename:
         say(f"promptmill: {error.filename}: {error.strerror}")
+    elif (
+        isinstance(error, OSError) and error.errno in _NO_ROOM
+    ):  # a file has a name: this is what we print to
+        say(f"promptmill: standard output: {error.strerror}; make room, or write elsewhere")
     else:
         _report_unexpected(error, scrub)
     return Exit.FAILURE

@@ -24,7 +24,8 @@ from anthropic.types.messages import MessageBatchIndividualResponse
 
 from promptmill.simulator.process import SimulatorHandle
 from promptmill.testing import simulated_claude
-from tests.end_to_end import held_submit
+from tests.end_to_end.held_submit import ROWS as ROWS_FOR_A_WHILE
+from tests.end_to_end.held_submit import held_submit
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -143,6 +144,20 @@ def test_a_submit_that_is_refused_leaves_no_folder(cli: Any) -> None:
 
     assert (done.returncode, "field promt: there is no such field" in done.stderr) == (1, True)
     assert not (cli.folder / ".promptmill").exists()
+
+
+def test_no_room_for_what_is_printed_is_a_sentence(cli: Any) -> None:
+    cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "producers.cli", "status"],
+            cwd=cli.folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "promptmill: standard output: No space left on device; make room, or write elsewhere\n"
+    )
 
 
 def test_a_change_that_is_not_allowed_is_one_line_and_exit_code_1(cli: Any) -> None:
@@ -459,22 +474,21 @@ def stored_in(folder: Path) -> int:
 def test_ctrl_c_in_a_submit_says_how_far_it_is_and_how_to_go_on(
     cli: Any, wait_until: Callable[..., None], new: list[str]
 ) -> None:
-    rows = held_submit.ROWS
-    words = ["submit", cli.file("many.jsonl", *[{"prompt": f"Say {n}"} for n in range(rows)])]
-    submitting = held_submit.start_held([*words, "--model", MODEL, *new], cli.folder, cli.environment)
-    wait_until(lambda: stored_in(cli.folder) > 0, timeout=60)
-    submitting.send_signal(signal.SIGINT)
+    words = ["submit", cli.file("many.jsonl", *[{"prompt": f"Say {n}"} for n in range(ROWS_FOR_A_WHILE)])]
+    with held_submit([*words, "--model", MODEL, *new], cli.folder, cli.environment) as submitting:
+        wait_until(lambda: stored_in(cli.folder) > 0 or submitting.poll() is not None, timeout=60)
+        submitting.send_signal(signal.SIGINT)
 
-    out, said = submitting.communicate(timeout=30)
+        out, said = submitting.communicate(timeout=30)
 
     assert (submitting.returncode, out) == (130, ""), said
-    assert f" of {rows:,} rows are stored" in said
+    assert f" of {ROWS_FOR_A_WHILE:,} rows are stored" in said
     assert "admitting: it is being submitted, " in cli("status").stdout
     prog, *way_on = shlex.split(said.splitlines()[-1])
     assert (prog, way_on[:4]) == ("promptmill", [*words, "--model", MODEL])
     assert cli(*way_on).returncode == 0
     [whole] = cli.json("list")
-    assert (whole["state"], whole["jobs"]["total"]) == ("active", rows)
+    assert (whole["state"], whole["jobs"]["total"]) == ("active", ROWS_FOR_A_WHILE)
 
 
 INTERRUPTED_BEFORE_IT_IS_TOLD = """

@@ -25,5 +25,12 @@ def test_a_command_stays_whole_to_be_copied() -> None:
     assert fitted_to(40, f"Go on with:\n  {add}") == f"Go on with:\n  {add}"
 
 
+def test_what_is_to_be_exported_stays_whole_too() -> None:
+    assert fitted_to(40, "try it with: export A=http://127.0.0.1:8787 B=0 C=0").splitlines() == [
+        "try it with:",
+        "  export A=http://127.0.0.1:8787 B=0 C=0",
+    ]
+
+
 def test_what_is_no_terminal_gets_the_line_as_it_is() -> None:
     assert fitted("word " * 50, io.StringIO()) == "word " * 50
