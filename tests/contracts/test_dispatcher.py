@@ -104,6 +104,17 @@ def test_no_more_goes_out_than_the_slots_can_take(
     assert len(broker.tickets) <= 2 * SLOTS
 
 
+def test_the_slots_of_workers_for_another_endpoint_do_not_count(
+    database: Database, dispatcher: Dispatcher, broker: Broker
+) -> None:
+    other = NewWorker(id="o", host="h", pid=2, version="0", endpoint="https://elsewhere", slots=10 * SLOTS)
+    with database.begin() as connection:
+        store_workers.register(connection, other, database_now(connection))
+    a_batch(database, 5 * SLOTS)
+    dispatcher.fill_window()
+    assert len(broker.tickets) <= 2 * SLOTS
+
+
 def test_the_window_follows_the_limit(
     database: Database, dispatcher: Dispatcher, broker: Broker, limits: dict[str, GroupLimits]
 ) -> None:
