@@ -88,7 +88,8 @@ async def test_nothing_bursts_when_redis_forgets_everything_in_mid_run(
 
 
 async def test_the_start_after_a_loss_is_gentle(clean_redis: str, client: Redis) -> None:
-    async with RedisLimiter(clean_redis, ceilings=lambda _: CEILINGS) as limiter:
+    # Without limits of tokens: what is taken for them while none is known is slower than any gentle start.
+    async with RedisLimiter(clean_redis, ceilings=lambda _: Ceilings(60 * RATE, 0, 0)) as limiter:
         async with limiter.permit(POOL, CALL, patience=5) as call:
             call.used(CALL, SAID)
         waiting = [asyncio.create_task(limiter.acquire(POOL, CALL, patience=60)) for _ in range(40)]
@@ -103,7 +104,7 @@ async def test_the_start_after_a_loss_is_gentle(clean_redis: str, client: Redis)
             each.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         # What had been granted ahead of the loss and was about to begin, and then a fifth of the limit, growing.
-        assert granted <= GENTLE * RATE * 1.2 * (elapsed + 0.3) + 1
+        assert 0 < granted <= GENTLE * RATE * 1.2 * (elapsed + 0.3) + 1
 
 
 async def test_every_key_that_the_limiter_writes_expires(clean_redis: str, client: Redis) -> None:
