@@ -11,7 +11,7 @@ import pytest
 
 from promptmill.states import JobState
 from promptmill.testing import simulated_claude
-from tests.end_to_end.held_submit import ROWS, start_held
+from tests.end_to_end.held_submit import ROWS, held_submit
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,10 @@ def test_a_submit_killed_half_way_costs_nothing_and_is_repeated(
     with simulated_claude() as claude:
         mill = start_mill(database_url, claude)
         words = ["submit", rows.name, "--model", "claude-haiku-4-5"]
-        submit = start_held(words, tmp_path, mill.environment)
-        mill.wait_until(lambda: mill.ask("SELECT count(*) FROM job"), timeout=30)
-        half = mill.ask("SELECT count(*) FROM job")
-        submit.kill()
-        submit.communicate()
+        with held_submit(words, tmp_path, mill.environment) as submit:
+            mill.wait_until(lambda: mill.ask("SELECT count(*) FROM job") or submit.poll() is not None)
+            half = mill.ask("SELECT count(*) FROM job")
+            submit.kill()
         batch_id = mill.ask("SELECT id FROM batch")
         assert mill.status(batch_id).batch.state == "admitting"
         assert 0 < half < ROWS
