@@ -10,7 +10,7 @@ from celery import Celery
 from promptmill.broker import celery_app
 from promptmill.states import JobState
 from workers.consumer import Consumer
-from workers.monitoring import HEARD_FOR_S, TaskEvents
+from workers.monitoring import HEARD_FOR_S, TaskEvents, event_of_lost
 from workers.transport import Listeners
 
 
@@ -69,3 +69,16 @@ def test_jobs_of_a_dead_process_are_told_of_by_who_found_them(events: TaskEvents
     consumer._tell_of_lost({f"job_{state}": state for state in states})
     told = [(each["type"], each["uuid"]) for each in events._group_buffer["task"]]
     assert told == [("task-retried", "job_pending"), ("task-failed", "job_errored")]
+
+
+def test_of_a_job_whose_worker_died_it_is_told_how_it_stands_unless_it_goes_on_elsewhere() -> None:
+    assert {each: event_of_lost(each) for each in JobState} == {
+        JobState.PENDING: "task-retried",
+        JobState.QUEUED: None,
+        JobState.RUNNING: None,
+        JobState.SUBMITTED: None,
+        JobState.SUCCEEDED: "task-succeeded",
+        JobState.ERRORED: "task-failed",
+        JobState.CANCELED: "task-revoked",
+        JobState.EXPIRED: "task-revoked",
+    }
