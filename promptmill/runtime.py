@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptmill.catalogue import Catalogue
@@ -47,9 +48,9 @@ def open_database(settings: Settings, *, reads_texts: bool = True) -> Iterator[D
         ConfigurationError: a setting is wrong, nobody answers, a server's schema is of another version, workers of an
             older version run on a SQLite file, or its texts are encrypted and no key opens them.
     """
-    if settings.database_url is None:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     vault = read_vault(settings.encryption_keys_file) if reads_texts else None
+    if settings.database_url is None:
+        _make_folder(settings.home)
     database = Database.open(settings.effective_database_url, vault)
     try:
         try:
@@ -65,28 +66,26 @@ def open_database(settings: Settings, *, reads_texts: bool = True) -> Iterator[D
         database.close()
 
 
+def _make_folder(home: Path) -> None:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"PROMPTMILL_HOME: {home} cannot be the data folder ({error.strerror}); name another",
+            setting="PROMPTMILL_HOME",
+        ) from error
+
+
 @cache
 def _say_once(why: str) -> None:
     log.warning("old_batch_unreadable", why=why)
 
 
 @dataclass
-class Runtime:
-    """The parts of one process, wired from its settings."""
+class Surroundings:
+    """What one process works with, wired from its settings; enough for those who ask no database."""
 
     settings: Settings
-    database: Database
-
-    @classmethod
-    @contextmanager
-    def open(cls, settings: Settings) -> "Iterator[Runtime]":
-        """The runtime of these settings; the database is closed at the end of the block.
-
-        Raises:
-            ConfigurationError: see `open_database`.
-        """
-        with open_database(settings) as database:
-            yield cls(settings, database)
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -215,6 +214,24 @@ class Runtime:
     def catalogue(self) -> Catalogue:
         """What is known of models, with what the user added."""
         return Catalogue(self.settings.models)
+
+
+@dataclass
+class Runtime(Surroundings):
+    """The parts of one process, its database among them."""
+
+    database: Database
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings) -> "Iterator[Runtime]":
+        """The runtime of these settings; the database is closed at the end of the block.
+
+        Raises:
+            ConfigurationError: see `open_database`.
+        """
+        with open_database(settings) as database:
+            yield cls(settings, database)
 
 
 def _simulated_key() -> "KeySource":

@@ -108,8 +108,17 @@ def forget(
     ] = None,
 ) -> None:
     """Forget what was learned about limits; the next call begins gently."""
+    from producers.limits_reader import START_REDIS, is_fault  # noqa: PLC0415  # the database layer takes 0.5 s
+    from promptmill import settings  # noqa: PLC0415  # likewise
+    from promptmill.errors import Unavailable  # noqa: PLC0415  # likewise
+
     log_to_stderr("ERROR")
-    for pool in producers.forget_limits(account=account, group=group):
+    found = settings.load()
+    try:
+        forgotten = producers.forget_limits(account=account, group=group, settings=found)
+    except Unavailable as error:
+        raise Unavailable(f"{error}; {START_REDIS}" if is_fault(str(error), found) else str(error)) from error
+    for pool in forgotten:
         put(f"Forgotten: {pool.group}, account {pool.account}. Its next call begins gently.")
 
 

@@ -16,6 +16,7 @@ BROKERS = frozenset({
     "slmq", "sqla", "sqlalchemy", "SQS", "sqs", "zookeeper",
 })  # fmt: skip
 """What an address of a broker may begin with: kombu's transports, which a test compares."""
+REDIS = frozenset({"redis", "rediss", "unix"})
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
 
@@ -27,6 +28,8 @@ def checked(settings: Settings) -> Settings:
     """
     if settings.broker_url and (fault := _fault_of_broker(settings.broker_url)):
         raise ConfigurationError(f"PROMPTMILL_BROKER_URL: {fault}", setting="PROMPTMILL_BROKER_URL")
+    if settings.redis_url and (fault := _fault_of_redis(settings.redis_url)):
+        raise ConfigurationError(f"PROMPTMILL_REDIS_URL: {fault}", setting="PROMPTMILL_REDIS_URL")
     if settings.redis_url and settings.effective_database_url.startswith("sqlite"):
         host = urlsplit(settings.redis_url).hostname or ""
         if host not in LOOPBACK:
@@ -41,6 +44,16 @@ def checked(settings: Settings) -> Settings:
             setting="PROMPTMILL_WORKER__DEAD_AFTER_S",
         )
     return settings
+
+
+def _fault_of_redis(url: str) -> str | None:
+    """It is not repeated: wherever it is wrong, a password may be."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # where it is no number, reading it says so
+    except ValueError:
+        return "no address of a Redis, such as redis://127.0.0.1:6379/0"
+    return None if parts.scheme in REDIS else "an address of a Redis begins with redis:// or rediss://"
 
 
 def _fault_of_broker(url: str) -> str | None:

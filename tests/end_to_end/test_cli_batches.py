@@ -160,6 +160,17 @@ def test_no_room_for_what_is_printed_is_a_sentence(cli: Any) -> None:
     )
 
 
+def test_what_cannot_be_the_data_folder_is_told_with_its_setting(cli: Any) -> None:
+    (cli.folder / ".promptmill").write_text("a file")
+
+    done = cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "promptmill: PROMPTMILL_HOME: .promptmill cannot be the data folder (File exists); name another\n"
+    )
+
+
 def test_a_change_that_is_not_allowed_is_one_line_and_exit_code_1(cli: Any) -> None:
     cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
 

@@ -178,6 +178,21 @@ def test_what_is_no_broker_is_refused(tmp_path: Path, url: str, fault: str) -> N
     assert str(caught.value) == f"PROMPTMILL_BROKER_URL: {fault}"
 
 
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("nonsense", "an address of a Redis begins with redis:// or rediss://"),
+        ("http://:word@127.0.0.1", "an address of a Redis begins with redis:// or rediss://"),
+        ("redis://:word@[::1", "no address of a Redis, such as redis://127.0.0.1:6379/0"),
+        ("redis://127.0.0.1:port", "no address of a Redis, such as redis://127.0.0.1:6379/0"),
+    ],
+)
+def test_what_is_no_redis_is_refused_without_being_repeated(tmp_path: Path, url: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={"PROMPTMILL_REDIS_URL": url}, folder=tmp_path)
+    assert str(caught.value) == f"PROMPTMILL_REDIS_URL: {fault}"
+
+
 @pytest.mark.parametrize("url", ["rediss://h", "amqps://h//", "sqla+sqlite:///x", "amqp://a//;amqp://b//"])
 def test_every_broker_of_celery_is_taken(tmp_path: Path, url: str) -> None:
     assert load(environ={"PROMPTMILL_BROKER_URL": url}, folder=tmp_path).broker_url == url
