@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis as RedisClient
 
-from promptmill.clock import SystemClock
+from promptmill.clock import ManualClock, SystemClock
 from promptmill.errors import Unavailable
 from promptmill.ids import new_id
 from promptmill.retries import GiveUp
@@ -19,7 +19,7 @@ from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
 from promptmill.testing import a_batch
 from workers.hands import Hands, InHand
-from workers.reaper import Reaper
+from workers.reaper import PUBLISHING_S, Reaper
 
 LONG_AGO = timedelta(seconds=60)
 IN_NO_HAND: dict[str, Any] = {"broker_now": lambda: 0.0, "hands": dict.fromkeys}
@@ -152,6 +152,20 @@ def test_an_id_that_the_broker_lost_goes_back(database: Database, reap: Callable
     kept = queue_all(database, batch.id, ago=LONG_AGO)[0]
     assert reap(present={kept.job_id}).sweep() == 1
     assert states_of(database, batch.id) == {JobState.QUEUED: 1, JobState.PENDING: 1}
+
+
+def test_an_id_that_may_still_be_on_its_way_to_the_broker_stays(
+    database: Database, reap: Callable[..., Reaper]
+) -> None:
+    """A dispatcher commits first and publishes then."""
+    batch, clock = a_batch(database, 2), ManualClock(SystemClock().now() + timedelta(days=1))
+    with database.begin() as connection:
+        pending = jobs.select_pending(connection, batch.id, "claude-sonnet-5", 100, clock.now())
+        jobs.queue(connection, [job.id for job in pending], clock.now())
+    clock.advance(PUBLISHING_S / 2)
+    assert reap(clock=clock).sweep() == 0
+    clock.advance(PUBLISHING_S)
+    assert reap(clock=clock).sweep() == 2
 
 
 def test_an_id_that_a_worker_may_just_have_taken_stays(

@@ -99,6 +99,12 @@ def test_comments_and_other_fields_are_no_part_of_an_event() -> None:
     assert events(b": hello\nid: 1\nretry: 10\nevent: ping\ndata:{}\n\n") == [Event("ping", "{}")]
 
 
+def test_a_line_end_of_two_bytes_that_is_cut_in_two_ends_one_line() -> None:
+    stream = b"event: ping\r\ndata: {}\r\n\r\n"
+    for place in range(len(stream)):
+        assert events(stream[:place], stream[place:]) == [Event("ping", "{}")]
+
+
 def test_data_lines_of_one_event_are_joined_by_a_line_feed() -> None:
     assert events(b"data: one\ndata:  two\n\n") == [Event(None, "one\n two")]
 
