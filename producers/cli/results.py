@@ -36,6 +36,8 @@ def results(
         raise typer.BadParameter(f"{format_} is none of {', '.join(Format)}", param_hint="--format")
     path = None if output is None or str(output) == "-" else output
     chosen = Format(format_) if format_ else format_by_name(path, or_say="; or say --format")
+    if path is not None:
+        check_place(path)
     write(producers.batch(batch), path, chosen, only)
 
 
@@ -54,6 +56,18 @@ def format_by_name(path: Path | None, *, or_say: str = "") -> "producers.Format"
         return format_of(path)
     except InvalidInput as error:
         raise typer.BadParameter(f"{error.why}{or_say}", param_hint="--output") from None
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path at which no file can be made.
+
+    Raises:
+        BadParameter: it is a folder, or in none.
+    """
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder", param_hint="--output")
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint="--output")
 
 
 def write(

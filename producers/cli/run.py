@@ -103,7 +103,7 @@ def _finish(batch: "Batch", moment: "Moment", output: Path | None, begun: Begun,
 
 def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
     """Better now than after an hour of answers."""
-    from producers.cli.results import format_by_name  # noqa: PLC0415  # the database layer takes 0.5 s
+    from producers.cli.results import check_place, format_by_name  # noqa: PLC0415  # the database layer takes 0.5 s
 
     if output is None:
         return
@@ -114,12 +114,7 @@ def _check_output(source: str, output: Path | None, *, as_json: bool) -> None:
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise typer.BadParameter(f"{output} is the input: it would be replaced", param_hint="--output")
     format_by_name(output)
-    if output.is_dir():
-        raise typer.BadParameter(f"{output} is a folder", param_hint="--output")
-    if not output.absolute().parent.is_dir():
-        raise typer.BadParameter(
-            f"the folder {output.absolute().parent} does not exist", param_hint="--output"
-        )
+    check_place(output)
 
 
 @contextmanager

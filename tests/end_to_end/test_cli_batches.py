@@ -171,6 +171,19 @@ def test_what_cannot_be_the_data_folder_is_told_with_its_setting(cli: Any) -> No
     )
 
 
+@pytest.mark.parametrize(("out", "why"), [(".", ". is a folder"), ("no/out.csv", "does not exist")])
+def test_results_that_cannot_be_written_where_they_should_are_wrong_usage(
+    cli: Any, out: str, why: str
+) -> None:
+    done = cli("results", "mine", "-o", out)
+
+    assert (done.returncode, "Invalid value for --output: " in done.stderr, why in done.stderr) == (
+        2,
+        True,
+        True,
+    )
+
+
 def test_a_change_that_is_not_allowed_is_one_line_and_exit_code_1(cli: Any) -> None:
     cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL, "--name", "mine")
 
