@@ -136,6 +136,15 @@ def test_what_is_being_canceled_is_neither_retried_nor_changed(world: Any) -> No
         change(world, made, priority=2.0)
 
 
+def test_what_was_canceled_half_way_is_not_retried(world: Any) -> None:
+    """Its file was not read to the end, so it would pass for complete."""
+    made = world.admitting(2)
+    with world.database.begin() as conn:
+        control.cancel(conn, made.id, world.now)
+    with pytest.raises(InvalidTransition, match="was canceled half-way, with 2 prompts and not all"):
+        retry(world, made, JobState.CANCELED)
+
+
 def test_terms_change_one_by_one_and_the_rest_stays(world: Any) -> None:
     later = world.now + timedelta(days=1)
     made = world.batch(2, budget_nanos=5, deadline=later)
