@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 from producers.forecast_time import Allowed, Duration, duration_of
 from producers.limits_reader import LimitsReader
 from producers.stack import needs_simulator
-from producers.submission import options_for
+from producers.submission import experience, options_for, will_be_simulated
 from promptmill.claude.keys import configured_account, declared_keys, is_rehearsing, rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import DIMENSIONS, Dimension
 from promptmill.encryption import read_vault
 from promptmill.errors import ConfigurationError, ConnectionFailed, Unavailable
-from promptmill.intake.admit import experience_in, survey
+from promptmill.intake.admit import survey
 from promptmill.intake.faults import InvalidRows
-from promptmill.intake.forecast import ExperienceOf, Forecast, nothing_known
+from promptmill.intake.forecast import Forecast
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.survey import Progress, Survey
-from promptmill.runtime import SIMULATED, Runtime
+from promptmill.runtime import Surroundings
 from promptmill.settings import Settings, load
-from promptmill.store import workers
-from promptmill.store.database import Database, database_now
+from promptmill.store.database import Database
 
 if TYPE_CHECKING:
     from promptmill.limits import PoolState
@@ -88,8 +87,8 @@ def outlook(
     """The same, for options that were read already."""
     notices: list[str] = []
     with _database_if_any(settings, notices) as database:
-        runtime = Runtime(settings, database)  # type: ignore[arg-type]  # asked for prices, models and the endpoint
-        simulated = _will_be_simulated(runtime, database, notices)
+        known = Surroundings(settings)
+        simulated = _will_be_simulated(known, database, notices)
         try:
             found = survey(
                 source,
@@ -97,15 +96,15 @@ def outlook(
                 simulated=simulated,
                 clock=SystemClock(),
                 progress=progress,
-                catalogue=runtime.catalogue,
-                prices=runtime.prices,
-                experience_of=_experience(database, simulated=simulated),
+                catalogue=known.catalogue,
+                prices=known.prices,
+                experience_of=experience(database, simulated=simulated),
             )
         except InvalidRows as error:
             raise InvalidRows(error.faults, error.count, not_done="estimated") from error
     groups = list(found.forecast.loads)
     states = _states(settings, groups, notices)
-    kept = _Kept(states or {}, _simulator(runtime) if simulated else None, simulated=simulated)
+    kept = _Kept(states or {}, _simulator(known) if simulated else None, simulated=simulated)
     allowed = _allowed(settings, groups, kept)
     return Outlook(
         found,
@@ -138,29 +137,17 @@ def _database_if_any(settings: Settings, notices: list[str]) -> Iterator[Databas
         database.close()
 
 
-def _experience(database: Database | None, *, simulated: bool) -> ExperienceOf:
-    if database is None:
-        return nothing_known
-    return experience_in(database, simulated=simulated, now=SystemClock().now())
-
-
-def _will_be_simulated(runtime: Runtime, database: Database | None, notices: list[str]) -> bool:
-    if not needs_simulator(runtime.settings):
-        try:
-            return runtime.endpoint.simulated
-        except ConnectionFailed as error:
-            notices.append(f"taken for the real Claude: {error}")
-            return False
-    if database is None:
+def _will_be_simulated(known: Surroundings, database: Database | None, notices: list[str]) -> bool:
+    try:
+        return will_be_simulated(known, database)
+    except ConnectionFailed as error:
+        notices.append(f"taken for the real Claude: {error}")
         return False
-    with database.read() as connection:
-        alive = workers.live(connection, database_now(connection))
-    return any(worker.endpoint == SIMULATED for worker in alive)
 
 
-def _simulator(runtime: Runtime) -> str | None:
+def _simulator(known: Surroundings) -> str | None:
     """Where the simulated Claude is; None where the workers that run have one of their own."""
-    return None if needs_simulator(runtime.settings) else runtime.endpoint.url
+    return None if needs_simulator(known.settings) else known.endpoint.url
 
 
 @dataclass(frozen=True, slots=True)

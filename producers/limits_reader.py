@@ -15,7 +15,7 @@ from producers.redis_address import with_running_redis
 from promptmill.broker import put_right
 from promptmill.errors import PromptmillError, Unavailable
 from promptmill.logs import scrub
-from promptmill.runtime import Runtime
+from promptmill.runtime import Surroundings
 from promptmill.settings import Settings
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class LimitsReader:
         settings = with_running_redis(self._settings)
         if settings.redis_url is None:
             raise Unavailable("nothing runs in this data folder")
-        return _Line(Runtime(settings, database=None))  # type: ignore[arg-type]  # asks no database
+        return _Line(Surroundings(settings))
 
     def _let_go(self) -> None:
         line, self._line = self._line, None
@@ -113,7 +113,7 @@ class LimitsReader:
 class _Line:
     """A limiter on a loop and a thread of its own. It is not entered as a block, so it never beats."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Surroundings) -> None:
         self._runtime = runtime
         self._limiter: Limiter | None = None
         self._loop = asyncio.Runner()

@@ -86,7 +86,7 @@ def checked(
         InvalidInput: a word has no meaning, a template or an option is wrong, or two runs would have the same name.
     """
     check_notify(recurring.options.notify_url, runtime.settings)
-    simulated = will_be_simulated(runtime)
+    simulated = will_be_simulated(runtime, runtime.database)
     occasions = [
         Occasion(name, due.astimezone(timetable.zone))
         for due in islice(timetable.following(timetable.starts_at), COMPARED)

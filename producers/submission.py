@@ -17,11 +17,12 @@ from producers.terms import budget_of, check_truncation, deadline_of, lane_of, p
 from producers.watch import Moment
 from promptmill.clock import SystemClock
 from promptmill.errors import InvalidInput
-from promptmill.intake.admit import Admission, admit
+from promptmill.intake.admit import Admission, admit, experience_in, read
+from promptmill.intake.forecast import ExperienceOf, nothing_known
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.survey import Progress
 from promptmill.retries import truncation_policy
-from promptmill.runtime import SIMULATED, Runtime, open_database
+from promptmill.runtime import SIMULATED, Surroundings, open_database
 from promptmill.settings import Settings, load
 from promptmill.states import BatchState
 from promptmill.store import workers
@@ -176,25 +177,31 @@ def submit_with(
 ) -> Submission:
     """Admit a source; `simulated` says who will answer, where the caller knows."""
     check_notify(options.notify_url, settings)
+    known, clock = Surroundings(settings), SystemClock()
     with ExitStack() as until_done:
-
-        def database() -> Database:
-            return until_done.enter_context(open_database(settings))
-
-        is_new = is_untouched(settings)  # where nothing was kept before, a refused submit leaves no folder
-        runtime = Runtime(settings, None if is_new else database())  # type: ignore[arg-type]  # asked for other parts
+        # Where nothing was kept before, a refused submit leaves no folder: the database is made once all rows are in order.
+        database = None if is_untouched(settings) else until_done.enter_context(open_database(settings))
         if simulated is None:
-            simulated = not (is_new and needs_simulator(settings)) and will_be_simulated(runtime)
+            simulated = will_be_simulated(known, database)
+        reading = until_done.enter_context(
+            read(
+                source,
+                options,
+                simulated=simulated,
+                clock=clock,
+                progress=progress,
+                catalogue=known.catalogue,
+                prices=known.prices,
+                experience_of=experience(database, simulated=simulated),
+            )
+        )
         admission = admit(
-            database if is_new else runtime.database,
-            source,
-            options,
-            endpoint=SIMULATED if simulated else runtime.endpoint_name,
+            database or until_done.enter_context(open_database(settings)),
+            reading,
+            endpoint=SIMULATED if simulated else known.endpoint_name,
             simulated=simulated,
-            clock=SystemClock(),
+            clock=clock,
             progress=progress,
-            catalogue=runtime.catalogue,
-            prices=runtime.prices,
         )
     tell_dispatcher(settings)
     return Submission(Batch(admission.batch_id, admission.name, settings), admission)
@@ -235,10 +242,23 @@ def left_out(first: Sequence[InvalidInput], count: int) -> list[str]:
     return said
 
 
-def will_be_simulated(runtime: Runtime) -> bool:
-    """Whether a simulator will answer: it is at ANTHROPIC_BASE_URL, or nothing is set and the workers call one."""
-    if not needs_simulator(runtime.settings):
-        return runtime.endpoint.simulated
-    with runtime.database.read() as connection:
+def experience(database: Database | None, *, simulated: bool) -> ExperienceOf:
+    """What the answers in a database teach; nothing where there is none."""
+    if database is None:
+        return nothing_known
+    return experience_in(database, simulated=simulated, now=SystemClock().now())
+
+
+def will_be_simulated(known: Surroundings, database: Database | None) -> bool:
+    """Whether a simulator will answer: it is at ANTHROPIC_BASE_URL, or nothing is set and the workers call one.
+
+    Raises:
+        ConnectionFailed: nothing answers at ANTHROPIC_BASE_URL.
+    """
+    if not needs_simulator(known.settings):
+        return known.endpoint.simulated
+    if database is None:
+        return False
+    with database.read() as connection:
         alive = workers.live(connection, database_now(connection))
     return any(worker.endpoint == SIMULATED for worker in alive)

@@ -20,7 +20,7 @@ from pathlib import Path
 from promptmill import logs, settings
 from promptmill.clock import Clock, SystemClock
 from promptmill.errors import InvalidInput, PromptmillError, Unavailable
-from promptmill.intake.admit import admit
+from promptmill.intake.admit import admit, experience_in, read
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.recurring import Occasion, Recurring
 from promptmill.logs import get_logger, scrub, where
@@ -113,17 +113,26 @@ class RunSubmission:
     def _admit(
         self, schedule: ScheduleRow, run: RunRow, source: str | list[str], options: SubmitOptions
     ) -> str:
-        return admit(
-            self.runtime.database,
+        runtime, progress = self.runtime, self._keeping(run)
+        experience_of = experience_in(runtime.database, simulated=schedule.simulated, now=self.clock.now())
+        with read(
             source,
             options,
-            endpoint=schedule.endpoint,
             simulated=schedule.simulated,
             clock=self.clock,
-            progress=self._keeping(run),
-            catalogue=self.runtime.catalogue,
-            prices=self.runtime.prices,
-        ).batch_id
+            progress=progress,
+            catalogue=runtime.catalogue,
+            prices=runtime.prices,
+            experience_of=experience_of,
+        ) as reading:
+            return admit(
+                runtime.database,
+                reading,
+                endpoint=schedule.endpoint,
+                simulated=schedule.simulated,
+                clock=self.clock,
+                progress=progress,
+            ).batch_id
 
     def _former(self, name: str, occasion: Occasion) -> BatchRow | None:
         """The batch of this very run, whole or not, if somebody made it who could not say so any more."""

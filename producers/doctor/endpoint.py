@@ -5,14 +5,14 @@ import asyncio
 from producers.doctor.checks import Check, note, ok, wrong
 from promptmill.errors import ClaudeError, KeyRejected, PromptmillError
 from promptmill.logs import scrub
-from promptmill.runtime import Runtime
+from promptmill.runtime import Surroundings
 from promptmill.settings import Settings
 
 
 def endpoint(settings: Settings) -> list[Check]:
     """Where calls go."""
     url = scrub(settings.claude.base_url)
-    runtime = Runtime(settings, database=None)  # type: ignore[arg-type]  # asks no database
+    runtime = Surroundings(settings)
     try:
         found = runtime.endpoint
     except PromptmillError as error:
@@ -31,7 +31,7 @@ def endpoint(settings: Settings) -> list[Check]:
     return [ok("endpoint", f"{url}, {models} models")]
 
 
-async def _list_models(runtime: Runtime) -> int:
+async def _list_models(runtime: Surroundings) -> int:
     """How many models the first key may use: a free call that shows whether address and key work."""
     client = runtime.client()
     try:

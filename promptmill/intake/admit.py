@@ -5,7 +5,8 @@ First the survey: all rows are read and checked, and nothing is written. Then th
 between is simply repeated: it finds its batch by name and content and writes what is missing.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -60,7 +61,26 @@ class Admission:
         return self.forecast.expected
 
 
-def survey(
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A source that was read and checked, and its rows, spooled.
+
+    Attributes:
+        found: what it holds and would cost.
+    """
+
+    found: Survey
+    options: SubmitOptions
+    spool: Spool
+    shared: Shared
+
+    def new_jobs(self) -> Iterator[NewJob]:
+        """The rows as jobs, in their order."""
+        return _new_jobs(self.spool.rows(), self.shared)
+
+
+@contextmanager
+def read(
     source: object,
     options: SubmitOptions,
     *,
@@ -70,10 +90,22 @@ def survey(
     catalogue: Catalogue = CATALOGUE,
     prices: PriceBook | None = None,
     experience_of: ExperienceOf = nothing_known,
-) -> Survey:
-    """What a source holds and would cost; nothing is submitted. Arguments and errors as in `admit`.
+) -> Iterator[Reading]:
+    """Read and check all rows of a source; what is spooled is gone at the end of the block.
 
-    `experience_of` is what earlier answers taught; see `experience_in`.
+    Args:
+        source: a path, `-`, a data frame, or an iterable of dicts, strings or Prompts; see `sources`.
+        options: what holds for all rows.
+        simulated: whether a simulated Claude will answer.
+        clock: says what day it is: prices and models change.
+        progress: called with (what is being done, rows done, of how many, as far as that is known); see `survey`.
+        catalogue: what is known of models.
+        prices: what they cost; the published prices when None.
+        experience_of: what earlier answers taught; see `experience_in`.
+
+    Raises:
+        InvalidInput: the options or the source are at fault.
+        InvalidRows: rows are at fault; the first twenty are named.
     """
     with Spool() as spool:
         surveyor = Surveyor(
@@ -86,69 +118,72 @@ def survey(
             experience_of=experience_of,
             progress=progress,
         )
-        return surveyor.survey(source)
+        found = surveyor.survey(source)
+        yield Reading(found, options, spool, surveyor.shared)
 
 
-def admit(
-    database: Database | Callable[[], Database],
+def survey(
     source: object,
     options: SubmitOptions,
     *,
-    endpoint: str,
     simulated: bool,
     clock: Clock,
     progress: Progress | None = None,
     catalogue: Catalogue = CATALOGUE,
     prices: PriceBook | None = None,
+    experience_of: ExperienceOf = nothing_known,
+) -> Survey:
+    """What a source holds and would cost; nothing is submitted. Arguments and errors as in `read`."""
+    with read(
+        source,
+        options,
+        simulated=simulated,
+        clock=clock,
+        progress=progress,
+        catalogue=catalogue,
+        prices=prices,
+        experience_of=experience_of,
+    ) as reading:
+        return reading.found
+
+
+def admit(
+    database: Database,
+    reading: Reading,
+    *,
+    endpoint: str,
+    simulated: bool,
+    clock: Clock,
+    progress: Progress | None = None,
 ) -> Admission:
-    """Submit a source as one batch.
+    """Submit what was read as one batch.
 
     Args:
-        database: where the batch goes; or what opens it, while it holds nothing yet: asked once no fault is found.
-        source: a path, `-`, a data frame, or an iterable of dicts, strings or Prompts; see `sources`.
-        options: what holds for all rows.
+        database: where the batch goes.
+        reading: the source; it is still open.
         endpoint: the URL of Claude for this batch.
         simulated: whether that is a simulated one.
         clock: stamps the rows and measures the transactions.
-        progress: called with (what is being done, rows done, of how many, as far as that is known); see `survey`.
-        catalogue: what is known of models.
-        prices: what they cost; the published prices when None.
+        progress: as for `read`.
 
     Raises:
-        InvalidInput: the options or the source are at fault, or the name is that of another batch, or of one that
-            was canceled half-way.
-        InvalidRows: rows are at fault; the first twenty are named, and nothing was submitted.
+        InvalidInput: the name is that of another batch, or of one that was canceled half-way.
     """
-    with Spool() as spool:
-        surveyor = Surveyor(
-            options=options,
-            spool=spool,
-            today=clock.now().date(),
-            simulated=simulated,
-            catalogue=catalogue,
-            prices=prices or PriceBook(),
-            experience_of=nothing_known
-            if callable(database)
-            else experience_in(database, simulated=simulated, now=clock.now()),
-            progress=progress,
-        )
-        found = surveyor.survey(source)
-        if callable(database):
-            database = database()
-        new = _new_batch(found, options, endpoint=endpoint, simulated=simulated)
-        batch, resumed = _open_batch(database, new, second=options.new, now=clock.now())
-        if resumed:
-            _check_whole(batch, found.jobs)
-        was = batch.budget_nanos
-        if resumed and options.budget_nanos not in (None, was):
-            batch = _with_budget(database, batch, options.budget_nanos, clock.now())
-        if resumed and options.notify_url is not None:
-            with database.begin() as conn:
-                notices.send_to(conn, batch.id, options.notify_url)
-        if batch.state is BatchState.ADMITTING:
-            for stored in store(database, batch.id, _new_jobs(spool.rows(), surveyor.shared), clock):
-                if progress:
-                    progress("storing" if stored.now else "resuming", stored.rows, found.jobs)
+    found, options = reading.found, reading.options
+    new = _new_batch(found, options, endpoint=endpoint, simulated=simulated)
+    batch, resumed = _open_batch(database, new, second=options.new, now=clock.now())
+    if resumed:
+        _check_whole(batch, found.jobs)
+    was = batch.budget_nanos
+    if resumed and options.budget_nanos not in (None, was):
+        batch = _with_budget(database, batch, options.budget_nanos, clock.now())
+    if resumed and options.notify_url is not None:
+        with database.begin() as conn:
+            notices.send_to(conn, batch.id, options.notify_url)
+    if batch.state is BatchState.ADMITTING:
+        for stored in store(database, batch.id, reading.new_jobs(), clock):
+            if progress:
+                progress("storing" if stored.now else "resuming", stored.rows, found.jobs)
     return _admission(found, batch, resumed=resumed, notices=_about_budget(batch, was, found.forecast))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from promptmill.clock import ManualClock
 from promptmill.errors import InvalidInput, InvalidTransition, NotFound
-from promptmill.intake.admit import Admission, admit
+from promptmill.intake.admit import Admission, admit, read
 from promptmill.intake.options import SubmitOptions
 from promptmill.intake.storing import store
 from promptmill.prompts import fingerprint_of
@@ -32,15 +32,10 @@ class Stop(Exception):
 @pytest.fixture
 def submit(database: Database) -> Callable[..., Admission]:
     def submit(source: object, *, simulated: bool = True, progress: Any = None, **options: Any) -> Admission:
-        return admit(
-            database,
-            source,
-            SubmitOptions(**{"model": "claude-sonnet-5", **options}),
-            endpoint="http://127.0.0.1:1",
-            simulated=simulated,
-            clock=ManualClock(NOW),
-            progress=progress,
-        )
+        given = SubmitOptions(**{"model": "claude-sonnet-5", **options})
+        how: Any = {"simulated": simulated, "clock": ManualClock(NOW), "progress": progress}
+        with read(source, given, **how) as reading:
+            return admit(database, reading, endpoint="http://127.0.0.1:1", **how)
 
     return submit
 
