@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,6 +99,17 @@ def test_prompts_that_no_key_here_opens_are_wrong(settings: Make, sqlite_url: st
     assert told(database(settings(DATABASE_URL=sqlite_url)))["encryption at rest"] is Verdict.WRONG
     file.write_text("no key")
     assert told(database(with_key)) == {"encryption at rest": Verdict.WRONG}
+
+
+def test_a_lost_key_of_an_older_batch_is_noted(settings: Make, sqlite_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "encryption.keys"
+    file.touch(0o600)
+    for key in (Fernet.generate_key(), Fernet.generate_key()):
+        file.write_text(key.decode())
+        with closing(Database.open(sqlite_url, read_vault(file))) as opened:
+            a_batch(opened, 1)
+    with_newer = settings(DATABASE_URL=sqlite_url, PROMPTMILL_ENCRYPTION_KEYS_FILE=str(file))
+    assert told(database(with_newer))["encryption at rest"] is Verdict.NOTE
 
 
 def test_workers_of_two_versions_are_wrong(settings: Make, database_url: str) -> None:

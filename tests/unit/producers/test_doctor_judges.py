@@ -122,6 +122,7 @@ def test_a_key_that_is_refused_at_every_worker_is_wrong_and_at_some_worth_a_look
         ({"aof_last_write_status": "err"}, {"redis persistence": Verdict.WRONG}),
         ({"aof_enabled": 0}, {"redis persistence": Verdict.NOTE}),
         ({"maxmemory_policy": "allkeys-lru"}, {"redis maxmemory-policy": Verdict.WRONG}),
+        ({"maxmemory_policy": "volatile-lru"}, {"redis maxmemory-policy": Verdict.WRONG}),
     ],
 )
 def test_a_redis_that_would_lose_something_is_told_of(
@@ -176,6 +177,7 @@ def worker(version: str = "", endpoint: str = "https://api.anthropic.com", slots
 def test_workers_must_agree() -> None:
     assert bad(judge_workers([worker(), worker()])) == {}
     assert bad(judge_workers([worker(), worker("0.0.1")])) == {"workers' versions": Verdict.WRONG}
+    assert bad(judge_workers([worker("0.0.1")])) == {"workers' versions": Verdict.WRONG}  # with who asks
     assert bad(judge_workers([worker(), worker(endpoint="simulated")])) == {
         "workers' endpoints": Verdict.NOTE
     }
