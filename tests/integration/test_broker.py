@@ -150,7 +150,7 @@ def test_a_nudge_is_heard(redis_url: str) -> None:
 def test_nudges_that_came_together_count_once(redis_url: str) -> None:
     with Nudges(redis_url) as nudges, Redis.from_url(redis_url) as redis:
         assert not nudges.wait(0.05)
-        with redis.pipeline(transaction=True) as together:  # Redis writes what one transaction publishes at once
+        with redis.pipeline(transaction=True) as together:  # what Redis writes at once
             for _ in range(5):
                 together.publish(NUDGE_CHANNEL, b"")
             together.execute()
