@@ -21,7 +21,7 @@ def money(batch: BatchRow) -> str:
     """What a batch has cost, exact; says so where the cost of some attempts is not known."""
     cost = f"${usd(batch.cost_nanos)}"
     if batch.unpriced_attempts:
-        return f"{cost} and {batch.unpriced_attempts:,} attempts of unknown cost"
+        return f"{cost} and {several(batch.unpriced_attempts, 'attempt')} of unknown cost"
     return cost
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from producers.cli.exits import Exit
 from producers.cli.options import AsJson
 from producers.cli.printing import log_to_stderr, put_json, say
 
@@ -72,7 +73,14 @@ def _agrees() -> bool:
     if not sys.stdin.isatty():
         say("promptmill: nothing was deleted: say --yes where nobody can be asked")
         return False
-    return typer.confirm("Delete it? There is no way back", err=True)
+    try:
+        agrees = typer.confirm("Delete it? There is no way back", err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        say("\nnothing was deleted")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if not agrees:
+        say("nothing was deleted")
+    return agrees
 
 
 class _Progress:
