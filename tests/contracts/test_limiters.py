@@ -128,6 +128,14 @@ async def test_a_refusal_stops_every_process_until_the_wait_is_over(make_limiter
     assert max(begins) >= refused_at + 2.0
 
 
+async def test_a_shorter_wait_does_not_shorten_a_longer_one(make_limiter: MakeLimiter) -> None:
+    limiter = make_limiter()
+    first, second = [await limiter.acquire(POOL, CALL, patience=5) for _ in range(2)]
+    await limiter.penalise(first, status=429, retry_after=3600)
+    await limiter.penalise(second, status=429, retry_after=1)
+    assert (await limiter.peek(POOL)).paused_for > 3000
+
+
 async def test_who_cannot_wait_out_a_pause_is_told_at_once(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     permit = await limiter.acquire(POOL, CALL, patience=1)
