@@ -134,6 +134,6 @@ def test_an_address_of_a_webhook_that_leads_inside_is_refused(cli: Any) -> None:
         "--notify",
         "https://10.0.0.1/token",
     )
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "may not be 10.0.0.1: it is not on the public internet" in refused.stderr
     assert "token" not in refused.stderr
