@@ -219,7 +219,11 @@ def test_a_submit_that_succeeded_is_found_again(database: Database, submit: Call
     assert (first.resumed, again.resumed) == (False, True)
     assert first.batch_id == again.batch_id
     with database.read() as conn:
-        assert batches.find(conn, first.batch_id).total == 5
+        row = batches.find(conn, first.batch_id)
+    assert (row.total, row.budget_nanos) == (5, 7)
+    submit(ROWS[:5])  # says nothing of a budget
+    with database.read() as conn:
+        assert batches.find(conn, first.batch_id).budget_nanos == 7
 
 
 def test_a_rehearsal_is_another_batch_than_the_real_thing(submit: Callable[..., Admission]) -> None:
