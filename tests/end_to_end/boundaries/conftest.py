@@ -123,6 +123,15 @@ class RedisServer:
         return False
 
 
+def stands_still(pid: int) -> bool:
+    """Each of its threads: the signal reaches one of them, which stops the others once it gets to run."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has just ended
+        return False
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 @dataclass
 class Mill:
     """A database, a Redis and worker processes that call one simulated Claude."""
@@ -231,6 +240,7 @@ class Mill:
         """SIGSTOP, not in the middle of a write: in SQLite it would hold everybody up until it goes on."""
         while True:
             worker.send_signal(signal.SIGSTOP)
+            self.wait_until(lambda: stands_still(worker.pid))
             if self.is_between_writes():
                 return
             worker.send_signal(signal.SIGCONT)
