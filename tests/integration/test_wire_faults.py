@@ -39,7 +39,9 @@ IDLE_S, SOON_S = 3.0, 0.5
 """So long a silence is borne; the shorter by a call that is to meet a longer one, and by no other: on a busy machine an
 innocent call may have to wait as long."""
 TOO_LONG_S = float("inf")
-"""Stands for a multiple of what is borne."""
+"""Stands for longer than what is borne."""
+HELD_UP_S = 3.0
+"""A caller that was held up for so long finds the answer there when its patience is over, and takes it."""
 FREE, UNKNOWN = 0, None
 
 
@@ -250,8 +252,8 @@ def _with_patience(each: Any) -> Any:
 
 
 def _played(fault: dict[str, Any], idle_s: float) -> dict[str, Any]:
-    """The fault for a simulator whose caller bears so much silence."""
-    return {**fault, "pause_s": 2 * idle_s} if fault.get("pause_s") == TOO_LONG_S else fault
+    """The fault for a simulator whose caller bears so much silence, and may itself be held up for some time."""
+    return {**fault, "pause_s": idle_s + HELD_UP_S} if fault.get("pause_s") == TOO_LONG_S else fault
 
 
 @pytest.mark.parametrize(
