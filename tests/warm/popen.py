@@ -34,12 +34,16 @@ class _ForkedPopen(subprocess.Popen[Any]):
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = rest[9:15]
         streams = [0 if p2cread == -1 else p2cread]
         streams += [1 if c2pwrite == -1 else c2pwrite, 2 if errwrite == -1 else errwrite]
-        ours, theirs = socket.socketpair()
-        with theirs:
-            message = _request(args, cwd, os.environ if env is None else env, new_session=rest[20])
-            socket.send_fds(_control(), [message], [*streams, theirs.fileno()])
-        self._told = ours
-        self.pid = self._number()
+        message = _request(args, cwd, os.environ if env is None else env, new_session=rest[20])
+        with contextlib.ExitStack() as in_vain:
+            self._told, theirs = socket.socketpair()
+            in_vain.callback(self._told.close)
+            with theirs:
+                socket.send_fds(_control(), [message], [*streams, theirs.fileno()])
+            if not (pid := self._told.recv(NUMBER.size)):
+                raise ChildProcessError("the server of warm programs has ended")
+            in_vain.pop_all()
+        self.pid = int(NUMBER.unpack(pid)[0])
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
