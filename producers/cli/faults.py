@@ -12,6 +12,7 @@ import typer
 
 from producers.cli.exits import Exit
 from producers.cli.printing import say
+from producers.words import silence
 from promptmill.errors import PromptmillError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -28,6 +29,7 @@ def report(error: Exception) -> Exit:
     elif (
         isinstance(error, OSError) and error.errno in _NO_ROOM
     ):  # a file has a name: this is what we print to
+        silence(sys.stdout)
         say(f"promptmill: standard output: {error.strerror}; make room, or write elsewhere")
     else:
         _report_unexpected(error, scrub)

@@ -146,12 +146,16 @@ def test_a_submit_that_is_refused_leaves_no_folder(cli: Any) -> None:
     assert not (cli.folder / ".promptmill").exists()
 
 
-def test_no_room_for_what_is_printed_is_a_sentence(cli: Any) -> None:
+@pytest.mark.parametrize(
+    "unbuffered", ["", "1"]
+)  # Python keeps what it could not print, and tries at its end
+def test_no_room_for_what_is_printed_is_a_sentence(cli: Any, unbuffered: str) -> None:
     cli("submit", cli.file("rows.jsonl", *ROWS), "--model", MODEL)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "producers.cli", "status"],
-            cwd=cli.folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            cwd=cli.folder, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
 
     assert done.returncode == 1
