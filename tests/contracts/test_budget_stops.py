@@ -5,10 +5,10 @@ from producers.cli.exits import Exit, exit_for
 from producers.watch import Moment
 from producers.wording import budget
 from promptmill.clock import SystemClock
-from promptmill.ids import new_id
 from promptmill.store import jobs, leases, stats
 from promptmill.store.database import Database
 from promptmill.testing import a_batch
+from tests.claims import a_claim
 
 DOLLAR = 1_000_000_000
 
@@ -25,17 +25,7 @@ def claim(database: Database, batch_id: str, dollars: int | None) -> None:
     with database.begin() as connection:
         [next_one, *_] = jobs.select_pending(connection, batch_id, "claude-sonnet-5", 1, now)
         [queued] = jobs.queue(connection, [next_one.id], now)
-        wanted = leases.Claim(
-            job_id=queued.job_id,
-            dispatch=queued.dispatch,
-            attempt_id=new_id("attempt"),
-            key_label="k",
-            account="a",
-            model="claude-sonnet-5",
-            reserved_nanos=None if dollars is None else dollars * DOLLAR,
-            simulated=True,
-            opened_at=now,
-        )
+        wanted = a_claim(queued, now, reserved_nanos=None if dollars is None else dollars * DOLLAR)
         leases.begin(connection, [wanted], "worker", now)
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from promptmill.ids import new_id
 from promptmill.states import JobState
 from promptmill.store import jobs, leases, stats
 from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
 from promptmill.testing import a_batch
+from tests.claims import a_claim
 from workers.heartbeat import Heartbeat
 from workers.reaper import Reaper
 from workers.timekeeping import DatabaseClock
@@ -41,23 +41,9 @@ def a_process(database: Database, clock: DatabaseClock) -> Callable[[str, timede
         with database.begin() as connection:
             [pending] = jobs.select_pending(connection, batch.id, "claude-sonnet-5", 1, clock.now())
             [queued] = jobs.queue(connection, [pending.id], clock.now())
-            leases.begin(connection, [a_claim(queued)], worker_id, clock.now())
+            leases.begin(connection, [a_claim(queued, DatabaseClock().now())], worker_id, clock.now())
 
     return make
-
-
-def a_claim(queued: jobs.QueuedJob) -> leases.Claim:
-    return leases.Claim(
-        job_id=queued.job_id,
-        dispatch=queued.dispatch,
-        attempt_id=new_id("attempt"),
-        key_label="k",
-        account="a",
-        model=queued.model,
-        reserved_nanos=None,
-        simulated=True,
-        opened_at=DatabaseClock().now(),
-    )
 
 
 def a_reaper(database: Database, clock: DatabaseClock, **facts: Any) -> Reaper:

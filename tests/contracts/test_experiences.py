@@ -9,7 +9,6 @@ import pytest
 
 from promptmill.clock import SystemClock
 from promptmill.experience import Experience
-from promptmill.ids import new_id
 from promptmill.store import batches, jobs, leases
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database
@@ -17,6 +16,7 @@ from promptmill.store.jobs import Completion, LoadedJob
 from promptmill.store.ledger import ClosedAttempt
 from promptmill.testing import a_batch
 from promptmill.usage import Usage
+from tests.claims import a_claim
 from workers.experience import Experiences, family_of
 
 GROUP = "claude-sonnet-5"
@@ -35,13 +35,7 @@ def answer(database: Database, batch: BatchRow, output: int, count: int) -> None
     with database.begin() as conn:
         pending = jobs.select_pending(conn, batch.id, GROUP, count, now)
         queued = jobs.queue(conn, [each.id for each in pending], now)
-        claims = [
-            leases.Claim(
-                job_id=each.job_id, dispatch=each.dispatch, attempt_id=new_id("attempt"), key_label="k",
-                account="a", model=GROUP, reserved_nanos=1, simulated=True, opened_at=now,
-            )
-            for each in queued
-        ]  # fmt: skip
+        claims = [a_claim(each, now, reserved_nanos=1) for each in queued]
         for lease in leases.begin(conn, claims, "worker", now).values():
             closed = ClosedAttempt(
                 attempt_id=lease.attempt_id, outcome="succeeded", closed_at=now + timedelta(seconds=1),

@@ -10,7 +10,6 @@ from redis import Redis as RedisClient
 
 from promptmill.clock import ManualClock, SystemClock
 from promptmill.errors import Unavailable
-from promptmill.ids import new_id
 from promptmill.retries import GiveUp
 from promptmill.states import JobState
 from promptmill.store import jobs, leases, ledger, outcomes, stats
@@ -18,6 +17,7 @@ from promptmill.store import workers as store_workers
 from promptmill.store.database import Database, database_now
 from promptmill.store.workers import NewWorker
 from promptmill.testing import a_batch
+from tests.claims import a_claim
 from workers.hands import Hands, InHand
 from workers.reaper import PUBLISHING_S, Reaper
 
@@ -45,20 +45,7 @@ def queue_all(database: Database, batch_id: str, *, ago: timedelta = timedelta()
 
 def begin_all(database: Database, queued: list[jobs.QueuedJob], worker_id: str) -> None:
     now = SystemClock().now()
-    claims = [
-        leases.Claim(
-            job_id=job.job_id,
-            dispatch=job.dispatch,
-            attempt_id=new_id("attempt"),
-            key_label="k",
-            account="a",
-            model=job.model,
-            reserved_nanos=None,
-            simulated=True,
-            opened_at=now,
-        )
-        for job in queued
-    ]
+    claims = [a_claim(job, now) for job in queued]
     with database.begin() as connection:
         leases.begin(connection, claims, worker_id, now)
 

@@ -19,6 +19,7 @@ from promptmill.store import jobs, leases, workers
 from promptmill.store.batches import BatchRow
 from promptmill.store.database import Database
 from promptmill.testing import a_batch
+from tests.claims import a_claim
 
 
 def _settings(redis_url: str, database_url: str, folder: Path) -> Settings:
@@ -105,17 +106,7 @@ def _run_one_job(database_url: str, *, seen: timedelta) -> None:
         [group] = jobs.groups_pending(connection, now)[batch.id]
         pending = jobs.select_pending(connection, batch.id, group, 1, now)
         [queued] = jobs.queue(connection, [each.id for each in pending], now)
-        claim = leases.Claim(
-            job_id=queued.job_id,
-            dispatch=queued.dispatch,
-            attempt_id="attempt_1",
-            key_label="k",
-            account="a",
-            model=queued.model,
-            reserved_nanos=1,
-            simulated=True,
-            opened_at=now,
-        )
+        claim = a_claim(queued, now, reserved_nanos=1)
         assert leases.begin(connection, [claim], me.id, now)
     database.close()
 

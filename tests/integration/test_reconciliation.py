@@ -6,12 +6,12 @@ import pytest
 from redis import Redis
 
 from promptmill.clock import SystemClock
-from promptmill.ids import new_id
 from promptmill.routes import PUT_RIGHT
 from promptmill.states import JobState
 from promptmill.store import jobs, leases, ledger, workers
 from promptmill.store.database import Database, database_now
 from promptmill.testing import a_batch
+from tests.claims import a_claim
 from workers.permits import WatchedLimiter
 from workers.put_right import Fault, PutRight
 from workers.reconciliation import Reconciliation
@@ -34,20 +34,7 @@ def begun(database: Database, worker_id: str, count: int) -> list[str]:
         workers.register(connection, new, database_now(connection))
         pending = jobs.select_pending(connection, batch.id, GROUP, count, now)
         queued = jobs.queue(connection, [each.id for each in pending], now)
-        claims = [
-            leases.Claim(
-                job_id=each.job_id,
-                dispatch=each.dispatch,
-                attempt_id=new_id("attempt"),
-                key_label="k",
-                account="a",
-                model=GROUP,
-                reserved_nanos=None,
-                simulated=True,
-                opened_at=now,
-            )
-            for each in queued
-        ]
+        claims = [a_claim(each, now) for each in queued]
         leases.begin(connection, claims, worker_id, now)
     return [each.job_id for each in queued]
 

@@ -10,7 +10,6 @@ from redis import Redis
 from promptmill.claude.keys import rehearsing
 from promptmill.clock import SystemClock
 from promptmill.dimensions import Amounts
-from promptmill.ids import new_id
 from promptmill.limits import Pool, RedisLimiter
 from promptmill.limits.scripts import Keys
 from promptmill.routes import PUT_RIGHT
@@ -19,6 +18,7 @@ from promptmill.store import jobs, leases, ledger
 from promptmill.store import workers as store_workers
 from promptmill.store.database import database_now
 from promptmill.testing import a_batch, simulated_claude
+from tests.claims import a_claim
 
 Start = Callable[..., Any]
 pytestmark = pytest.mark.timeout(180)
@@ -113,20 +113,7 @@ def _begin_in_the_name_of(worker_id: str, mill: Any, batch_id: str) -> None:
     with mill.database.begin() as connection:
         pending = jobs.select_pending(connection, batch_id, GROUP, 10, now)
         queued = jobs.queue(connection, [each.id for each in pending], now)
-        claims = [
-            leases.Claim(
-                job_id=each.job_id,
-                dispatch=each.dispatch,
-                attempt_id=new_id("attempt"),
-                key_label="k",
-                account="a",
-                model=each.model,
-                reserved_nanos=None,
-                simulated=True,
-                opened_at=now,
-            )
-            for each in queued
-        ]
+        claims = [a_claim(each, now) for each in queued]
         leases.begin(connection, claims, worker_id, now)
 
 
