@@ -26,9 +26,8 @@ def report(error: Exception) -> Exit:
         say(f"promptmill: {scrub(str(error))}")
     elif isinstance(error, OSError) and error.filename:
         say(f"promptmill: {error.filename}: {error.strerror}")
-    elif (
-        isinstance(error, OSError) and error.errno in _NO_ROOM
-    ):  # a file has a name: this is what we print to
+    elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+        # A file has a name, so this is what we print to.
         silence(sys.stdout)
         say(f"promptmill: standard output: {error.strerror}; make room, or write elsewhere")
     else:

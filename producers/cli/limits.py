@@ -117,7 +117,9 @@ def forget(
     try:
         forgotten = producers.forget_limits(account=account, group=group, settings=found)
     except Unavailable as error:
-        raise Unavailable(f"{error}; {START_REDIS}" if is_fault(str(error), found) else str(error)) from error
+        if is_fault(str(error), found):
+            raise Unavailable(f"{error}; {START_REDIS}") from error
+        raise
     for pool in forgotten:
         put(f"Forgotten: {pool.group}, account {pool.account}. Its next call begins gently.")
 
